@@ -1,0 +1,160 @@
+//! Answers to HTTP requests, and the problem bodies (RFC 9457) of those that say no. Shared by
+//! the door, which answers some requests itself, and by the workers behind it. Values and their
+//! wire form; no sockets.
+
+use std::io::Write as _;
+
+/// A status code (RFC 9110 section 15) with the phrase that goes with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Status(pub u16);
+
+impl Status {
+    /// The reason phrase, also a problem's `title`.
+    #[must_use]
+    pub fn phrase(self) -> &'static str {
+        match self.0 {
+            200 => "OK",
+            204 => "No Content",
+            303 => "See Other",
+            304 => "Not Modified",
+            400 => "Bad Request",
+            401 => "Unauthorized",
+            403 => "Forbidden",
+            404 => "Not Found",
+            405 => "Method Not Allowed",
+            408 => "Request Timeout",
+            411 => "Length Required",
+            413 => "Content Too Large",
+            417 => "Expectation Failed",
+            421 => "Misdirected Request",
+            426 => "Upgrade Required",
+            431 => "Request Header Fields Too Large",
+            500 => "Internal Server Error",
+            501 => "Not Implemented",
+            503 => "Service Unavailable",
+            505 => "HTTP Version Not Supported",
+            _ => "Unknown",
+        }
+    }
+}
+
+/// A body, owned or shared or built in.
+#[derive(Debug, Clone)]
+pub enum Body {
+    /// Made for this answer.
+    Owned(Vec<u8>),
+    /// Part of the binary.
+    Static(&'static [u8]),
+    /// One text for many readers.
+    Shared(std::sync::Arc<str>),
+}
+
+impl Body {
+    /// The bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Owned(bytes) => bytes,
+            Self::Static(bytes) => bytes,
+            Self::Shared(text) => text.as_bytes(),
+        }
+    }
+}
+
+/// What a request gets: everything but the headers that belong to the connection (`Date`,
+/// `Connection`), which the door adds.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// The status code.
+    pub status: Status,
+    /// Headers beside `Content-Length`. Values are ours, never a client's bytes.
+    pub headers: Vec<(&'static str, String)>,
+    /// The body; empty where the status has none.
+    pub body: Body,
+}
+
+impl Answer {
+    /// An answer of JSON that must not be stored.
+    #[must_use]
+    pub fn json(status: u16, body: Body) -> Self {
+        Self {
+            status: Status(status),
+            headers: vec![
+                ("Content-Type", "application/json".to_owned()),
+                ("Cache-Control", "no-store".to_owned()),
+            ],
+            body,
+        }
+    }
+
+    /// A problem body (RFC 9457) with `error` equal to `detail`, and the headers that its
+    /// status calls for: `Retry-After` with 503, `WWW-Authenticate` with 401 (the caller of
+    /// [`Answer::with_header`] may add more).
+    #[must_use]
+    pub fn problem(status: u16, detail: &str) -> Self {
+        let status = Status(status);
+        let body = serde_json::json!({
+            "type": "about:blank",
+            "title": status.phrase(),
+            "status": status.0,
+            "detail": detail,
+            "error": detail,
+        });
+        let mut answer = Self::json(status.0, Body::Owned(body.to_string().into_bytes()));
+        answer.headers[0].1 = "application/problem+json".to_owned();
+        if status.0 == 503 {
+            answer.headers.push(("Retry-After", RETRY_AFTER_SECONDS.to_string()));
+        }
+        answer
+    }
+
+    /// The same answer with one header more.
+    #[must_use]
+    pub fn with_header(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    /// The answer as HTTP/1.1 bytes, with `Content-Length` and without `Date` and `Connection`.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let body = self.body.as_bytes();
+        let mut bytes = Vec::with_capacity(256 + body.len());
+        // Writing to a Vec cannot fail.
+        let _ = write!(bytes, "HTTP/1.1 {} {}\r\n", self.status.0, self.status.phrase());
+        for (name, value) in &self.headers {
+            let _ = write!(bytes, "{name}: {value}\r\n");
+        }
+        // 204 and 304 carry no Content-Length (RFC 9110 section 8.6).
+        if !matches!(self.status.0, 204 | 304) {
+            let _ = write!(bytes, "Content-Length: {}\r\n", body.len());
+        }
+        bytes.extend_from_slice(b"\r\n");
+        bytes.extend_from_slice(body);
+        bytes
+    }
+}
+
+/// `Retry-After` of every 503, in seconds: overload here passes in moments.
+const RETRY_AFTER_SECONDS: u32 = 2;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_says_the_same_in_detail_and_error() {
+        let answer = Answer::problem(503, "say \"please\"");
+        let text = String::from_utf8(answer.to_bytes()).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 503 Service Unavailable\r\n"));
+        assert!(head.contains("Content-Type: application/problem+json"));
+        assert!(head.contains("Retry-After: "));
+        assert!(head.contains(&format!("Content-Length: {}", body.len())));
+        let body: serde_json::Value = serde_json::from_str(body).unwrap();
+        assert_eq!(body["detail"], "say \"please\"");
+        assert_eq!(body["error"], body["detail"]);
+        assert_eq!(body["status"], 503);
+        assert_eq!(body["type"], "about:blank");
+    }
+}

@@ -1,0 +1,13 @@
+//! agent-metrics (module docs to come)
+pub mod answer;
+pub mod auth;
+pub mod clock;
+pub mod config;
+pub mod door;
+pub mod event;
+pub mod id;
+pub mod limits;
+pub mod page;
+pub mod relay;
+pub mod route;
+pub mod wire;

@@ -1,0 +1,156 @@
+//! Every bound of the server in one place: what `[limits]` may set, and the constants that
+//! need no setting. Values only.
+
+use std::time::Duration;
+
+/// The `[limits]` table. Sizes in bytes, times as durations; names are the file's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Request line and headers together, in bytes; beyond it 431. Default 8 KiB, twice what
+    /// browsers with long cookies send.
+    pub max_head_bytes: usize,
+    /// Header lines of a request; beyond it 431. Default 64.
+    pub max_headers: usize,
+    /// A heartbeat's body, in bytes; beyond it 413. Default 64 KiB: 256 tasks with room.
+    pub max_body_bytes: usize,
+    /// All requests and answers that the door holds, in bytes; beyond it the slowest
+    /// connections are closed. Default 64 MiB.
+    pub max_buffered_bytes: usize,
+    /// From a request's first byte (or the connection's start) to the end of its head; then 408. Default 10 s.
+    pub head_timeout: Duration,
+    /// From the end of the head to the end of the body; then 408. Default 10 s.
+    pub body_timeout: Duration,
+    /// How long a kept-alive connection may rest between requests; then closed. Default
+    /// 75 s, more than twice the heartbeat rhythm that we recommend.
+    pub idle_timeout: Duration,
+    /// From the whole request to the worker's answer; then 503. Default 5 s.
+    pub worker_timeout: Duration,
+    /// How long a client may take to take its answer; then closed. Default 10 s.
+    pub answer_timeout: Duration,
+    /// Open HTTP connections (dashboards apart). Default 8,000.
+    pub max_connections: usize,
+    /// Open HTTP connections of one address (IPv6: one /64); trusted proxies are exempt.
+    /// Default 1,000.
+    pub max_connections_per_address: usize,
+    /// Requests handed to tiny_http and not yet answered: the bound of its queue. Others wait
+    /// in the door, one per connection. Default 1,024.
+    pub max_in_flight: usize,
+    /// Connected dashboards. Default 8,000.
+    pub max_dashboards: usize,
+    /// Dashboards of one address (IPv6: one /64). Default 1,000.
+    pub max_dashboards_per_address: usize,
+    /// Agents of one pool; a new one beyond it gets 503. Default 10,000.
+    pub max_agents_per_pool: usize,
+    /// Memory for one pool's metrics, in bytes; beyond it 503. Default 32 MiB.
+    pub max_pool_bytes: usize,
+    /// Running tasks in one heartbeat; beyond it 400. Default 256.
+    pub max_tasks_per_heartbeat: usize,
+    /// A dashboard that is behind must take [`Limits::lag_min_bytes`] within this time or is
+    /// cut off. Default 30 s.
+    pub lag_timeout: Duration,
+    /// See [`Limits::lag_timeout`]. In bytes, default 16 KiB.
+    pub lag_min_bytes: usize,
+    /// A dashboard that is behind for this long is cut off. Default 5 min.
+    pub lag_max: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_head_bytes: 8 * KIB,
+            max_headers: 64,
+            max_body_bytes: 64 * KIB,
+            max_buffered_bytes: 64 * MIB,
+            head_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(75),
+            worker_timeout: Duration::from_secs(5),
+            answer_timeout: Duration::from_secs(10),
+            max_connections: 8_000,
+            max_connections_per_address: 1_000,
+            max_in_flight: 1_024,
+            max_dashboards: 8_000,
+            max_dashboards_per_address: 1_000,
+            max_agents_per_pool: 10_000,
+            max_pool_bytes: 32 * MIB,
+            max_tasks_per_heartbeat: 256,
+            lag_timeout: Duration::from_secs(30),
+            lag_min_bytes: 16 * KIB,
+            lag_max: Duration::from_secs(5 * 60),
+        }
+    }
+}
+
+/// 1,024 bytes.
+pub const KIB: usize = 1_024;
+/// 1,024 KiB.
+pub const MIB: usize = 1_024 * KIB;
+
+/// Agents silent for longer than this are evicted, unless the configuration says otherwise
+/// (seed: five minutes).
+pub const DEFAULT_EVICT_AFTER: Duration = Duration::from_secs(5 * 60);
+
+/// The eviction tick at its longest: an eviction comes at most this late.
+pub const MAX_EVICTION_TICK: Duration = Duration::from_secs(1);
+
+/// The eviction tick: the lesser of [`MAX_EVICTION_TICK`] and a quarter of `evict_after`.
+#[must_use]
+pub fn eviction_tick(evict_after: Duration) -> Duration {
+    MAX_EVICTION_TICK.min(evict_after / 4)
+}
+
+/// Events waiting for the hub. A worker that finds it full waits, and answers 503 when
+/// `worker_timeout` is over.
+pub const HUB_INBOX: usize = 4_096;
+
+/// Batches waiting at one fanout thread. Beyond it the hub keeps only each agent's newest state.
+pub const FANOUT_BATCHES: usize = 64;
+
+/// One batch, in bytes (a single larger frame goes alone).
+pub const MAX_BATCH_BYTES: usize = 64 * KIB;
+
+/// Control words (attach, pong, close) waiting at one fanout thread; a client thread that finds
+/// it full waits.
+pub const FANOUT_CONTROLS: usize = 1_024;
+
+/// Departures that a pool remembers for those who look later.
+pub const MAX_DEPARTURES: usize = 50;
+
+/// Goodbyes that a pool remembers so that an overtaken heartbeat cannot undo one. More than
+/// can be in flight (`max_in_flight`) and wait in the inbox together by default.
+pub const MAX_GOODBYES: usize = 8_192;
+
+/// Characters of `agent_name`, `task_type`, `workspace_id`, `started_at`.
+pub const MAX_TEXT_CHARS: usize = 128;
+
+/// Characters of `status`.
+pub const MAX_STATUS_CHARS: usize = 32;
+
+/// A dashboard that got nothing for this long gets a `keepalive`.
+pub const KEEPALIVE_AFTER: Duration = Duration::from_secs(20);
+
+/// Time between our Pings; below half of [`SILENCE_TIMEOUT`], so that one lost Pong costs nothing.
+pub const PING_EVERY: Duration = Duration::from_secs(25);
+
+/// A dashboard that sent nothing (not even a Pong) for this long is dropped.
+pub const SILENCE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Largest message that a dashboard may send, in bytes; what it sends is ignored. Beyond it 1009.
+pub const MAX_CLIENT_MESSAGE_BYTES: usize = 4 * KIB;
+
+/// Frames (pongs aside) that a dashboard may send in a sliding minute; beyond it 1008.
+pub const MAX_CLIENT_FRAMES_PER_MINUTE: usize = 100;
+
+/// How long dashboards have at shutdown to take their Close.
+pub const CLOSE_GRACE: Duration = Duration::from_secs(1);
+
+/// Stack of our own threads. A dashboard's thread parses frames of at most 4 KiB and no more.
+pub const THREAD_STACK_BYTES: usize = 256 * KIB;
+
+/// Log lines waiting for the log thread; beyond it lines are dropped and counted.
+pub const LOG_QUEUE: usize = 1_024;
+
+/// Descriptors that the process needs beside connections and dashboards: standard streams,
+/// listeners, poll, wakers, signal pipe, tiny_http's sockets and pipes, files at start-up, the
+/// agent of `--dev`.
+pub const RESERVED_DESCRIPTORS: usize = 48;
