@@ -3,6 +3,7 @@ pub mod answer;
 pub mod auth;
 pub mod clock;
 pub mod config;
+pub mod counters;
 pub mod door;
 pub mod event;
 pub mod id;

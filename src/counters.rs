@@ -1,0 +1,85 @@
+//! What the server counts of itself, for `/api/v1/status` and for tests. Plain atomics that
+//! every thread may touch; nothing is decided by them.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
+        /// Counters and gauges of one running server.
+        #[derive(Debug, Default)]
+        pub struct Counters {
+            $($(#[$doc])* pub $name: Count,)*
+        }
+
+        impl Counters {
+            /// Every counter with its name and present value.
+            pub fn read(&self) -> impl Iterator<Item = (&'static str, u64)> {
+                [$((stringify!($name), self.$name.get()),)*].into_iter()
+            }
+        }
+    };
+}
+
+counters! {
+    /// Open HTTP connections (gauge).
+    connections,
+    /// Connected dashboards (gauge).
+    dashboards,
+    /// Connections refused or closed early because a cap was reached.
+    connections_refused,
+    /// Failed accepts: the system was out of descriptors or memory.
+    accept_errors,
+    /// Requests that the door has handed to a worker.
+    requests,
+    /// Requests that were answered with 503.
+    overloads,
+    /// Connections closed to stay within `max_buffered_bytes`.
+    buffer_evictions,
+    /// Times that a pipe to tiny_http broke and was made anew.
+    pipe_breaks,
+    /// Handlers that panicked (500).
+    worker_panics,
+    /// Heartbeats that became an agent's newest state.
+    heartbeats,
+    /// Heartbeats that a newer one or a goodbye had overtaken.
+    overtaken,
+    /// Agents evicted for silence.
+    evictions,
+    /// Updates that were replaced by a newer one of the same agent before they could be sent.
+    conflations,
+    /// Times that a dashboard fell behind.
+    lags,
+    /// Dashboards cut off for staying behind.
+    cut_offs,
+    /// Frames delivered to dashboards.
+    deliveries,
+    /// Log lines dropped because the log could not keep up.
+    log_lines_dropped,
+}
+
+/// One counter or gauge.
+#[derive(Debug, Default)]
+pub struct Count(AtomicU64);
+
+impl Count {
+    /// One more.
+    pub fn add_one(&self) {
+        self.add(1);
+    }
+
+    /// `count` more.
+    pub fn add(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Of a gauge: one less.
+    pub fn remove_one(&self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// The present value.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
