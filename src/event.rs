@@ -7,7 +7,7 @@ use crossbeam_channel::Sender;
 
 use crate::clock::UnixMillis;
 use crate::id::{AgentId, DashboardId, PoolIndex};
-use crate::wire::Metrics;
+use crate::wire::{Metrics, Snapshot};
 
 /// The door's mark on a request, made when the request was whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,8 +71,8 @@ pub enum Event {
     Snapshot {
         /// Which pool.
         pool: PoolIndex,
-        /// Gets the JSON text.
-        reply: Sender<Arc<str>>,
+        /// Gets it.
+        reply: Sender<Snapshot>,
     },
     /// The summaries of all pools, in the configuration's order.
     Summaries {
@@ -131,18 +131,20 @@ pub enum Batch {
         /// Which pool.
         pool: PoolIndex,
         /// Frames, one behind the other.
-        frames: Arc<[u8]>,
+        frames: Vec<u8>,
+        /// How many.
+        count: u64,
         /// The pool's sequence number after them.
         seq: u64,
     },
     /// A snapshot for dashboards that joined; they are live from here on.
     Snapshot {
+        /// Which pool.
+        pool: PoolIndex,
         /// For whom.
         dashboards: Vec<DashboardId>,
-        /// Frames of one fragmented message.
-        frames: Arc<[u8]>,
-        /// The pool's sequence number in it.
-        seq: u64,
+        /// The state that all updates before this batch led to.
+        snapshot: Snapshot,
     },
     /// The server stops: 1001 to every dashboard.
     Shutdown,
