@@ -9,6 +9,7 @@ pub mod event;
 pub mod id;
 pub mod limits;
 pub mod page;
+pub mod registry;
 pub mod relay;
 pub mod route;
 pub mod wire;
