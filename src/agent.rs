@@ -12,7 +12,7 @@
 //! heartbeat's time, the outcome of the last one. A request that hangs therefore delays neither
 //! the stop nor the end.
 //!
-//! Rooms: [`settings`](self::settings) what it is told, `machine` what it measures, `report`
+//! Rooms: [`settings`] what it is told, `machine` what it measures, `report`
 //! the JSON, `pace` when and what to log, `post` the HTTP, `resolve` the names.
 
 mod machine;

@@ -137,7 +137,9 @@ impl Pace {
             Outcome::Away { reason, .. } => (
                 Trouble::Away,
                 Level::Warn,
-                format!("the server is away ({reason}); trying again, with the newest state"),
+                format!(
+                    "heartbeats don't get through ({reason}); trying again, with the newest state"
+                ),
             ),
             Outcome::Unauthorized => (
                 Trouble::Unauthorized,
