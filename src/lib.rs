@@ -1,4 +1,5 @@
 //! agent-metrics (module docs to come)
+pub mod agent;
 pub mod answer;
 pub mod auth;
 pub mod clock;
@@ -11,8 +12,10 @@ pub mod frame;
 pub mod hub;
 pub mod id;
 pub mod limits;
+pub mod logging;
 pub mod page;
 pub mod registry;
 pub mod relay;
 pub mod route;
+pub mod signals;
 pub mod wire;
