@@ -185,6 +185,45 @@ impl Gate {
     }
 }
 
+/// What the gate knows, for who describes a configuration.
+impl Gate {
+    /// Hosts beside literals and `localhost`.
+    #[must_use]
+    pub fn allowed_hosts(&self) -> &[Authority] {
+        &self.allowed_hosts
+    }
+
+    /// Origins beside the Host's own.
+    #[must_use]
+    pub fn allowed_origins(&self) -> &[Origin] {
+        &self.allowed_origins
+    }
+
+    /// Networks of trusted proxies.
+    #[must_use]
+    pub fn trusted_proxies(&self) -> &[IpNet] {
+        &self.trusted_proxies
+    }
+
+    /// How many keys let agents into `pool`.
+    #[must_use]
+    pub fn key_count(&self, pool: PoolIndex) -> usize {
+        self.keys.values().filter(|(own, _)| *own == pool).count()
+    }
+
+    /// Whether there is a token that makes a visitor this `viewer`.
+    #[must_use]
+    pub fn has_viewer(&self, viewer: Viewer) -> bool {
+        self.viewers.iter().any(|(own, _)| *own == viewer)
+    }
+
+    /// Whether there is any viewer token.
+    #[must_use]
+    pub fn has_viewers(&self) -> bool {
+        !self.viewers.is_empty()
+    }
+}
+
 impl fmt::Debug for Gate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Gate")
