@@ -212,7 +212,7 @@ fn read(path: &Path) -> Result<String, ConfigError> {
 }
 
 fn in_option(option: &'static str) -> impl Fn(Problem) -> ConfigError {
-    move |problem| ConfigError::Override { option, problem }
+    move |problem| ConfigError::Override { option, problem: Box::new(problem) }
 }
 
 /// Port 0 may come twice: each is a port of its own.

@@ -44,14 +44,14 @@ pub enum ConfigError {
         /// Table and key.
         subject: String,
         /// What is wrong with it.
-        problem: Problem,
+        problem: Box<Problem>,
     },
     /// A flag or its environment variable says something that cannot be.
     Override {
         /// Flag and variable.
         option: &'static str,
         /// What is wrong with it.
-        problem: Problem,
+        problem: Box<Problem>,
     },
 }
 

@@ -116,7 +116,7 @@ impl Source<'_> {
             path: self.path.to_owned(),
             line: span.map(|span| self.line(&span)),
             subject: subject.into(),
-            problem,
+            problem: Box::new(problem),
         }
     }
 
