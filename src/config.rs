@@ -109,12 +109,20 @@ const LISTEN_OPTION: &str = "--listen (AGENT_METRICS_LISTEN)";
 const EVICT_AFTER_OPTION: &str = "--evict-after (AGENT_METRICS_EVICT_AFTER)";
 
 impl Config {
+    /// The file that is meant: `named`, or [`DEFAULT_FILE`] in the working directory.
+    ///
+    /// # Errors
+    /// [`ConfigError::NoFile`] when none is named and that one is not there.
+    pub fn find(named: Option<&Path>) -> Result<PathBuf, ConfigError> {
+        find(named, Path::new(DEFAULT_FILE))
+    }
+
     /// Reads and checks the file at `path`, or [`DEFAULT_FILE`] in the working directory.
     ///
     /// # Errors
     /// [`ConfigError`] says what is wrong and where.
     pub fn load(path: Option<&Path>, overrides: &Overrides) -> Result<Self, ConfigError> {
-        let path = find(path, Path::new(DEFAULT_FILE))?;
+        let path = Self::find(path)?;
         let text = read(&path)?;
         Self::parse(&text, &path, overrides)
     }

@@ -1,12 +1,16 @@
 //! agent-metrics (module docs to come)
 pub mod answer;
 pub mod auth;
+pub mod check;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod counters;
+pub mod descriptors;
 pub mod door;
 pub mod event;
 pub mod id;
+pub mod init;
 pub mod limits;
 pub mod page;
 pub mod registry;
