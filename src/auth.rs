@@ -1,9 +1,21 @@
 //! Who may do what: agents' keys, viewers' tokens, Host and Origin. Decides; reads no socket
 //! and no file.
 
-use std::net::IpAddr;
+mod authority;
+mod secret;
 
+use std::collections::HashMap;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+use ipnet::{IpNet, Ipv4Net};
+
+pub use self::authority::{Authority, Host, Origin};
+pub use self::secret::SecretDigest;
 use crate::id::PoolIndex;
+
+/// The cookie that holds a viewer's token.
+pub const VIEWER_COOKIE: &str = "agent_metrics_viewer";
 
 /// Which pools a viewer may see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,56 +37,226 @@ impl Viewer {
     }
 }
 
-/// The gate: everything the configuration says about who may do what.
-#[derive(Debug)]
-pub struct Gate {}
+/// The gate: everything the configuration says about who may do what. [`Gate::default`] lets
+/// nobody in; each `with_` method opens it a little.
+///
+/// ```
+/// use agent_metrics::auth::{Gate, SecretDigest, Viewer};
+/// use agent_metrics::id::PoolIndex;
+///
+/// let gate = Gate::default()
+///     .with_key("k", PoolIndex(0), SecretDigest::of("agent's secret"))
+///     .with_viewer(Viewer::All, SecretDigest::of("token"));
+/// assert_eq!(gate.agent("k", "agent's secret"), Some(PoolIndex(0)));
+/// assert_eq!(gate.agent("k", "a guess"), None);
+/// assert_eq!(gate.viewer(Some("token")), Some(Viewer::All));
+/// assert_eq!(gate.viewer(None), None);
+/// ```
+#[derive(Default)]
+pub struct Gate {
+    keys: HashMap<String, (PoolIndex, SecretDigest)>,
+    viewers: Vec<(Viewer, SecretDigest)>,
+    open: bool,
+    allowed_hosts: Vec<Authority>,
+    allowed_origins: Vec<Origin>,
+    trusted_proxies: Vec<IpNet>,
+}
 
 impl Gate {
+    /// Lets agents with this key and secret into `pool`. A key belongs to one pool: said again,
+    /// it replaces what was said before.
+    #[must_use]
+    pub fn with_key(mut self, app_key: &str, pool: PoolIndex, secret: SecretDigest) -> Self {
+        self.keys.insert(app_key.to_owned(), (pool, secret));
+        self
+    }
+
+    /// Lets who presents this token look as `viewer`.
+    #[must_use]
+    pub fn with_viewer(mut self, viewer: Viewer, token: SecretDigest) -> Self {
+        self.viewers.push((viewer, token));
+        self
+    }
+
+    /// Lets anyone look at everything.
+    #[must_use]
+    pub fn with_open_viewing(mut self) -> Self {
+        self.open = true;
+        self
+    }
+
+    /// Answers viewer routes under this Host too.
+    #[must_use]
+    pub fn with_host(mut self, host: Authority) -> Self {
+        self.allowed_hosts.push(host);
+        self
+    }
+
+    /// Lets pages of this origin use viewer routes.
+    #[must_use]
+    pub fn with_origin(mut self, origin: Origin) -> Self {
+        self.allowed_origins.push(origin);
+        self
+    }
+
+    /// Believes the X-Forwarded-* headers of peers in this network.
+    #[must_use]
+    pub fn with_proxy(mut self, network: IpNet) -> Self {
+        self.trusted_proxies.push(canonical_network(network));
+        self
+    }
+
     /// The pool that `app_key` belongs to, if `app_secret` is its secret. Unknown keys take as
     /// long as wrong secrets.
     #[must_use]
     pub fn agent(&self, app_key: &str, app_secret: &str) -> Option<PoolIndex> {
-        let _ = (app_key, app_secret);
-        todo!()
+        let presented = SecretDigest::of(app_secret);
+        let known = self.keys.get(app_key);
+        let expected = known.map_or(&SecretDigest::NOBODY, |(_, secret)| secret);
+        let matches = presented.matches(expected);
+        known.filter(|_| matches).map(|(pool, _)| *pool)
     }
 
     /// What a viewer with this token (or none) may see; `None` is a 401.
     #[must_use]
     pub fn viewer(&self, token: Option<&str>) -> Option<Viewer> {
-        let _ = token;
-        todo!()
+        if self.open {
+            return Some(Viewer::All);
+        }
+        let presented = SecretDigest::of(token?);
+        // To the end whatever matches, so that the time says nothing about which token it was.
+        self.viewers.iter().fold(None, |found, (viewer, token)| {
+            if presented.matches(token) { found.or(Some(*viewer)) } else { found }
+        })
     }
 
-    /// Whether viewer routes answer to this Host (RFC 9110 section 7.2): an IP literal, `localhost`, or listed;
-    /// any port.
+    /// Whether anyone may look without a token.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.open
+    }
+
+    /// Whether viewer routes answer to this Host (RFC 9110 section 7.2): an IP literal,
+    /// `localhost`, or listed; any port. A page whose name was rebound to our address (DNS
+    /// rebinding) comes with its own name here, and no literal can be rebound.
     #[must_use]
     pub fn host_allowed(&self, host: &str) -> bool {
-        let _ = host;
-        todo!()
+        let Some(presented) = Authority::parse(host) else { return false };
+        match &presented.host {
+            Host::Address(_) => true,
+            Host::Name(name) => {
+                name == "localhost"
+                    || self.allowed_hosts.iter().any(|listed| listed.permits(&presented))
+            }
+        }
     }
 
     /// Whether a browser's Origin may use viewer routes: the authority of `host` (default
     /// ports aside) or listed.
     #[must_use]
     pub fn origin_allowed(&self, origin: &str, host: &str) -> bool {
-        let _ = (origin, host);
-        todo!()
+        let Some(origin) = Origin::parse(origin) else { return false };
+        self.allowed_origins.contains(&origin)
+            || Authority::parse(host).is_some_and(|host| origin.is_of(&host))
     }
 
     /// Whether `peer` is a trusted proxy, whose X-Forwarded-* headers are believed.
     #[must_use]
     pub fn trusts(&self, peer: IpAddr) -> bool {
-        let _ = peer;
-        todo!()
+        // A dual-stack listener shows IPv4 peers as ::ffff:a.b.c.d.
+        let peer = peer.to_canonical();
+        self.trusted_proxies.iter().any(|network| network.contains(&peer))
     }
 
     /// The client's address: `peer`, or, when that is a trusted proxy, the last address in
-    /// `forwarded_for` that is not one.
+    /// `forwarded_for` that is not one. Each proxy appends whom it saw, so what stands left of
+    /// an address that we don't trust, or cannot read, is hearsay.
     #[must_use]
     pub fn client_address(&self, peer: IpAddr, forwarded_for: Option<&str>) -> IpAddr {
-        let _ = (peer, forwarded_for);
-        todo!()
+        let mut nearest = peer.to_canonical();
+        for hop in forwarded_for.unwrap_or_default().rsplit(',') {
+            if !self.trusts(nearest) {
+                break;
+            }
+            let Some(address) = hop_address(hop.trim()) else { break };
+            nearest = address.to_canonical();
+        }
+        nearest
     }
+}
+
+/// What the gate knows, for who describes a configuration.
+impl Gate {
+    /// Hosts beside literals and `localhost`.
+    #[must_use]
+    pub fn allowed_hosts(&self) -> &[Authority] {
+        &self.allowed_hosts
+    }
+
+    /// Origins beside the Host's own.
+    #[must_use]
+    pub fn allowed_origins(&self) -> &[Origin] {
+        &self.allowed_origins
+    }
+
+    /// Networks of trusted proxies.
+    #[must_use]
+    pub fn trusted_proxies(&self) -> &[IpNet] {
+        &self.trusted_proxies
+    }
+
+    /// How many keys let agents into `pool`.
+    #[must_use]
+    pub fn key_count(&self, pool: PoolIndex) -> usize {
+        self.keys.values().filter(|(own, _)| *own == pool).count()
+    }
+
+    /// Whether there is a token that makes a visitor this `viewer`.
+    #[must_use]
+    pub fn has_viewer(&self, viewer: Viewer) -> bool {
+        self.viewers.iter().any(|(own, _)| *own == viewer)
+    }
+
+    /// Whether there is any viewer token.
+    #[must_use]
+    pub fn has_viewers(&self) -> bool {
+        !self.viewers.is_empty()
+    }
+}
+
+impl fmt::Debug for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gate")
+            .field("keys", &self.keys.len())
+            .field("viewer_tokens", &self.viewers.len())
+            .field("open", &self.open)
+            .field("allowed_hosts", &self.allowed_hosts)
+            .field("allowed_origins", &self.allowed_origins)
+            .field("trusted_proxies", &self.trusted_proxies)
+            .finish()
+    }
+}
+
+/// A network of IPv4-mapped addresses (RFC 4291 section 2.5.5.2) as the IPv4 network it means.
+fn canonical_network(network: IpNet) -> IpNet {
+    const MAPPED_BITS: u8 = 96;
+    let IpNet::V6(mapped) = network else { return network };
+    let prefix = mapped.prefix_len().checked_sub(MAPPED_BITS);
+    match (mapped.addr().to_ipv4_mapped(), prefix) {
+        (Some(address), Some(prefix)) => {
+            Ipv4Net::new(address, prefix).map_or(network, |network| IpNet::V4(network.trunc()))
+        }
+        _ => network,
+    }
+}
+
+/// One hop of X-Forwarded-For: an address, and with some proxies a port.
+fn hop_address(hop: &str) -> Option<IpAddr> {
+    let bracketed = || hop.strip_prefix('[')?.strip_suffix(']')?.parse().ok().map(IpAddr::V6);
+    hop.parse()
+        .ok()
+        .or_else(|| hop.parse::<SocketAddr>().ok().map(|socket| socket.ip()))
+        .or_else(bracketed)
 }
 
 /// The token that a viewer presents: `Authorization: Bearer`, else `?token=`, else the cookie
@@ -85,6 +267,34 @@ pub fn presented_token(
     query: Option<&str>,
     cookie: Option<&str>,
 ) -> Option<String> {
-    let _ = (authorization, query, cookie);
-    todo!()
+    authorization
+        .and_then(bearer_token)
+        .map(str::to_owned)
+        .or_else(|| query.and_then(query_token))
+        .or_else(|| cookie.and_then(cookie_token).map(str::to_owned))
 }
+
+/// RFC 6750 section 2.1; schemes are case-insensitive (RFC 9110 section 11.1).
+fn bearer_token(authorization: &str) -> Option<&str> {
+    let (scheme, token) = authorization.trim().split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+fn query_token(query: &str) -> Option<String> {
+    form_urlencoded::parse(query.as_bytes())
+        .find(|(name, _)| name == "token")
+        .map(|(_, token)| token.into_owned())
+}
+
+/// RFC 6265 section 4.2.1; a value may stand in quotes.
+fn cookie_token(cookies: &str) -> Option<&str> {
+    cookies.split(';').find_map(|pair| {
+        let (name, value) = pair.split_once('=')?;
+        let value = value.trim();
+        let unquoted = value.strip_prefix('"').and_then(|value| value.strip_suffix('"'));
+        (name.trim() == VIEWER_COOKIE).then(|| unquoted.unwrap_or(value))
+    })
+}
+
+#[cfg(test)]
+mod tests;
