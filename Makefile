@@ -7,7 +7,7 @@ WS_STAMP := $(TOOLS)/.ws-8
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 .DEFAULT_GOAL := help
-.PHONY: help run check test test-tools bench bench-tools clean
+.PHONY: help run check test test-tools bench clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,13 +36,9 @@ $(WS_STAMP):
 	npm install --prefix $(TOOLS) --no-audit --no-fund --no-save ws@8
 	@touch $@
 
-bench: bench-tools ## Cost per heartbeat and per delivery, beside nginx + nchan
-	$(CARGO) bench --locked
-
-bench-tools: ## What the bench needs beside Rust
-	@dpkg -s nginx libnginx-mod-nchan >/dev/null 2>&1 || { $(SUDO) apt-get update && \
-		DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install --yes --no-install-recommends \
-			nginx libnginx-mod-nchan; }
+bench: ## Cost per heartbeat and per delivery, beside nginx + nchan (installed if missing)
+	sh benches/setup.sh
+	$(CARGO) bench --locked --bench compare
 
 clean: ## Remove what was built
 	$(CARGO) clean
