@@ -53,7 +53,7 @@ pub struct ServeArgs {
     pub config: Option<PathBuf>,
 
     /// IP address and port to listen on, instead of the file's; again or separated by commas
-    /// for more; port 0 takes any free one [default: 127.0.0.1:8080,[::1]:8080]
+    /// for more; port 0 takes any free one [default: port 8080 on both loopbacks]
     #[arg(long, value_name = "ADDR", env = "AGENT_METRICS_LISTEN", num_args = 1..)]
     #[arg(value_delimiter = ',', value_parser = config::parse_listen)]
     pub listen: Vec<SocketAddr>,

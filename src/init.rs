@@ -329,7 +329,11 @@ mod tests {
         let secrets = Secrets::draw().unwrap();
         let command = |path: &str| {
             let text = secrets.farewell(Path::new(path));
-            text.lines().find(|line| line.contains("agent-metrics serve")).unwrap().trim().to_owned()
+            text.lines()
+                .find(|line| line.contains("agent-metrics serve"))
+                .unwrap()
+                .trim()
+                .to_owned()
         };
         assert_eq!(command(DEFAULT_FILE), "agent-metrics serve");
         assert_eq!(command("/etc/a-b.toml"), "agent-metrics serve --config /etc/a-b.toml");
