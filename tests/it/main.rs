@@ -4,4 +4,6 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on stops")]
 
+mod pools;
+mod seed_examples;
 mod support;

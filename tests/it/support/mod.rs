@@ -5,7 +5,9 @@
 
 pub(crate) mod feed;
 pub(crate) mod http;
+pub(crate) mod members;
 pub(crate) mod process;
+pub(crate) mod seed;
 pub(crate) mod server;
 pub(crate) mod setup;
 pub(crate) mod status;

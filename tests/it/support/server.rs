@@ -206,7 +206,7 @@ impl Server {
     }
 
     fn spawn(mut command: Command, stderr: Stderr, dir: TempDir) -> Self {
-        let log = Log::default();
+        let mut log = Log::default();
         let mut full_pipe = None;
         match stderr {
             Stderr::Collected | Stderr::Broken => command.stderr(Stdio::piped()),
@@ -218,7 +218,7 @@ impl Server {
         };
         let mut child = command.spawn().unwrap();
         if let Some(pipe) = child.stderr.take().filter(|_| stderr == Stderr::Collected) {
-            log.collect(pipe);
+            log = Log::collecting(pipe);
         }
         let addr = SocketAddr::from(([127, 0, 0, 1], 0));
         Self { child, addr, log, full_pipe, dir }
@@ -312,8 +312,10 @@ impl Log {
         }
     }
 
-    fn collect(&self, pipe: impl std::io::Read + Send + 'static) {
-        let shared = Arc::clone(&self.0);
+    /// Collects from `pipe`, on a thread of its own, until the pipe ends.
+    pub(crate) fn collecting(pipe: impl std::io::Read + Send + 'static) -> Self {
+        let log = Self::default();
+        let shared = Arc::clone(&log.0);
         let read = move || {
             let (lines, changed) = &*shared;
             let mut pipe = BufReader::new(pipe);
@@ -328,6 +330,7 @@ impl Log {
             changed.notify_all();
         };
         std::thread::Builder::new().name("stderr".to_owned()).spawn(read).unwrap();
+        log
     }
 }
 
