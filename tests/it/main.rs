@@ -4,6 +4,9 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on stops")]
 
+mod every_heartbeat;
+mod eviction;
 mod pools;
 mod seed_examples;
+mod shutdown;
 mod support;

@@ -93,7 +93,7 @@ fn the_rhythm_of_an_agent_is_known_after_a_while() {
 
 #[test]
 fn what_departed_is_remembered_until_it_returns() {
-    let setup = Setup::open().line("evict_after = \"1s\"");
+    let setup = Setup::open().line("evict_after = \"3s\"");
     let server = Server::start(&setup.toml());
     let mut conn = Conn::open(server.addr());
     let mut dashboard = Dashboard::join(server.addr(), "pool-a");

@@ -32,6 +32,12 @@ pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
+/// The wall clock, as the server writes times: RFC 3339, UTC, milliseconds (rounded down).
+#[expect(clippy::disallowed_methods, reason = "tests of a real process live in real time")]
+pub(crate) fn wall() -> String {
+    humantime::format_rfc3339_millis(std::time::SystemTime::now()).to_string()
+}
+
 /// Asks `probe` every 10 ms until it has an answer. For what cannot be waited for: another
 /// process's state. Panics with `what` after [`DEADLINE`].
 pub(crate) fn eventually<T>(what: &str, probe: impl FnMut() -> Option<T>) -> T {
