@@ -322,12 +322,16 @@ impl Pace {
         });
     }
 
-    fn seen(&self, dashboard: usize, seq: u64) {
-        self.change(|progress| drop(progress.seen.insert(dashboard, seq)));
+    fn seen(&self, dashboard: usize, reached: u64) {
+        self.change(|progress| {
+            progress.seen.insert(dashboard, reached);
+        });
     }
 
     fn left(&self, dashboard: usize) {
-        self.change(|progress| drop(progress.seen.remove(&dashboard)));
+        self.change(|progress| {
+            progress.seen.remove(&dashboard);
+        });
     }
 
     fn change(&self, change: impl FnOnce(&mut Progress)) {

@@ -4,9 +4,13 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on stops")]
 
+mod access;
+mod command_line;
 mod every_heartbeat;
 mod eviction;
+mod feed_refusals;
 mod pools;
+mod refusals;
 mod seed_examples;
 mod shutdown;
 mod support;
