@@ -9,6 +9,7 @@ mod command_line;
 mod every_heartbeat;
 mod eviction;
 mod feed_refusals;
+mod keepalive;
 mod pools;
 mod refusals;
 mod seed_examples;

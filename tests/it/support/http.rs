@@ -149,7 +149,7 @@ impl Response {
     /// The body as JSON.
     pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body)
-            .unwrap_or_else(|error| panic!("{error} in {}: {}", self.status, self.text()))
+            .unwrap_or_else(|error| panic!("{error} in {}: {:.2000}", self.status, self.text()))
     }
 }
 
