@@ -137,6 +137,14 @@ fn login_sets_a_cookie_that_opens_page_reads_and_feed() {
         assert_eq!(answer.status, 401, "{answer:?}");
         assert_eq!(answer.header("Set-Cookie"), None);
     }
+    // A script says it in JSON, and needs no page to go on to.
+    let body = serde_json::json!({ "token": TOKEN_A }).to_string();
+    let script = Request::new("POST", "/login")
+        .header("Content-Type", "application/json")
+        .body(body.as_bytes());
+    let answer = script.send(addr);
+    assert_eq!(answer.status, 204);
+    assert_eq!(cookie_of(&answer, TOKEN_A).pair, cookie.pair);
     // Another site's form must not log anyone in.
     let foreign = log_in(TOKEN_A).header("Origin", "http://foreign.example");
     assert_problem(&foreign.send(addr), 403);

@@ -73,6 +73,8 @@ fn a_426_says_what_to_upgrade_to() {
         // RFC 9110 section 15.5.22; RFC 6455 section 4.4.
         let upgrade = answer.header("Upgrade").unwrap();
         assert!(upgrade.eq_ignore_ascii_case("websocket"), "{upgrade}");
+        let connection = answer.header("Connection").unwrap().to_ascii_lowercase();
+        assert!(connection.contains("upgrade"), "{connection}");
         assert_eq!(answer.header("Sec-WebSocket-Version"), Some("13"));
     }
     // No key, or one that is not 16 bytes in base64, is no handshake at all.
