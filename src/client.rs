@@ -112,9 +112,7 @@ impl Client {
         }
         if let Err(error) = self.hub.join(self.id, pool, self.fanout.index) {
             log::warn!("dashboard {} cannot join: {error}", self.id);
-            let _ = self
-                .fanout
-                .send(Control::Close { dashboard: self.id, code: CloseCode::Again });
+            let _ = self.fanout.send(Control::Close { dashboard: self.id, code: CloseCode::Again });
             return;
         }
         log::debug!("dashboard {} joined", self.id);

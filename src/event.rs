@@ -81,6 +81,11 @@ pub enum Event {
         /// Gets them.
         reply: Sender<Vec<Summary>>,
     },
+    /// Whether the hub turns.
+    Alive {
+        /// Gets the word.
+        reply: Sender<()>,
+    },
     /// The last event. The hub ends, which closes its channels to the fanout threads, which
     /// close the dashboards with 1001.
     Shutdown,

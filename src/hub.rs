@@ -1,7 +1,7 @@
 //! The one thread that owns what the server knows: the registry, and who watches what. Others
 //! talk to it through a [`HubHandle`], which hides the messages; it talks to dashboards through
 //! the fanout threads' channels. It waits for events and for ticks, and for nobody else: what a
-//! fanout thread has no room for waits in an [`Outbox`], as each agent's newest state.
+//! fanout thread has no room for waits in an `Outbox`, as each agent's newest state.
 
 mod outbox;
 #[cfg(test)]
@@ -222,6 +222,9 @@ impl Hub {
             Event::Summaries { reply } => {
                 let _ = reply.try_send(self.registry.summaries());
             }
+            Event::Alive { reply } => {
+                let _ = reply.try_send(());
+            }
             Event::Shutdown => return ControlFlow::Break(()),
         }
         ControlFlow::Continue(())
@@ -434,6 +437,14 @@ impl HubHandle {
     /// [`HubError`].
     pub fn summaries(&self) -> Result<Vec<Summary>, HubError> {
         self.ask(|reply| Event::Summaries { reply })
+    }
+
+    /// Whether the hub turns.
+    ///
+    /// # Errors
+    /// [`HubError`] when it does not.
+    pub fn alive(&self) -> Result<(), HubError> {
+        self.ask(|reply| Event::Alive { reply })
     }
 
     /// A dashboard whose write side `fanout` owns already wants the pool's snapshot and every

@@ -136,8 +136,8 @@ impl Handlers {
 
     /// The hub answers, and so did everything on the way to here.
     fn ready(&self) -> Answer {
-        match self.hub.summaries() {
-            Ok(_) => Answer::json(200, Body::Static(b"{\"status\":\"ok\"}")),
+        match self.hub.alive() {
+            Ok(()) => Answer::json(200, Body::Static(b"{\"status\":\"ok\"}")),
             Err(error) => unavailable(error),
         }
     }
@@ -155,7 +155,8 @@ impl Handlers {
             );
         };
         // What a cookie can carry (RFC 6265 section 4.1.1) every token that `init` makes is of.
-        let fits = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b',' | b';' | b'\\');
+        let fits =
+            |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b',' | b';' | b'\\');
         if self.gate.viewer(Some(&token)).is_none() || !token.bytes().all(fits) {
             return Answer::problem(401, "wrong viewer token")
                 .with_header("WWW-Authenticate", "Bearer realm=\"agent-metrics\"");
