@@ -1,0 +1,355 @@
+//! The public port: one thread, one readiness loop, in front of tiny_http. It alone parses
+//! HTTP/1.1 and speaks to HTTP clients; it knows no JSON member and no agent's state, and it
+//! never waits for anyone: not for a client, not for a worker, not for a dashboard.
+//!
+//! What comes is made whole and checked here, within limits, deadlines and one budget for all
+//! buffers. It is then stamped and written anew on a persistent connection to tiny_http (a
+//! pipe), where it cannot do harm; answers come back in order and go to who asked:
+//!
+//! ```text
+//!            ┌ listen ─▶ clients: a table of connection ─────────────────────────┐
+//!  sockets ──┤                │ parse ─▶ check ─┬▶ refusal, /livez: answered here ├─▶ sockets
+//!            │                                 ├▶ upgrade: the socket leaves (feed)
+//!            └────────────────────────────────┴▶ lanes ─▶ pipe ─▶ tiny_http ─▶ pipe ─▶ reply
+//! ```
+//!
+//! | room | owns |
+//! |---|---|
+//! | `listen` | the listeners: accepting, with back-off |
+//! | `clients`, `connection` | the table of clients; one client's socket, phase and buffers |
+//! | `parse`, `check` | pure: bytes to a head, a head to a decision |
+//! | `serve` | what happens to a client, phase by phase |
+//! | `lanes`, `pipe`, `relay` | the way to the workers and back |
+//! | `reply` | heads of answers |
+//! | `admission`, `feed` | places for dashboards, and the way out for their sockets |
+//!
+//! Three rules keep the loop alive. Work per client and turn is bounded: one read, one request;
+//! the rest waits in a list for the next turn. Readiness is edge-triggered, so whatever is left
+//! unread, unaccepted or unwritten is remembered. And a client that is slow costs memory only
+//! within the budget, and time only within its deadlines.
+
+mod admission;
+mod check;
+mod clients;
+mod connection;
+mod feed;
+mod lanes;
+mod listen;
+mod parse;
+mod pipe;
+mod relay;
+mod reply;
+mod serve;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use mio::event::Event;
+use mio::net::TcpListener;
+use mio::{Events, Interest, Poll, Token, Waker};
+
+pub use self::admission::{Dashboards, Permit};
+pub use self::feed::{OpenFeed, Upgrade};
+
+use self::check::Rules;
+use self::clients::Clients;
+use self::lanes::Lanes;
+use self::listen::Listener;
+use self::pipe::Pipe;
+use self::reply::Date;
+use crate::auth::Gate;
+use crate::clock::Clock;
+use crate::counters::Counters;
+use crate::id::PoolId;
+use crate::limits::{KIB, Limits};
+
+/// How long requests that are in flight when the door is told to stop have for their answers.
+pub const STOP_GRACE: Duration = Duration::from_millis(500);
+
+/// Readiness events taken in one turn. Others come in the next.
+const EVENTS_PER_TURN: usize = 1_024;
+
+/// One read, of a client or a pipe: a heartbeat of the largest size in one or two.
+const READ_BYTES: usize = 64 * KIB;
+
+const WAKER: Token = Token(0);
+
+/// What the door is made of.
+pub struct Parts {
+    /// Bound and listening; at least one.
+    pub listeners: Vec<std::net::TcpListener>,
+    /// The Unix socket where heartbeats and goodbyes are served.
+    pub ingest_path: PathBuf,
+    /// Connections to it; at least one.
+    pub ingest_pipes: usize,
+    /// The Unix socket where everything else is served, over one connection.
+    pub reads_path: PathBuf,
+    /// Who may do what.
+    pub gate: Arc<Gate>,
+    /// Pools by their [`crate::id::PoolIndex`].
+    pub pools: Vec<PoolId>,
+    /// Bounds.
+    pub limits: Limits,
+    /// Time.
+    pub clock: Clock,
+    /// What is counted here: everything about connections, requests and pipes.
+    pub counters: Arc<Counters>,
+    /// Places for dashboards.
+    pub dashboards: Arc<Dashboards>,
+    /// Who serves dashboards.
+    pub feed: Box<dyn OpenFeed>,
+}
+
+/// The public port; see the module. Runs on a thread of its own until its [`DoorHandle`] says
+/// stop.
+pub struct Door {
+    poll: Poll,
+    listeners: Vec<Listener<TcpListener>>,
+    /// Tokens of listeners, which stay theirs when the listeners are gone.
+    listener_tokens: usize,
+    clients: Clients,
+    lanes: Lanes,
+    rules: Rules,
+    limits: Limits,
+    clock: Clock,
+    counters: Arc<Counters>,
+    dashboards: Arc<Dashboards>,
+    feed: Box<dyn OpenFeed>,
+    /// The last stamp's number.
+    stamped: u64,
+    /// This turn's time.
+    now: Instant,
+    date: Date,
+    /// What was read, until it is taken apart: one buffer for all.
+    scratch: Box<[u8]>,
+    /// What is being written: one buffer for all.
+    composed: Vec<u8>,
+    stop: Arc<AtomicBool>,
+    /// Set when the door was told to stop: when it ends at the latest.
+    ends_at: Option<Instant>,
+}
+
+/// Stops a [`Door`] from another thread.
+#[derive(Debug, Clone)]
+pub struct DoorHandle {
+    stop: Arc<AtomicBool>,
+    waker: Arc<Waker>,
+}
+
+impl DoorHandle {
+    /// No new connection and no new request from here on; requests in flight get their answers
+    /// within [`STOP_GRACE`], then [`Door::run`] returns. Says so and does not wait.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
+        if let Err(error) = self.waker.wake() {
+            log::error!("cannot wake the door: {error}");
+        }
+    }
+}
+
+/// Why the door cannot go on. Nothing that a client sends leads here.
+#[derive(Debug)]
+pub enum DoorError {
+    /// Waiting for readiness failed.
+    Poll(io::Error),
+}
+
+impl fmt::Display for DoorError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Poll(error) => write!(f, "waiting for readiness failed: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for DoorError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Poll(error) => Some(error),
+        }
+    }
+}
+
+/// Whom a readiness event is about.
+enum Source {
+    Waker,
+    Listener(usize),
+    Pipe(usize),
+    Client(usize),
+}
+
+impl Door {
+    /// Sets everything up; nothing is accepted before [`Door::run`].
+    ///
+    /// # Errors
+    /// When the system refuses to watch the listeners.
+    pub fn new(parts: Parts) -> io::Result<(Self, DoorHandle)> {
+        let poll = Poll::new()?;
+        let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
+        let mut listeners = Vec::with_capacity(parts.listeners.len());
+        for listener in parts.listeners {
+            listener.set_nonblocking(true)?;
+            let mut listener = TcpListener::from_std(listener);
+            let token = Token(1 + listeners.len());
+            poll.registry().register(&mut listener, token, Interest::READABLE)?;
+            listeners.push(Listener::new(listener));
+        }
+        let now = parts.clock.now();
+        let paths = std::iter::repeat_n(parts.ingest_path, parts.ingest_pipes.max(1));
+        let pipes = paths.chain([parts.reads_path]).enumerate();
+        let pipes = pipes.map(|(n, path)| Pipe::new(path, Token(1 + listeners.len() + n), now));
+        let lanes = Lanes::new(pipes.collect(), parts.limits.max_in_flight);
+        let stop = Arc::new(AtomicBool::new(false));
+        let handle = DoorHandle { stop: Arc::clone(&stop), waker };
+        let door = Self {
+            poll,
+            listener_tokens: listeners.len(),
+            listeners,
+            clients: Clients::new(Arc::clone(&parts.counters), now),
+            lanes,
+            rules: Rules::new(parts.gate, parts.pools, parts.limits.max_body_bytes),
+            limits: parts.limits,
+            clock: parts.clock,
+            counters: parts.counters,
+            dashboards: parts.dashboards,
+            feed: parts.feed,
+            stamped: 0,
+            now,
+            date: Date::default(),
+            scratch: vec![0; READ_BYTES].into_boxed_slice(),
+            composed: Vec::new(),
+            stop,
+            ends_at: None,
+        };
+        Ok((door, handle))
+    }
+
+    /// Serves until told to stop.
+    ///
+    /// # Errors
+    /// Only [`DoorError::Poll`], a fault of the system or of ours.
+    pub fn run(mut self) -> Result<(), DoorError> {
+        let mut events = Events::with_capacity(EVENTS_PER_TURN);
+        loop {
+            let timeout = self.timeout();
+            match self.poll.poll(&mut events, timeout) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(DoorError::Poll(error)),
+            }
+            if self.turn(&events) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// One turn of the loop; true when it was the last. Whatever has come is taken in before
+    /// deadlines are looked at, so that a moment of ours is not held against others.
+    fn turn(&mut self, events: &Events) -> bool {
+        self.now = self.clock.now();
+        self.date.update(self.clock.wall());
+        let listed = self.clients.listed();
+        for event in events {
+            self.on_event(event);
+        }
+        for _ in 0..listed {
+            let Some(slot) = self.clients.unlist() else { break };
+            self.serve(slot);
+        }
+        self.accept();
+        self.read_pipes();
+        self.hand_over_waiting();
+        self.keep_deadlines();
+        self.flush_pipes();
+        self.make_room_in_memory();
+        self.stop.load(Ordering::Acquire) && self.wind_down()
+    }
+
+    fn on_event(&mut self, event: &Event) {
+        match self.source(event.token()) {
+            Source::Waker => {}
+            Source::Listener(index) => {
+                if let Some(listener) = self.listeners.get_mut(index) {
+                    listener.knock();
+                }
+            }
+            Source::Pipe(index) => {
+                if let Some(pipe) = self.lanes.pipes.get_mut(index)
+                    && (event.is_readable() || event.is_read_closed() || event.is_error())
+                {
+                    pipe.note_readable(event.is_read_closed() || event.is_error());
+                }
+            }
+            Source::Client(slot) => self.on_client_event(slot, event),
+        }
+    }
+
+    /// An event may be about a client that has left in this turn already, and meet another in
+    /// its slot: that one then finds nothing to read, which does no harm.
+    fn on_client_event(&mut self, slot: usize, event: &Event) {
+        let Some(connection) = self.clients.get(slot) else { return };
+        if event.is_error() || event.is_write_closed() {
+            // Reset, or closed on both sides: no answer can reach this client.
+            self.close(slot);
+            return;
+        }
+        if event.is_writable() {
+            connection.note_writable();
+        }
+        if event.is_readable() || event.is_read_closed() {
+            connection.note_readable(event.is_read_closed());
+        }
+        let unsent = !connection.is_flushed();
+        if unsent {
+            self.flush(slot);
+        }
+        self.serve(slot);
+    }
+
+    fn source(&self, token: Token) -> Source {
+        let (listeners, pipes) = (self.listener_tokens, self.lanes.pipes.len());
+        match token.0 {
+            0 => Source::Waker,
+            n if n <= listeners => Source::Listener(n - 1),
+            n if n <= listeners + pipes => Source::Pipe(n - 1 - listeners),
+            n => Source::Client(n - 1 - listeners - pipes),
+        }
+    }
+
+    fn client_token(&self, slot: usize) -> Token {
+        Token(1 + self.listener_tokens + self.lanes.pipes.len() + slot)
+    }
+
+    /// How long the loop may sleep: until the first of all deadlines, or for ever.
+    fn timeout(&self) -> Option<Duration> {
+        if self.clients.listed() > 0 || self.lanes.pipes.iter().any(Pipe::is_readable) {
+            return Some(Duration::ZERO);
+        }
+        let now = self.clock.now();
+        let accepts = self.listeners.iter().filter_map(|listener| listener.due(now));
+        let patience = self.pipe_patience();
+        let pipes = self.lanes.pipes.iter().filter_map(|pipe| pipe.deadline(now, patience));
+        let others = self.clients.next_sweep().into_iter().chain(self.ends_at);
+        let first = accepts.chain(pipes).chain(others).min()?;
+        Some(first.saturating_duration_since(now))
+    }
+
+    /// Stops taking work once; true when all that was in flight is answered, or has had its
+    /// time.
+    fn wind_down(&mut self) -> bool {
+        let ends_at = match self.ends_at {
+            Some(ends_at) => ends_at,
+            None => {
+                self.begin_to_stop();
+                *self.ends_at.insert(self.now + STOP_GRACE)
+            }
+        };
+        self.now >= ends_at || !self.clients.any_unanswered()
+    }
+}

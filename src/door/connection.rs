@@ -1,0 +1,263 @@
+//! One HTTP client: its socket, where its request stands, and what is buffered for it. Reads
+//! and writes without blocking; decides nothing.
+
+use std::io::{self, Read as _, Write as _};
+use std::net::IpAddr;
+use std::time::Instant;
+
+use mio::net::TcpStream;
+
+use super::check::Relay;
+use super::parse::Scan;
+use crate::limits::KIB;
+
+/// Where a client's request stands. Whatever is large is boxed: most clients are idle.
+#[derive(Debug)]
+pub(super) enum Phase {
+    /// Nothing of a request has come.
+    Idle,
+    /// The head is coming.
+    Head(Scan),
+    /// The body is coming.
+    Body(Box<Incoming>),
+    /// Whole, and waiting for a place in a pipe.
+    Waiting(Box<Queued>),
+    /// A pipe has it.
+    InFlight(Pending),
+    /// The answer is on its way to the client. With a number, more of the answer is to come
+    /// from the worker.
+    Answering(Then, Option<u64>),
+    /// Answered and closed on our side; up to so many bytes more are read and dropped, so that
+    /// no reset overtakes the answer (RFC 9112 section 9.6).
+    Lingering(usize),
+}
+
+/// What follows an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Then {
+    /// The next request.
+    Keep,
+    /// The end: everything that the client sent was read.
+    Close,
+    /// The end, but the client may still be sending.
+    Linger,
+}
+
+impl Then {
+    pub(super) fn keep_if(keep: bool) -> Self {
+        if keep { Self::Keep } else { Self::Close }
+    }
+}
+
+/// How the answer is to be given.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Manner {
+    pub(super) keep_alive: bool,
+    /// HEAD was asked: the answer's head only.
+    pub(super) head_only: bool,
+}
+
+/// A request whose body is not whole.
+#[derive(Debug)]
+pub(super) struct Incoming {
+    pub(super) relay: Option<Relay>,
+    pub(super) body_bytes: usize,
+    pub(super) manner: Manner,
+}
+
+/// A whole request that no pipe has taken.
+#[derive(Debug)]
+pub(super) struct Queued {
+    pub(super) request: Vec<u8>,
+    pub(super) pending: Pending,
+}
+
+/// A whole request.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pending {
+    /// The stamp's number.
+    pub(super) number: u64,
+    pub(super) manner: Manner,
+}
+
+/// What one read brought.
+pub(super) enum Received {
+    Bytes(usize),
+    /// Nothing for now.
+    Nothing,
+    /// The client will send no more, or is gone.
+    End,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) socket: TcpStream,
+    pub(super) peer: IpAddr,
+    /// The entry that it counts under; none for trusted proxies.
+    pub(super) address: Option<usize>,
+    pub(super) phase: Phase,
+    /// When the phase began: who is slowest goes first when memory runs out.
+    pub(super) since: Instant,
+    pub(super) deadline: Instant,
+    /// Not zero while this connection may be closed to make room: its place in that order.
+    pub(super) spare: u64,
+    /// Whether it stands in the list of those to be served in the next turn.
+    pub(super) listed: bool,
+    /// Readiness is edge-triggered, so it is remembered: there may be bytes to read...
+    readable: bool,
+    /// ...the client has closed its side, which a short read does not show...
+    half_closed: bool,
+    /// ...the socket has taken all that it was given.
+    writable: bool,
+    /// Read, and not yet part of a request that is on its way.
+    pub(super) input: Vec<u8>,
+    output: Vec<u8>,
+    written: usize,
+    /// Bytes that the budget has been told of.
+    pub(super) accounted: usize,
+}
+
+/// Output that was written is given back once it is this much.
+const COMPACT_BYTES: usize = 64 * KIB;
+
+impl Connection {
+    pub(super) fn new(
+        socket: TcpStream,
+        peer: IpAddr,
+        address: Option<usize>,
+        now: Instant,
+        deadline: Instant,
+    ) -> Self {
+        Self {
+            socket,
+            peer,
+            address,
+            phase: Phase::Idle,
+            since: now,
+            deadline,
+            spare: 0,
+            listed: false,
+            readable: false,
+            half_closed: false,
+            writable: true,
+            input: Vec::new(),
+            output: Vec::new(),
+            written: 0,
+            accounted: 0,
+        }
+    }
+
+    pub(super) fn note_readable(&mut self, half_closed: bool) {
+        self.readable = true;
+        self.half_closed |= half_closed;
+    }
+
+    pub(super) fn note_writable(&mut self) {
+        self.writable = true;
+    }
+
+    /// Whether a read may bring something.
+    pub(super) fn is_readable(&self) -> bool {
+        self.readable
+    }
+
+    /// Whether bytes of the client are looked at in this phase.
+    pub(super) fn takes_input(&self) -> bool {
+        matches!(self.phase, Phase::Idle | Phase::Head(_) | Phase::Body(_) | Phase::Lingering(_))
+    }
+
+    /// The whole request with this number, if it waits for a pipe.
+    pub(super) fn waits_with(&self, number: u64) -> Option<&Queued> {
+        match &self.phase {
+            Phase::Waiting(queued) if queued.pending.number == number => Some(queued),
+            _ => None,
+        }
+    }
+
+    /// Reads once. A read that does not fill `scratch` has emptied the socket, so that a
+    /// second read only to be told so is saved.
+    pub(super) fn receive(&mut self, scratch: &mut [u8]) -> Received {
+        if !self.readable {
+            return Received::Nothing;
+        }
+        loop {
+            match self.socket.read(scratch) {
+                Ok(0) => return Received::End,
+                Ok(count) => {
+                    self.readable = count == scratch.len() || self.half_closed;
+                    return Received::Bytes(count);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.readable = false;
+                    return Received::Nothing;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return Received::End,
+            }
+        }
+    }
+
+    /// Sends `bytes` behind what is still to be sent; keeps what the socket does not take.
+    ///
+    /// # Errors
+    /// The client is gone.
+    pub(super) fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let mut rest = bytes;
+        if self.output.is_empty() {
+            let taken = Self::write(&self.socket, &mut self.writable, rest)?;
+            rest = &rest[taken..];
+        }
+        self.output.extend_from_slice(rest);
+        Ok(())
+    }
+
+    /// Sends what was kept.
+    ///
+    /// # Errors
+    /// The client is gone.
+    pub(super) fn flush(&mut self) -> io::Result<()> {
+        let rest = &self.output[self.written..];
+        self.written += Self::write(&self.socket, &mut self.writable, rest)?;
+        if self.written == self.output.len() {
+            self.output = Vec::new();
+            self.written = 0;
+        } else if self.written >= COMPACT_BYTES && self.written >= self.output.len() / 2 {
+            self.output.drain(..self.written);
+            self.output.shrink_to(2 * self.output.len());
+            self.written = 0;
+        }
+        Ok(())
+    }
+
+    /// To the last byte or until the socket says that it would block: only then will it tell
+    /// when it can take more.
+    fn write(mut socket: &TcpStream, writable: &mut bool, bytes: &[u8]) -> io::Result<usize> {
+        let mut taken = 0;
+        while *writable && taken < bytes.len() {
+            match socket.write(&bytes[taken..]) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => taken += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => *writable = false,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(taken)
+    }
+
+    /// Whether the socket has taken all that was sent.
+    pub(super) fn is_flushed(&self) -> bool {
+        self.output.is_empty()
+    }
+
+    /// Memory for what is buffered, in bytes.
+    pub(super) fn held(&self) -> usize {
+        let request = match &self.phase {
+            Phase::Body(incoming) => incoming.relay.as_ref().map_or(0, |r| r.head.capacity()),
+            Phase::Waiting(queued) => queued.request.capacity(),
+            _ => 0,
+        };
+        self.input.capacity() + self.output.capacity() + request
+    }
+}

@@ -1,0 +1,593 @@
+//! Request heads (RFC 9112 sections 2, 3, 5, 6), read more strictly than the RFC demands: what
+//! two parsers could read in two ways is refused. Pure: bytes in, a [`Head`] or a refusal out;
+//! knows no socket, no route and no policy.
+
+use std::borrow::Cow;
+
+/// A head that is refused: the connection cannot be in sync afterwards and must close.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Malformed {
+    /// 400, 417, 431, 501 or 505.
+    pub(super) status: u16,
+    /// The sentence for the client; never the client's own bytes.
+    pub(super) detail: &'static str,
+}
+
+const fn bad(detail: &'static str) -> Malformed {
+    Malformed { status: 400, detail }
+}
+
+const TOO_LARGE: Malformed =
+    Malformed { status: 431, detail: "the request line and headers are too large" };
+
+/// Bytes that end a run of plain ones: control characters other than HTAB, and DEL.
+const SPECIAL: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 0x20 {
+        table[byte] = byte != b'\t' as usize;
+        byte += 1;
+    }
+    table[0x7f] = true;
+    table
+};
+
+/// How far the search for the end of one head has come, so that a head which trickles in is
+/// looked at once and not once per byte.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Scan {
+    seen: usize,
+}
+
+impl Scan {
+    /// The length of the head that `data` begins with, its empty line included; `None` while
+    /// it is not whole. `data` begins at the same byte in every call.
+    ///
+    /// Refuses on sight what can never become a head: a bare CR or LF, a control character, a
+    /// folded line (RFC 9112 section 5.2), more than `max` bytes.
+    pub(super) fn end(&mut self, data: &[u8], max: usize) -> Result<Option<usize>, Malformed> {
+        let limit = data.len().min(max);
+        while let Some(plain) =
+            data.get(self.seen..limit).and_then(|rest| rest.iter().position(is_special))
+        {
+            // What follows needs up to two bytes behind this one: without them, the next call
+            // begins here again.
+            self.seen += plain;
+            let at = self.seen;
+            match (data[at], data.get(at + 1)) {
+                (b'\r', None) => return Self::unfinished(data, max),
+                (b'\r', Some(b'\n')) => {}
+                (b'\r' | b'\n', _) => return Err(bad("lines must end with CR LF")),
+                _ => return Err(bad("control character in the head")),
+            }
+            if data[..at].ends_with(b"\r\n") {
+                return if at + 2 <= max { Ok(Some(at + 2)) } else { Err(TOO_LARGE) };
+            }
+            match data.get(at + 2) {
+                None => return Self::unfinished(data, max),
+                Some(b' ' | b'\t') => return Err(bad("folded header line")),
+                Some(_) => self.seen = at + 2,
+            }
+        }
+        self.seen = self.seen.max(limit);
+        Self::unfinished(data, max)
+    }
+
+    fn unfinished(data: &[u8], max: usize) -> Result<Option<usize>, Malformed> {
+        if data.len() >= max { Err(TOO_LARGE) } else { Ok(None) }
+    }
+}
+
+fn is_special(byte: &u8) -> bool {
+    SPECIAL[usize::from(*byte)]
+}
+
+/// The versions that are served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Version {
+    /// Answered and closed.
+    Http10,
+    /// Kept alive unless the client says otherwise.
+    Http11,
+}
+
+/// A head, well-formed, with the fields that the door uses. Values are visible ASCII, spaces
+/// and tabs.
+#[derive(Debug)]
+pub(super) struct Head<'a> {
+    pub(super) method: &'a str,
+    /// Begins with `/`; not decoded.
+    pub(super) path: &'a str,
+    pub(super) query: Option<&'a str>,
+    pub(super) version: Version,
+    pub(super) keep_alive: bool,
+    pub(super) fields: Fields<'a>,
+}
+
+/// The header fields that the door uses; all others are dropped.
+#[derive(Debug, Default)]
+pub(super) struct Fields<'a> {
+    /// `Host`, or the authority of a target in absolute-form, which replaces it
+    /// (RFC 9112 section 3.2.2).
+    pub(super) host: Option<&'a str>,
+    /// Saturates at [`u64::MAX`]: too large is a matter of limits, not of syntax.
+    pub(super) content_length: Option<u64>,
+    pub(super) content_type: Option<&'a str>,
+    pub(super) expects_continue: bool,
+    pub(super) app_key: Option<&'a str>,
+    pub(super) app_secret: Option<&'a str>,
+    pub(super) authorization: Option<&'a str>,
+    pub(super) cookie: Option<&'a str>,
+    pub(super) origin: Option<&'a str>,
+    pub(super) if_none_match: Option<Cow<'a, str>>,
+    /// All lines, in order, as one list: proxies append to it or add a line.
+    pub(super) forwarded_for: Option<Cow<'a, str>>,
+    /// The last line: that of the proxy nearest to us.
+    pub(super) forwarded_proto: Option<&'a str>,
+    /// `Connection` has the option `upgrade`.
+    pub(super) wants_upgrade: bool,
+    /// `Upgrade` names `websocket`.
+    pub(super) wants_websocket: bool,
+    pub(super) websocket_version: Option<&'a str>,
+    pub(super) websocket_key: Option<&'a str>,
+    says_close: bool,
+}
+
+impl<'a> Head<'a> {
+    /// Reads a head that [`Scan::end`] has found whole.
+    pub(super) fn parse(head: &'a [u8], max_headers: usize) -> Result<Self, Malformed> {
+        // RFC 9112 section 2.2: one empty line before the request line is forgiven.
+        let head = head.strip_prefix(b"\r\n").unwrap_or(head);
+        let line_end = head.windows(2).position(|pair| pair == b"\r\n").unwrap_or(head.len());
+        let (line, fields) = head.split_at(line_end);
+        let (method, target, version) = request_line(line)?;
+        let mut fields = Fields::parse(fields.get(2..).unwrap_or_default(), max_headers)?;
+        if version == Version::Http11 && fields.host.is_none() {
+            return Err(bad("Host is missing"));
+        }
+        let (authority, target) = split_target(target)?;
+        if authority.is_some() {
+            fields.host = authority;
+        }
+        if version == Version::Http10 {
+            // RFC 9110 section 10.1.1.
+            fields.expects_continue = false;
+        }
+        let (path, query) = match target.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (target, None),
+        };
+        let keep_alive = version == Version::Http11 && !fields.says_close;
+        Ok(Self { method, path, query, version, keep_alive, fields })
+    }
+}
+
+fn request_line(line: &[u8]) -> Result<(&str, &str, Version), Malformed> {
+    let mut parts = line.split(|byte| *byte == b' ');
+    let (Some(method), Some(target), Some(version), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return Err(bad("the request line must be: method SP target SP version"));
+    };
+    let version = match version {
+        b"HTTP/1.1" => Version::Http11,
+        b"HTTP/1.0" => Version::Http10,
+        [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
+            if major.is_ascii_digit() && minor.is_ascii_digit() =>
+        {
+            return Err(Malformed { status: 505, detail: "HTTP/1.1 and HTTP/1.0 are served" });
+        }
+        _ => return Err(bad("no HTTP version in the request line")),
+    };
+    if method.is_empty() || !method.iter().all(|byte| is_token(*byte)) {
+        return Err(bad("the method is not a token"));
+    }
+    let target = ascii(target).filter(|target| {
+        !target.is_empty() && target.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#')
+    });
+    match (ascii(method), target) {
+        (Some(method), Some(target)) => Ok((method, target, version)),
+        _ => Err(bad("the target must be visible ASCII")),
+    }
+}
+
+/// Splits origin-form and absolute-form (RFC 9112 section 3.2) into authority and the rest.
+fn split_target(target: &str) -> Result<(Option<&str>, &str), Malformed> {
+    const REFUSED: Malformed = bad("the target must be a path or an absolute URI");
+    if target.starts_with('/') {
+        return Ok((None, target));
+    }
+    let (scheme, rest) = target.split_once("://").ok_or(REFUSED)?;
+    if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https") {
+        return Err(REFUSED);
+    }
+    let (authority, path) = match rest.find(['/', '?']) {
+        Some(end) => rest.split_at(end),
+        None => (rest, "/"),
+    };
+    // No user information (RFC 9110 section 4.2.4), and `http://host?query` has no path.
+    if authority.is_empty() || authority.contains('@') || !path.starts_with('/') {
+        return Err(REFUSED);
+    }
+    Ok((Some(authority), path))
+}
+
+/// Header slots on the stack; a larger `max_headers` takes them from the heap.
+const STACK_HEADERS: usize = 64;
+
+impl<'a> Fields<'a> {
+    fn parse(lines: &'a [u8], max_headers: usize) -> Result<Self, Malformed> {
+        let mut few = [httparse::EMPTY_HEADER; STACK_HEADERS];
+        let mut many = Vec::new();
+        let slots = match few.get_mut(..max_headers) {
+            Some(slots) => slots,
+            None => {
+                many.resize(max_headers, httparse::EMPTY_HEADER);
+                many.as_mut_slice()
+            }
+        };
+        let headers = match httparse::parse_headers(lines, slots) {
+            Ok(httparse::Status::Complete((_, headers))) => headers,
+            Err(httparse::Error::TooManyHeaders) => {
+                return Err(Malformed { status: 431, detail: "too many headers" });
+            }
+            Ok(httparse::Status::Partial) | Err(_) => return Err(bad("malformed header line")),
+        };
+        let mut fields = Self::default();
+        for header in headers {
+            fields.take(header.name, header.value)?;
+        }
+        Ok(fields)
+    }
+
+    /// The name's length first: most names are settled by it.
+    fn take(&mut self, name: &str, value: &'a [u8]) -> Result<(), Malformed> {
+        let is = |known: &str| name.eq_ignore_ascii_case(known);
+        match name.len() {
+            4 if is("Host") => once(&mut self.host, value, "Host is there twice"),
+            6 if is("Expect") => self.take_expect(value),
+            6 if is("Cookie") => once(&mut self.cookie, value, "Cookie is there twice"),
+            6 if is("Origin") => once(&mut self.origin, value, "Origin is there twice"),
+            7 if is("Upgrade") => {
+                self.wants_websocket |= lists(text(value)?, "websocket");
+                Ok(())
+            }
+            9 if is("X-App-Key") => once(&mut self.app_key, value, "X-App-Key is there twice"),
+            10 if is("Connection") => {
+                let options = text(value)?;
+                self.says_close |= lists(options, "close");
+                self.wants_upgrade |= lists(options, "upgrade");
+                Ok(())
+            }
+            12 if is("X-App-Secret") => {
+                once(&mut self.app_secret, value, "X-App-Secret is there twice")
+            }
+            12 if is("Content-Type") => {
+                once(&mut self.content_type, value, "Content-Type is there twice")
+            }
+            13 if is("Authorization") => {
+                once(&mut self.authorization, value, "Authorization is there twice")
+            }
+            13 if is("If-None-Match") => append(&mut self.if_none_match, value),
+            14 if is("Content-Length") => self.take_content_length(value),
+            15 if is("X-Forwarded-For") => append(&mut self.forwarded_for, value),
+            17 if is("X-Forwarded-Proto") => {
+                self.forwarded_proto = Some(text(value)?);
+                Ok(())
+            }
+            17 if is("Transfer-Encoding") => {
+                Err(Malformed { status: 501, detail: "no Transfer-Encoding is served" })
+            }
+            17 if is("Sec-WebSocket-Key") => {
+                once(&mut self.websocket_key, value, "Sec-WebSocket-Key is there twice")
+            }
+            21 if is("Sec-WebSocket-Version") => {
+                once(&mut self.websocket_version, value, "Sec-WebSocket-Version is there twice")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn take_expect(&mut self, value: &[u8]) -> Result<(), Malformed> {
+        if !trim(value).eq_ignore_ascii_case(b"100-continue") {
+            return Err(Malformed { status: 417, detail: "only 100-continue can be expected" });
+        }
+        self.expects_continue = true;
+        Ok(())
+    }
+
+    /// Digits and nothing else (RFC 9112 section 6.3 lets a server refuse a list).
+    fn take_content_length(&mut self, value: &[u8]) -> Result<(), Malformed> {
+        let digits = trim(value);
+        if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+            return Err(bad("Content-Length must be digits"));
+        }
+        let length = digits.iter().fold(0_u64, |length, digit| {
+            length.saturating_mul(10).saturating_add(u64::from(digit - b'0'))
+        });
+        match self.content_length.replace(length) {
+            None => Ok(()),
+            Some(_) => Err(bad("Content-Length is there twice")),
+        }
+    }
+}
+
+fn once<'a>(
+    field: &mut Option<&'a str>,
+    value: &'a [u8],
+    twice: &'static str,
+) -> Result<(), Malformed> {
+    match field.replace(text(value)?) {
+        None => Ok(()),
+        Some(_) => Err(bad(twice)),
+    }
+}
+
+/// Several lines of a list are one list (RFC 9110 section 5.3).
+fn append<'a>(field: &mut Option<Cow<'a, str>>, value: &'a [u8]) -> Result<(), Malformed> {
+    let value = text(value)?;
+    *field = Some(match field.take() {
+        None => Cow::Borrowed(value),
+        Some(before) => Cow::Owned(format!("{before}, {value}")),
+    });
+    Ok(())
+}
+
+/// Whether a comma-separated list has `token`, in any case.
+fn lists(list: &str, token: &str) -> bool {
+    list.split(',').any(|item| item.trim_matches([' ', '\t']).eq_ignore_ascii_case(token))
+}
+
+/// A value that is used or forwarded: visible ASCII, spaces, tabs.
+fn text(value: &[u8]) -> Result<&str, Malformed> {
+    ascii(trim(value)).ok_or(bad("a header that is used here must be ASCII"))
+}
+
+fn ascii(bytes: &[u8]) -> Option<&str> {
+    if bytes.is_ascii() { std::str::from_utf8(bytes).ok() } else { None }
+}
+
+fn trim(mut value: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
+        value = rest;
+    }
+    value
+}
+
+/// RFC 9110 section 5.6.2.
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAX: usize = 8 * 1024;
+
+    /// Scans and parses `bytes`, which must be one whole head, or says how it is refused.
+    fn parse(bytes: &[u8]) -> Result<Head<'_>, u16> {
+        let end = Scan::default().end(bytes, MAX).map_err(|malformed| malformed.status)?;
+        assert_eq!(end, Some(bytes.len()), "{}", bytes.escape_ascii());
+        Head::parse(bytes, STACK_HEADERS).map_err(|malformed| malformed.status)
+    }
+
+    fn with_line(line: &str) -> Vec<u8> {
+        format!("GET / HTTP/1.1\r\nHost: h\r\n{line}\r\n\r\n").into_bytes()
+    }
+
+    fn refusal(bytes: &[u8]) -> u16 {
+        parse(bytes).map(|_| ()).expect_err(&bytes.escape_ascii().to_string())
+    }
+
+    #[test]
+    fn the_seeds_request_is_read() {
+        let head = parse(
+            b"POST /api/v1/agents/a/ping?x=1?2 HTTP/1.1\r\nhost:localhost:8080\r\n\
+              X-App-Key: k\t \r\nX-APP-SECRET:  s p\r\nContent-Length: 12\r\nX-Other: \xff\r\n\r\n",
+        )
+        .unwrap();
+        assert_eq!((head.method, head.path), ("POST", "/api/v1/agents/a/ping"));
+        assert_eq!((head.query, head.version), (Some("x=1?2"), Version::Http11));
+        assert!(head.keep_alive);
+        assert_eq!(head.fields.host, Some("localhost:8080"));
+        assert_eq!((head.fields.app_key, head.fields.app_secret), (Some("k"), Some("s p")));
+        assert_eq!(head.fields.content_length, Some(12));
+    }
+
+    #[test]
+    fn a_head_that_comes_byte_by_byte_ends_where_the_whole_one_does() {
+        let bytes = b"\r\nGET / HTTP/1.1\r\nHost: h\r\nA: b\tc\r\n\r\nleft over";
+        let whole = Scan::default().end(bytes, MAX).unwrap();
+        let end = bytes.len() - "left over".len();
+        assert_eq!(whole, Some(end));
+        let mut scan = Scan::default();
+        for length in 0..end {
+            assert_eq!(scan.end(&bytes[..length], MAX), Ok(None), "{length}");
+        }
+        assert_eq!(scan.end(&bytes[..end], MAX), Ok(Some(end)));
+        assert!(Head::parse(&bytes[..end], STACK_HEADERS).is_ok());
+    }
+
+    #[test]
+    fn what_can_never_become_a_head_is_refused_however_it_is_cut() {
+        for bytes in [
+            &b"GET / HTTP/1.1\nHost: h\n\n"[..],
+            b"GET / HTTP/1.1\rHost: h\r\n\r\n",
+            b"GET / HTTP/1.1\r\nHost: h\r\n\n",
+            b"GET / HTTP/1.1\r\nHost: h\r\n\r\r\n",
+            b"GET / HTTP/1.1\r\n Host: h\r\n\r\n",
+            b"GET / HTTP/1.1\r\nHost: h\r\n\tfolded\r\n\r\n",
+            b"GET / HTTP/1.1\r\nHost: h\0\r\n\r\n",
+            b"GET /\x01 HTTP/1.1\r\nHost: h\r\n\r\n",
+            b"GET / HTTP/1.1\r\nHost: \x7f\r\n\r\n",
+            b"\x16\x03\x01\x02\x00\x01",
+        ] {
+            assert_eq!(Scan::default().end(bytes, MAX).unwrap_err().status, 400);
+            let mut scan = Scan::default();
+            let refused = (0..=bytes.len()).any(|length| scan.end(&bytes[..length], MAX).is_err());
+            assert!(refused, "{}", bytes.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn the_limit_of_a_head_is_exact() {
+        let bytes = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n";
+        for more in [&b""[..], b"body"] {
+            let data = [&bytes[..], more].concat();
+            assert_eq!(Scan::default().end(&data, bytes.len()), Ok(Some(bytes.len())));
+            for short in 1..=5 {
+                let max = bytes.len() - short;
+                assert_eq!(Scan::default().end(&data, max), Err(TOO_LARGE), "{short}");
+            }
+        }
+        assert_eq!(Scan::default().end(&[b'a'; 99], 100), Ok(None));
+        assert_eq!(Scan::default().end(&[b'a'; 100], 100), Err(TOO_LARGE));
+    }
+
+    #[test]
+    fn the_limit_of_headers_is_exact_on_stack_and_heap() {
+        for max in [3, STACK_HEADERS, STACK_HEADERS + 10] {
+            for (extra, ok) in [(0, true), (1, false)] {
+                let lines = "A: b\r\n".repeat(max - 1 + extra);
+                let bytes = format!("GET / HTTP/1.1\r\nHost: h\r\n{lines}\r\n").into_bytes();
+                let parsed = Head::parse(&bytes, max).map(|_| ()).map_err(|bad| bad.status);
+                assert_eq!(parsed, if ok { Ok(()) } else { Err(431) }, "{max}");
+            }
+        }
+    }
+
+    #[test]
+    fn request_lines_at_their_edges() {
+        let line = |line: &str| format!("{line}\r\nHost: h\r\n\r\n").into_bytes();
+        for (text, status) in [
+            ("GET  / HTTP/1.1", 400),
+            ("GET / HTTP/1.1 ", 400),
+            (" GET / HTTP/1.1", 400),
+            ("GET\t/\tHTTP/1.1", 400),
+            ("GET /", 400),
+            ("GET / http/1.1", 400),
+            ("GET / HTTP/1.", 400),
+            ("GET / HTTP/1.10", 400),
+            ("GET / HTTP/x.1", 400),
+            ("GET / HTTP/1.2", 505),
+            ("GET / HTTP/0.9", 505),
+            ("PRI * HTTP/2.0", 505),
+            ("G(T / HTTP/1.1", 400),
+            ("GET /é HTTP/1.1", 400),
+            ("GET /a#b HTTP/1.1", 400),
+            ("GET a HTTP/1.1", 400),
+            ("OPTIONS * HTTP/1.1", 400),
+            ("CONNECT h:80 HTTP/1.1", 400),
+            ("GET ftp://h/ HTTP/1.1", 400),
+            ("GET http:///a HTTP/1.1", 400),
+            ("GET http://u@h/a HTTP/1.1", 400),
+            ("GET http://h?a HTTP/1.1", 400),
+        ] {
+            assert_eq!(refusal(&line(text)), status, "{text}");
+        }
+        assert_eq!(refusal(b"\r\n\r\n"), 400);
+    }
+
+    #[test]
+    fn an_absolute_targets_authority_replaces_host() {
+        let bytes = b"GET HTTP://other:81/a?b HTTP/1.1\r\nHost: h\r\n\r\n";
+        let head = parse(bytes).unwrap();
+        assert_eq!((head.path, head.query), ("/a", Some("b")));
+        assert_eq!(head.fields.host, Some("other:81"));
+        assert_eq!(parse(b"GET http://o HTTP/1.0\r\n\r\n").unwrap().path, "/");
+        assert_eq!(refusal(b"GET http://other/ HTTP/1.1\r\n\r\n"), 400);
+    }
+
+    #[test]
+    fn field_lines_at_their_edges() {
+        for (line, status) in [
+            ("Host: i", 400),
+            ("Content-Length: 5\r\nContent-Length: 5", 400),
+            ("Content-Length: +5", 400),
+            ("Content-Length: -5", 400),
+            ("Content-Length: 5, 5", 400),
+            ("Content-Length: 5 5", 400),
+            ("Content-Length: 0x5", 400),
+            ("Content-Length:", 400),
+            ("Content-Length : 5", 400),
+            ("Content Length: 5", 400),
+            (": 5", 400),
+            ("no colon", 400),
+            ("Transfer-Encoding: chunked", 501),
+            ("transfer-encoding: identity", 501),
+            ("Expect: 200-ok", 417),
+            ("X-App-Key: a\r\nx-app-key: a", 400),
+            ("X-App-Key: é", 400),
+            ("Cookie: é", 400),
+            ("If-None-Match: é", 400),
+        ] {
+            assert_eq!(refusal(&with_line(line)), status, "{line}");
+        }
+        assert!(parse(&with_line("X-Né: a")).is_err());
+        assert!(parse(&with_line("User-Agent: é")).is_ok());
+        assert_eq!(refusal(b"GET / HTTP/1.1\r\nA: b\r\n\r\n"), 400);
+        assert!(parse(b"GET / HTTP/1.0\r\n\r\n").is_ok());
+        assert_eq!(refusal(b"GET / HTTP/1.0\r\nHost: a\r\nHost: a\r\n\r\n"), 400);
+    }
+
+    #[test]
+    fn lengths_beyond_all_numbers_are_numbers_still() {
+        for (digits, length) in [
+            ("0", 0),
+            ("007", 7),
+            ("18446744073709551615", u64::MAX),
+            ("18446744073709551616", u64::MAX),
+            ("99999999999999999999999999", u64::MAX),
+        ] {
+            let bytes = with_line(&format!("Content-Length: {digits}"));
+            assert_eq!(parse(&bytes).unwrap().fields.content_length, Some(length));
+        }
+    }
+
+    #[test]
+    fn connection_expect_and_lists() {
+        assert!(!parse(&with_line("Connection: keep-alive, Close")).unwrap().keep_alive);
+        let old = b"GET / HTTP/1.0\r\nConnection: keep-alive\r\nExpect: 100-continue\r\n\r\n";
+        let old = parse(old).unwrap();
+        assert!(!old.keep_alive && !old.fields.expects_continue);
+        assert!(parse(&with_line("Expect: 100-Continue")).unwrap().fields.expects_continue);
+        let bytes = with_line(
+            "Connection: keep-alive\r\nConnection: x ,\tUpgrade\r\nUpgrade: h2c, WebSocket",
+        );
+        let fields = parse(&bytes).unwrap().fields;
+        assert!(fields.wants_upgrade && fields.wants_websocket);
+        let bytes = with_line(
+            "X-Forwarded-For: 1.1.1.1\r\nX-Forwarded-For: 2.2.2.2\r\nX-Forwarded-Proto: http\r\n\
+             X-Forwarded-Proto: https",
+        );
+        let fields = parse(&bytes).unwrap().fields;
+        assert_eq!(fields.forwarded_for.as_deref(), Some("1.1.1.1, 2.2.2.2"));
+        assert_eq!(fields.forwarded_proto, Some("https"));
+    }
+
+    #[test]
+    fn no_bytes_at_all_make_the_parser_fall_over() {
+        // A cheap generator: what matters is that every run tries the same odd mixtures.
+        let pieces: [&[u8]; 12] = [
+            b"GET ", b"/", b" HTTP/1.1", b"\r\n", b"\r", b"\n", b"Host", b":", b" ", b"\x00",
+            b"\xff", b"a",
+        ];
+        let mut state = 1_u64;
+        for _ in 0..20_000 {
+            let mut bytes = Vec::new();
+            for _ in 0..12 {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                bytes.extend_from_slice(pieces[(state >> 33) as usize % pieces.len()]);
+            }
+            let mut scan = Scan::default();
+            for length in 0..=bytes.len() {
+                if let Ok(Some(end)) = scan.end(&bytes[..length], 40) {
+                    let _ = Head::parse(&bytes[..end], 2);
+                    break;
+                }
+            }
+            let _ = Head::parse(&bytes, 2);
+        }
+    }
+}

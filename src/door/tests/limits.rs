@@ -1,0 +1,161 @@
+//! Deadlines, caps and the budget: what a client can take from the others, and what not.
+
+use std::io::Write as _;
+use std::time::Duration;
+
+use super::house::{Client, DEADLINE, House, ping};
+use crate::limits::{KIB, Limits};
+
+const SHORT: Duration = Duration::from_millis(200);
+
+#[test]
+fn each_phase_has_its_deadline_and_its_end() {
+    let limits = Limits {
+        head_timeout: SHORT,
+        body_timeout: SHORT,
+        idle_timeout: SHORT,
+        ..Limits::default()
+    };
+    let house = House::open(limits);
+    house.client().ends();
+    let mut head = house.client();
+    head.send(b"GET /livez HTT");
+    assert_eq!(head.answer().status, 408);
+    head.ends();
+    let mut body = house.client();
+    body.send(&ping("a", b"12345")[..100]);
+    body.send(&ping("a", b"12345")[100..ping("a", b"12345").len() - 1]);
+    assert_eq!(body.answer().status, 408);
+    body.ends();
+    let mut idle = house.client();
+    idle.send(&ping("a", b""));
+    assert_eq!(idle.answer().status, 200);
+    idle.ends();
+}
+
+#[test]
+fn a_head_that_trickles_is_cut_off_in_time_however_it_trickles() {
+    let house = House::open(Limits { head_timeout: SHORT, ..Limits::default() });
+    let mut client = house.client();
+    client.stream.get_mut().set_read_timeout(Some(Duration::from_millis(5))).unwrap();
+    let mut sent = 0;
+    // A byte at a time, for as long as the door lets it.
+    while client.stream.get_mut().write_all(b"G").is_ok() {
+        sent += 1;
+        assert!(sent < 4_000, "the deadline is absolute");
+        if std::io::Read::read(client.stream.get_mut(), &mut [0; 512]).is_ok() {
+            break;
+        }
+    }
+    house.check_health();
+}
+
+#[test]
+fn an_answer_that_is_not_taken_has_a_deadline_too() {
+    let house = House::with_workers_in_hand(Limits { answer_timeout: SHORT, ..Limits::default() });
+    let mut client = house.client();
+    client.send(b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n");
+    house.reads.recv_timeout(DEADLINE).unwrap().say(&"x".repeat(16 << 20));
+    house.wait_until("the connection is closed", |counters| counters.connections.get() == 0);
+}
+
+#[test]
+fn at_the_cap_those_who_rest_make_room_the_longest_first() {
+    let house = House::with_workers_in_hand(Limits { max_connections: 3, ..Limits::default() });
+    let live = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n";
+    let mut rested: Vec<Client> = (0..3).map(|_| house.client()).collect();
+    for client in [1, 2, 0] {
+        rested[client].send(live);
+        rested[client].answer();
+    }
+    let mut busy = Vec::new();
+    for longest in [1, 2, 0] {
+        let mut client = house.client();
+        client.send(&ping("a", b""));
+        let seen = house.ingest.recv_timeout(DEADLINE).unwrap();
+        busy.push((client, seen));
+        rested[longest].ends();
+    }
+    let mut refused = house.client();
+    let reply = refused.answer();
+    assert_eq!((reply.status, reply.field("Connection")), (503, Some("close")));
+    assert_eq!(house.counters.connections_refused.get(), 4);
+    for (client, seen) in &mut busy {
+        seen.say("{}");
+        assert_eq!(client.answer().status, 200);
+    }
+}
+
+#[test]
+fn an_address_has_a_cap_of_its_own() {
+    let limits = Limits { max_connections_per_address: 2, ..Limits::default() };
+    let house = House::with_workers_in_hand(limits);
+    let (mut first, mut second) = (house.client(), house.client());
+    for client in [&mut first, &mut second] {
+        client.send(&ping("a", b""));
+    }
+    let seen = house.ingest.recv_timeout(DEADLINE).unwrap();
+    house.ingest.recv_timeout(DEADLINE).unwrap();
+    assert_eq!(house.client().answer().status, 503);
+    seen.say("{}");
+    assert_eq!(first.answer().status, 200);
+    let mut third = house.client();
+    third.send(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(third.answer().status, 200);
+    first.ends();
+}
+
+#[test]
+fn bodies_that_stop_one_byte_short_cost_their_senders_and_not_the_others() {
+    let limits = Limits { max_buffered_bytes: 1024 * KIB, ..Limits::default() };
+    let house = House::open(limits);
+    let whole = ping("fat", &vec![b'x'; 64 * KIB]);
+    let mut fat: Vec<Client> = Vec::new();
+    for _ in 0..100 {
+        let mut client = house.client();
+        client.send(&whole[..whole.len() - 1]);
+        fat.push(client);
+    }
+    house.check_health();
+    assert!(house.counters.buffer_evictions.get() > 80);
+    assert_eq!(fat[0].answer().status, 503, "the slowest goes first, and is told");
+    let last = fat.last_mut().unwrap();
+    last.send(b"x");
+    assert_eq!(last.answer().status, 200);
+}
+
+#[test]
+fn one_that_pipelines_and_never_reads_fills_its_own_socket_and_nothing_else() {
+    let house = House::open(Limits::default());
+    let mut client = house.client();
+    let flood = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n".repeat(1_000);
+    let socket = client.stream.get_mut();
+    socket.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
+    let mut rounds = 0;
+    while rounds < 100_000 && socket.write_all(&flood).is_ok() {
+        rounds += 1;
+        if rounds % 50 == 0 {
+            house.check_health();
+        }
+    }
+    assert!(rounds < 100_000, "the door stops reading");
+    house.check_health();
+}
+
+#[test]
+fn many_connections_that_come_at_once_are_all_answered() {
+    let house = House::open(Limits::default());
+    let mut clients: Vec<Client> = (0..300).map(|_| house.client()).collect();
+    for round in 0..3 {
+        for client in &mut clients {
+            client.send(&ping(&round.to_string(), b"{}"));
+        }
+        for client in &mut clients {
+            assert_eq!(client.answer().status, 200);
+        }
+    }
+    drop(clients);
+    house.wait_until("all are gone", |counters| counters.connections.get() == 0);
+    assert_eq!(house.counters.requests.get(), 900);
+    assert_eq!(house.counters.overloads.get(), 0);
+}

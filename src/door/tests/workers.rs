@@ -1,0 +1,164 @@
+//! What the door makes of workers that are slow, gone, or talk nonsense.
+
+use std::time::Duration;
+
+use super::house::{DEADLINE, House, ok, ping};
+use crate::limits::{KIB, Limits, MIB};
+
+#[test]
+fn answers_find_their_askers_when_some_have_left() {
+    let house = House::with_workers_in_hand(Limits::default());
+    let mut gone = house.client();
+    gone.send(&ping("gone", b""));
+    let for_gone = house.ingest.recv_timeout(DEADLINE).unwrap();
+    let mut stays = house.client();
+    stays.send(&ping("stays", b""));
+    let for_stays = house.ingest.recv_timeout(DEADLINE).unwrap();
+    drop(gone);
+    for_gone.say("gone");
+    for_stays.say("stays");
+    assert_eq!(stays.answer().body, b"stays");
+}
+
+#[test]
+fn a_worker_that_takes_too_long_costs_a_503_and_its_answer_reaches_nobody() {
+    let limits = Limits { worker_timeout: Duration::from_millis(200), ..Limits::default() };
+    let house = House::with_workers_in_hand(limits);
+    let mut client = house.client();
+    client.send(&ping("a", b""));
+    let late = house.ingest.recv_timeout(DEADLINE).unwrap();
+    let reply = client.answer();
+    assert_eq!(reply.status, 503);
+    assert!(reply.field("Retry-After").is_some());
+    client.send(&ping("b", b""));
+    let next = house.ingest.recv_timeout(DEADLINE).unwrap();
+    late.say("late");
+    next.say("next");
+    assert_eq!(client.answer().body, b"next");
+    assert_eq!(house.counters.overloads.get(), 1);
+}
+
+#[test]
+fn a_broken_pipe_costs_what_was_in_flight_and_is_made_anew() {
+    let house = House::with_workers_in_hand(Limits::default());
+    let (mut first, mut second) = (house.client(), house.client());
+    for (round, nonsense) in
+        [None, Some(&b"SSH-2.0\r\n\r\n"[..]), Some(b"HTTP/1.1 200 OK\r\n\r\n")].iter().enumerate()
+    {
+        first.send(&ping("a", b""));
+        let seen = house.ingest.recv_timeout(DEADLINE).unwrap();
+        second.send(&ping("b", b""));
+        house.ingest.recv_timeout(DEADLINE).unwrap();
+        match nonsense {
+            None => seen.break_pipe(),
+            Some(bytes) => seen.answer(bytes),
+        }
+        assert_eq!((first.answer().status, second.answer().status), (503, 503));
+        assert_eq!(house.counters.pipe_breaks.get(), round as u64 + 1);
+        first.send(&ping("a", b""));
+        house.ingest.recv_timeout(DEADLINE).unwrap().say("{}");
+        assert_eq!(first.answer().status, 200);
+    }
+}
+
+#[test]
+fn an_answer_that_is_cut_short_ends_the_connection() {
+    let house = House::with_workers_in_hand(Limits::default());
+    let mut client = house.client();
+    client.send(&ping("a", b""));
+    let seen = house.ingest.recv_timeout(DEADLINE).unwrap();
+    seen.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe");
+    assert_eq!(client.answer_head().status, 200);
+    seen.break_pipe();
+    assert_eq!(client.rest(), b"he");
+}
+
+#[test]
+fn a_worker_that_hangs_for_good_loses_its_pipe() {
+    let limits = Limits { worker_timeout: Duration::from_millis(100), ..Limits::default() };
+    let house = House::with_workers_in_hand(limits);
+    let mut client = house.client();
+    client.send(&ping("a", b""));
+    let _hangs = house.ingest.recv_timeout(DEADLINE).unwrap();
+    assert_eq!(client.answer().status, 503);
+    house.wait_until("the pipe is made anew", |counters| counters.pipe_breaks.get() == 1);
+    client.send(&ping("b", b""));
+    house.ingest.recv_timeout(DEADLINE).unwrap().say("{}");
+    assert_eq!(client.answer().status, 200);
+}
+
+#[test]
+fn requests_in_flight_are_bounded_and_others_wait_their_turn() {
+    // A quarter, one at least, is for reads.
+    let house = House::with_workers_in_hand(Limits { max_in_flight: 3, ..Limits::default() });
+    let mut clients: Vec<_> = (0..5).map(|_| house.client()).collect();
+    let mut seen = Vec::new();
+    for (n, client) in clients.iter_mut().enumerate() {
+        client.send(&ping(&n.to_string(), b"body"));
+        if n < 2 {
+            seen.push(house.ingest.recv_timeout(DEADLINE).unwrap());
+        }
+        // The door has looked at it: it answers another client meanwhile.
+        let mut probe = house.client();
+        probe.send(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n");
+        probe.answer();
+    }
+    assert!(house.ingest.is_empty(), "the bound holds");
+    for n in 0..5 {
+        seen[n].say(&n.to_string());
+        assert_eq!(clients[n].answer().body, n.to_string().as_bytes());
+        if n < 3 {
+            let next = house.ingest.recv_timeout(DEADLINE).unwrap();
+            assert_eq!((next.path(), &*next.body), (&*format!("/api/v1/agents/{}/ping", n + 2), &b"body"[..]));
+            seen.push(next);
+        }
+    }
+    assert_eq!(house.counters.requests.get(), 5);
+}
+
+#[test]
+fn who_waits_for_a_place_for_too_long_gets_503() {
+    let limits =
+        Limits { max_in_flight: 2, worker_timeout: Duration::from_secs(1), ..Limits::default() };
+    let house = House::with_workers_in_hand(limits);
+    let mut clients = [house.client(), house.client(), house.client()];
+    for client in &mut clients {
+        client.send(&ping("a", b""));
+    }
+    for client in &mut clients {
+        assert_eq!(client.answer().status, 503);
+    }
+    assert_eq!(house.ingest.len(), 1, "only one was handed over");
+}
+
+#[test]
+fn a_large_answer_that_its_client_does_not_take_holds_up_nobody() {
+    let house = House::with_workers_in_hand(Limits::default());
+    let get = b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n";
+    let (mut slow, mut quick) = (house.client(), house.client());
+    slow.send(get);
+    let large = "x".repeat(16 * MIB);
+    let seen = house.reads.recv_timeout(DEADLINE).unwrap();
+    // The whole answer leaves the worker although its client takes nothing.
+    seen.say(&large);
+    quick.send(get);
+    house.reads.recv_timeout(DEADLINE).unwrap().say("quick");
+    assert_eq!(quick.answer().body, b"quick");
+    let reply = slow.answer();
+    assert_eq!((reply.status, reply.body.len()), (200, large.len()));
+}
+
+#[test]
+fn an_answer_beyond_the_budget_is_a_503_or_the_end_of_the_slowest_and_no_more() {
+    let budget = 256 * KIB;
+    let house =
+        House::with_workers_in_hand(Limits { max_buffered_bytes: budget, ..Limits::default() });
+    let get = b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n";
+    let mut client = house.client();
+    client.send(get);
+    house.reads.recv_timeout(DEADLINE).unwrap().answer(&ok(&"x".repeat(budget + 1)));
+    assert_eq!(client.answer().status, 503);
+    client.send(get);
+    house.reads.recv_timeout(DEADLINE).unwrap().say("small");
+    assert_eq!(client.answer().body, b"small", "the connection and the pipe are in step");
+}
