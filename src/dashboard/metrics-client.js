@@ -24,6 +24,11 @@ export const MAX_DEPARTED = 50;
 const CLOCK_STEP_MS = 60_000;
 /** How long the question why a connection was refused may take. */
 const EXPLAIN_TIMEOUT_MS = 5_000;
+/**
+ * A task id may need all of 64 bits and a JavaScript number has 53: such ids become strings. No
+ * text of an agent matches, since a quote within a JSON string has a backslash before it.
+ */
+const LONG_TASK_ID = /("task_id":\s*)(\d{16,})/g;
 /** Answers that mean "refused" and not "try again in a moment". */
 const REFUSALS = new Set([401, 403, 404, 421]);
 
@@ -61,7 +66,11 @@ export function retryDelay(attempt, random = Math.random) {
  * `connection`).
  */
 export class PoolFeed extends EventTarget {
-  /** Live agents by id: the metrics objects as they came over the wire. @type {Map<string, any>} */
+  /**
+   * Live agents by id: the metrics objects as they came over the wire, but for a `task_id` of 16
+   * digits and more, which is a string.
+   * @type {Map<string, any>}
+   */
   agents = new Map();
   /** Departed agents by id: `agent_id agent_name reason at running_tasks`. @type {Map<string, any>} */
   departed = new Map();
@@ -296,7 +305,7 @@ export class PoolFeed extends EventTarget {
   #receive(data) {
     let message;
     try {
-      message = JSON.parse(data);
+      message = JSON.parse(data.replace(LONG_TASK_ID, '$1"$2"'));
     } catch {
       return;
     }

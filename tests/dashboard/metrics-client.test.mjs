@@ -165,6 +165,17 @@ test("strangers' messages are ignored", () => {
   assert.equal(changes.length, 1);
 });
 
+test("task ids keep all their digits, and text that looks like one stays text", () => {
+  const { feed, newest } = house();
+  newest().open();
+  const agents = JSON.stringify([agent("a", 1, [{ task_id: 0, task_type: '"task_id":18446744073709551615' }])]);
+  const metrics = agents.replace('"task_id":0', '"task_id":18446744073709551615');
+  const data = `{"type":"initial_metrics","pool_id":"p","metrics":${metrics}}`;
+  newest().dispatchEvent(Object.assign(new Event("message"), { data }));
+  const [task] = feed.agents.get("a").running_tasks;
+  assert.deepEqual(task, { task_id: "18446744073709551615", task_type: '"task_id":18446744073709551615' });
+});
+
 test("45 s without a word is the end of live, and a keepalive is a word", () => {
   const { feed, join, newest, clock, sockets } = house();
   join(0);
