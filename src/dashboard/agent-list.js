@@ -153,6 +153,7 @@ class Row {
       id: part(".id"),
       badge: part(".badge"),
       late: part(".late"),
+      reason: part(".reason"),
       noTask: part(".none"),
       tasks: part(".tasks ul"),
       more: part(".more"),
@@ -187,10 +188,12 @@ class Row {
       this.element.classList.toggle("departed", departed);
       const status = departed ? say.offlineBadge : state.status;
       setText(this.#parts.badge, status);
+      setText(this.#parts.reason, departed ? say.reason(state.reason) : "");
       this.#parts.badge.dataset.kind = departed ? "offline" : status;
       this.#cpu.show(departed ? null : state.cpu_usage);
       this.#memory.show(departed ? null : state.memory_usage);
       this.#tasks = byAge(state.running_tasks ?? []);
+      this.element.classList.toggle("lost", departed && state.reason === "timeout" && this.#tasks.length > 0);
       this.#drawTasks();
     }
     this.tick(now);
@@ -204,7 +207,7 @@ class Row {
     const time = state.last_update_time ?? state.at;
     const age = ageMs(time, now);
     const words = age === null ? say.unknown : say.ago(age);
-    setText(heard, this.#departed ? `${say.reason(state.reason)} ${words}` : words);
+    setText(heard, words);
     if (heard.dateTime !== time) heard.dateTime = time;
     const isOverdue = !this.#departed && isLate(state, now);
     setShown(late, isOverdue);

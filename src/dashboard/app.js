@@ -27,6 +27,7 @@ let boot = { state: "connecting", reason: null, retryAt: null };
 let bootTimer = null;
 let framePending = false;
 let summaryAt = -Infinity;
+let summaryTimer = null;
 let announced = null;
 
 start();
@@ -73,7 +74,7 @@ async function openPools() {
         showPools(shown);
         return;
       }
-      boot = { state: "live", reason: null, retryAt: null };
+      boot = { state: "stopped", reason: null, retryAt: null };
       showMessage(poolId === null ? say.noPools : say.noSuchPool(poolId), { link: poolId !== null });
       await pause(RETRY_LAST_MS);
     } catch (error) {
@@ -156,10 +157,10 @@ function connectionChanged({ status }) {
 function schedule() {
   if (framePending) return;
   framePending = true;
-  requestAnimationFrame((now) => {
+  requestAnimationFrame(() => {
     framePending = false;
     for (const { list } of views) list?.draw();
-    if (now - summaryAt >= SUMMARY_MS) drawSummaries();
+    summaryTimer ??= setTimeout(drawSummaries, Math.max(0, summaryAt + SUMMARY_MS - performance.now()));
   });
 }
 
@@ -170,6 +171,8 @@ function tick() {
 }
 
 function drawSummaries() {
+  clearTimeout(summaryTimer);
+  summaryTimer = null;
   summaryAt = performance.now();
   for (const view of views) {
     view.summary = view.feed.epoch === null ? null : summarise(view.feed);
@@ -182,9 +185,10 @@ function drawSummaries() {
 function drawTitle(state) {
   const known = views.filter(({ summary }) => summary !== null);
   const offline = known.reduce((sum, { summary }) => sum + summary.departed, 0);
-  const connected = state === "live" || state === "connecting";
+  const connected = state !== "waiting" && state !== "refused";
+  const trouble = connected ? null : $("login").hidden ? say.disconnected : say.loginNeeded;
   const place = poolId !== null && views.length === 1 ? views[0].pool.name : null;
-  const title = say.title(place, offline, connected);
+  const title = say.title(place, offline, trouble);
   if (document.title !== title) document.title = title;
   const alert = known.some(({ summary }) => summary.trouble) ? "/favicon-alert.svg" : "/favicon.svg";
   const icon = connected ? alert : "/favicon-off.svg";
@@ -203,10 +207,11 @@ function connectionNow() {
 
 function drawConnection() {
   const { state, reason, retryInMs, feed } = connectionNow();
-  const words = say.connection[state](Math.ceil(retryInMs / 1_000));
+  const needsLogin = !$("login").hidden;
+  const words = needsLogin ? say.loginNeeded : say.connection[state](Math.ceil(retryInMs / 1_000));
   $("connection").dataset.state = state;
   setText($("connection-text"), words);
-  setShown($("retry"), state === "waiting" || (state === "refused" && $("login").hidden));
+  setShown($("retry"), state === "waiting" || (state === "refused" && !needsLogin));
   const known = feed !== null && feed.epoch !== null;
   const away = known && state !== "live" && reason !== null;
   setShown($("stale"), away || (feed !== null && !known && reason !== null));

@@ -3,7 +3,7 @@
 import { level } from "./health.js";
 import { percent } from "./text.js";
 
-/** The first element of a copy of the template `id`, or the whole copy. */
+/** A copy of what is in the template `id`. */
 export function copy(id) {
   return document.getElementById(id).content.cloneNode(true);
 }
@@ -18,12 +18,16 @@ export function setShown(element, shown) {
   if (element.hidden === shown) element.hidden = !shown;
 }
 
-/** A bar with its value beside it. `peak` is a mark at the highest of many, `note` its words. */
+/**
+ * A bar with its value beside it. For the load of many, `peak` is a mark at the highest, `note`
+ * stands beside the value, and `words` say all of it to who cannot see the bar.
+ */
 export class Meter {
   #meter;
   #fill;
   #peak;
   #value;
+  #note;
   #last = null;
 
   constructor(place, label) {
@@ -32,16 +36,19 @@ export class Meter {
     this.#fill = place.querySelector(".fill");
     this.#peak = place.querySelector(".peak");
     this.#value = place.querySelector(".value");
+    this.#note = place.querySelector(".note");
     this.#meter.setAttribute("aria-label", label);
+    this.show(null);
   }
 
   /** `load` is null where there is nothing to show. */
-  show(load, { peak = null, words = null } = {}) {
+  show(load, { peak = null, note = "", words = null } = {}) {
     const text = load === null ? "–" : percent(load);
     const key = `${text} ${load} ${peak}`;
     if (key === this.#last) return;
     this.#last = key;
     setText(this.#value, text);
+    setText(this.#note, note);
     this.#meter.dataset.level = load === null ? "none" : level(load);
     this.#value.dataset.level = this.#meter.dataset.level;
     this.#meter.setAttribute("aria-valuenow", load === null ? "0" : load.toFixed(1));
@@ -51,7 +58,6 @@ export class Meter {
     if (peak === null) return;
     this.#peak.style.insetInlineStart = `${peak}%`;
     this.#peak.dataset.level = level(peak);
-    this.#meter.title = words ?? "";
   }
 }
 

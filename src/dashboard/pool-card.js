@@ -32,6 +32,7 @@ export class PoolCard {
     const known = summary !== null;
     const live = connection.state === "live";
     this.element.classList.toggle("stale", !live);
+    this.element.classList.toggle("vacant", known && summary.agents === 0);
     this.element.classList.toggle("trouble", known && live && summary.trouble);
     setShown(this.#state, !live);
     if (!live) setText(this.#state, connection.reason ?? say.connection[connection.state](0));
@@ -39,7 +40,7 @@ export class PoolCard {
     fillList(this.#counts, chips(summary), () => document.createElement("li"), showChip);
     showLoad(this.#cpu, summary.cpu);
     showLoad(this.#memory, summary.memory);
-    setText(this.#room, say.room(summary.room, summary.reporting));
+    setText(this.#room, say.room(summary));
   }
 }
 
@@ -61,5 +62,5 @@ function showChip(chip, [kind, text]) {
 
 function showLoad(meter, load) {
   if (load === null) meter.show(null);
-  else meter.show(load.mean, { peak: load.max, words: say.meanAndMax(load) });
+  else meter.show(load.mean, { peak: load.max, note: say.highest(load), words: say.meanAndMax(load) });
 }

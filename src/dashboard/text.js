@@ -36,8 +36,9 @@ export const say = {
   ago: (ms) => `${span(ms)} ago`,
   unknown: "unknown",
 
-  title: (place, offline, connected) =>
-    [connected ? null : "Disconnected", offline > 0 ? `${offline} offline` : null, place, "agent-metrics"]
+  /** `trouble` is what keeps the page from being live, or null. */
+  title: (place, offline, trouble) =>
+    [trouble, offline > 0 ? `${offline} offline` : null, place, "agent-metrics"]
       .filter((part) => part !== null)
       .join(" · "),
 
@@ -46,8 +47,10 @@ export const say = {
     live: () => "Live",
     waiting: (seconds) => (seconds > 0 ? `Reconnecting in ${seconds} s` : "Reconnecting…"),
     refused: () => "Refused",
-    stopped: () => "Stopped",
+    stopped: () => "Not live",
   },
+  loginNeeded: "Login needed",
+  disconnected: "Disconnected",
   stale: (ms, reason) =>
     `Not connected${reason ? `: ${reason}` : ""}. You see what was known ${span(ms)} ago.`,
   unreachable: (reason) => `The server cannot be reached${reason ? ` (${reason})` : ""}. The page keeps trying.`,
@@ -62,8 +65,12 @@ export const say = {
   state: (number, status) => `${number} ${status}`,
   late: (number) => `${number} late`,
   departed: (number) => `${number} offline`,
-  hot: (number) => `${count(number, "agent", "agents")} at 90 % or more`,
-  room: (room, reporting) => (reporting === 0 ? "No agent reports" : `Room for another job on ${room} of ${reporting}`),
+  hot: (number) => `${number} at 90 % or more`,
+  room: ({ agents, reporting, room }) => {
+    if (agents === 0) return "No agent has reported yet";
+    if (reporting === 0) return "No agent reports any more";
+    return `Room for another job on ${room} of ${count(reporting, "agent", "agents")}`;
+  },
   meanAndMax: (load) => `${percent(load.mean)} on average, ${percent(load.max)} at the highest`,
   highest: (load) => `max ${percent(load.max)}`,
 
