@@ -174,6 +174,11 @@ impl Conn {
         Ok(Self { stream, unread: Vec::new() })
     }
 
+    /// Over a socket that the caller has connected (from another address, say).
+    pub(crate) fn over(stream: TcpStream) -> Self {
+        Self { stream, unread: Vec::new() }
+    }
+
     /// The socket, for what this type does not do.
     pub(crate) fn stream(&self) -> &TcpStream {
         &self.stream

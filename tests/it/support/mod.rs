@@ -4,6 +4,8 @@
 #![allow(dead_code, reason = "a toolbox: not each tool is in use at every moment")]
 
 pub(crate) mod feed;
+pub(crate) mod flood;
+pub(crate) mod frames;
 pub(crate) mod http;
 pub(crate) mod members;
 pub(crate) mod process;
