@@ -3,7 +3,7 @@
 //! Markdown page. Owns the order of the measurements and the table; how each is made is in the
 //! rooms beside it. Measures only: whether the server is right is for the tests.
 //!
-//! Everything is on loopback and bounded in count and time. `COMPARE_ROUNDS` (default 3) sets how
+//! Everything is on loopback and bounded in count and time. `COMPARE_ROUNDS` (default 5) sets how
 //! often each pair is measured, `COMPARE_ONLY` (`agent-metrics` or `nginx`) leaves one server
 //! out, `COMPARE_EXTREME=1` adds the row of 500,000 deliveries a second.
 
@@ -61,7 +61,7 @@ fn main() -> ExitCode {
 fn run() -> Result<()> {
     resources::raise_descriptor_limit()?;
     let clock = Clock::start();
-    let rounds = setting("COMPARE_ROUNDS").map_or(Ok(3), |text| text.parse::<usize>())?.max(1);
+    let rounds = setting("COMPARE_ROUNDS").map_or(Ok(5), |text| text.parse::<usize>())?.max(1);
     let kinds = kinds()?;
     let mut deliveries = DELIVERIES.to_vec();
     if setting("COMPARE_EXTREME").is_some() {

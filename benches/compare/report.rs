@@ -59,9 +59,10 @@ impl<T> Row<T> {
     fn cost_line(&self, value: impl Fn(&T) -> f64 + Copy, decimals: usize) -> String {
         let ours = self.spread(Kind::AgentMetrics, value);
         let nginx = self.spread(Kind::Nginx, value);
-        let ratio = ours.median / nginx.median;
-        let ratio = if ratio.is_finite() { format!("{ratio:.2}") } else { "-".to_owned() };
-        let (ours, nginx) = (ours.text(decimals), nginx.text(decimals));
+        // Round by round, since what else the machine did fell on both of one round.
+        let rounds = self.outcomes.ours.iter().zip(&self.outcomes.nginx);
+        let ratio = Spread::of(rounds.map(|(ours, nginx)| value(ours) / value(nginx)).collect());
+        let (ours, nginx, ratio) = (ours.text(decimals), nginx.text(decimals), ratio.text(2));
         format!("| {} | {ours} | {nginx} | {ratio} | {} |\n", self.load, self.bar)
     }
 }
@@ -150,8 +151,8 @@ impl Page<'_> {
              `make bench`: {rounds} rounds, the servers in turn, each measurement on a freshly \
              started server, load and server on the same cores. CPU is of all threads and \
              workers, user and system. Median (least-most). Heartbeats have a body of \
-             {body_bytes} bytes, deliveries are of {update_bytes}. Ratio: ours to nginx, under 1 \
-             is better; beside it the prototype's.\n",
+             {body_bytes} bytes, deliveries are of {update_bytes}. Ratio: ours to nginx, round by \
+             round, under 1 is better; beside it the prototype's.\n",
             clock.wall(),
             commit(),
             machine(),

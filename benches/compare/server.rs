@@ -149,8 +149,7 @@ fn start_ours(dir: &TempDir) -> Result<(Process, SocketAddr)> {
 }
 
 fn start_nginx(dir: &TempDir) -> Result<(Process, SocketAddr)> {
-    // nginx cannot say which port it was given, so one is chosen for it. Ephemeral ports rise or
-    // are random: nobody else gets this one in the moment between.
+    // nginx cannot say which port it was given, so the kernel chooses a free one beforehand.
     let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
     let workers = std::thread::available_parallelism()?.get();
     // Started as root it would drop to an account that may not write to our directory.
@@ -160,8 +159,7 @@ fn start_nginx(dir: &TempDir) -> Result<(Process, SocketAddr)> {
         .replace("@DIR@", &path_text(dir.path())?)
         .replace("@WORKERS@", &workers.to_string())
         .replace("@USER@", user)
-        .replace("@ADDRESS@", &address.to_string())
-        .replace("@LISTEN@", &std::env::var("NGX_LISTEN").unwrap_or_default());
+        .replace("@ADDRESS@", &address.to_string());
     let file = dir.path().join("nginx.conf");
     fs::write(&file, conf)?;
     let arguments = ["-p", &path_text(dir.path())?, "-e", "stderr", "-c", &path_text(&file)?];
