@@ -73,6 +73,7 @@ impl Socket {
                 return;
             }
             match (&*self.socket).read(&mut buffer) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Ok(0) | Err(_) => return,
                 Ok(read) if read >= left => return,
                 Ok(read) => left -= read,
@@ -86,7 +87,13 @@ impl Read for Socket {
         if self.over_limit {
             return Err(io::Error::other(TooManyFrames));
         }
-        let read = (&*self.socket).read(buffer)?;
+        let read = loop {
+            match (&*self.socket).read(buffer) {
+                // A timed read is not restarted when the process was stopped and continued.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                read => break read?,
+            }
+        };
         self.count(&buffer[..read]);
         if self.over_limit { Err(io::Error::other(TooManyFrames)) } else { Ok(read) }
     }
