@@ -570,8 +570,18 @@ mod tests {
     fn no_bytes_at_all_make_the_parser_fall_over() {
         // A cheap generator: what matters is that every run tries the same odd mixtures.
         let pieces: [&[u8]; 12] = [
-            b"GET ", b"/", b" HTTP/1.1", b"\r\n", b"\r", b"\n", b"Host", b":", b" ", b"\x00",
-            b"\xff", b"a",
+            b"GET ",
+            b"/",
+            b" HTTP/1.1",
+            b"\r\n",
+            b"\r",
+            b"\n",
+            b"Host",
+            b":",
+            b" ",
+            b"\x00",
+            b"\xff",
+            b"a",
         ];
         let mut state = 1_u64;
         for _ in 0..20_000 {

@@ -64,7 +64,10 @@ fn reads_go_their_own_way_with_what_handlers_use_and_nothing_more() {
 fn what_a_client_pipelines_is_answered_in_order_one_at_a_time() {
     let house = House::with_workers_in_hand(Limits::default());
     let mut client = house.client();
-    client.send(&[ping("a", b"1"), ping("b", b"2"), b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n".to_vec()].concat());
+    client.send(
+        &[ping("a", b"1"), ping("b", b"2"), b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n".to_vec()]
+            .concat(),
+    );
     for (agent, body) in [("a", b"1"), ("b", b"2")] {
         let seen = house.ingest.recv_timeout(DEADLINE).unwrap();
         assert_eq!(seen.path(), format!("/api/v1/agents/{agent}/ping"));

@@ -204,11 +204,7 @@ fn serve_one(pipe: &UnixStream, automatic: bool, out: &Sender<Seen>) -> Option<(
     let length: usize = seen.field("Content-Length").map_or(0, |digits| digits.parse().unwrap());
     seen.body = vec![0; length];
     (&*pipe).read_exact(&mut seen.body).ok()?;
-    if automatic {
-        (&*pipe).write_all(&ok("{}")).ok()
-    } else {
-        out.send(seen).ok()
-    }
+    if automatic { (&*pipe).write_all(&ok("{}")).ok() } else { out.send(seen).ok() }
 }
 
 /// No read-ahead: what follows the head is the body's.
