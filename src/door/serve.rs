@@ -47,11 +47,9 @@ impl Door {
                 }
                 match listener.accept(self.now) {
                     Accepted::Connection((socket, peer)) => self.admit(socket, peer),
-                    Accepted::Exhausted => {
-                        self.counters.accept_errors.add_one();
-                        // One descriptor less in use, for the next attempt.
-                        self.close_longest_spare();
-                    }
+                    // Nobody who is connected pays for it: the caps leave descriptors free, so
+                    // it is the system that has none, and it takes ours for others.
+                    Accepted::Exhausted => self.counters.accept_errors.add_one(),
                     Accepted::Nobody => break,
                 }
             }
