@@ -188,7 +188,10 @@ impl Pipe {
         joined: &'a mut Vec<u8>,
         now: Instant,
     ) -> io::Result<Option<&'a [u8]>> {
-        let Some(link) = &mut self.link else { return Ok(None) };
+        let Some(link) = &mut self.link else {
+            self.readable = false;
+            return Ok(None);
+        };
         let count = loop {
             match link.read(scratch) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),

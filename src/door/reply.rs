@@ -128,7 +128,8 @@ mod tests {
         }
         let (head, rest) = AnswerHead::split(&bytes).unwrap().unwrap();
         assert_eq!((head.status, head.body_bytes, rest), (200, 2, &b"{}"[..]));
-        let empty = Answer { status: crate::answer::Status(304), headers: vec![], body: Body::Static(b"") };
+        let empty =
+            Answer { status: crate::answer::Status(304), headers: vec![], body: Body::Static(b"") };
         assert_eq!(self::head(&empty.to_bytes()).body_bytes, 0);
     }
 

@@ -2,13 +2,9 @@
 
 use std::io::{Read as _, Write as _};
 
-use super::house::{Client, DEADLINE, House, ok, ping};
+use super::house::{Client, DEADLINE, HANDSHAKE, House, ok, ping};
 use crate::id::PoolIndex;
 use crate::limits::Limits;
-
-const HANDSHAKE: &str = "GET /ws/agent-pools/a/metrics?token=only-a HTTP/1.1\r\nHost: localhost\r\n\
-    Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
-    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
 #[test]
 fn a_heartbeat_reaches_the_worker_in_canonical_form_and_its_answer_the_client() {
@@ -64,7 +60,10 @@ fn reads_go_their_own_way_with_what_handlers_use_and_nothing_more() {
 fn what_a_client_pipelines_is_answered_in_order_one_at_a_time() {
     let house = House::with_workers_in_hand(Limits::default());
     let mut client = house.client();
-    client.send(&[ping("a", b"1"), ping("b", b"2"), b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n".to_vec()].concat());
+    client.send(
+        &[ping("a", b"1"), ping("b", b"2"), b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n".to_vec()]
+            .concat(),
+    );
     for (agent, body) in [("a", b"1"), ("b", b"2")] {
         let seen = house.ingest.recv_timeout(DEADLINE).unwrap();
         assert_eq!(seen.path(), format!("/api/v1/agents/{agent}/ping"));

@@ -98,9 +98,8 @@ fn a_body_that_is_refused_and_sent_all_the_same_does_not_eat_the_answer() {
 #[test]
 fn viewers_are_refused_in_the_contracts_order() {
     let house = House::open(Limits::default());
-    let get = |path: &str, fields: &str| {
-        format!("GET {path} HTTP/1.1\r\n{fields}\r\n").into_bytes()
-    };
+    let get =
+        |path: &str, fields: &str| format!("GET {path} HTTP/1.1\r\n{fields}\r\n").into_bytes();
     let feed = "/ws/agent-pools/b/metrics";
     let mut fields = String::from("Host: evil.example\r\nOrigin: http://evil.example\r\n");
     refused(&house, &get(feed, &fields), 421, true);

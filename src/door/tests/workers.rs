@@ -109,7 +109,10 @@ fn requests_in_flight_are_bounded_and_others_wait_their_turn() {
         assert_eq!(clients[n].answer().body, n.to_string().as_bytes());
         if n < 3 {
             let next = house.ingest.recv_timeout(DEADLINE).unwrap();
-            assert_eq!((next.path(), &*next.body), (&*format!("/api/v1/agents/{}/ping", n + 2), &b"body"[..]));
+            assert_eq!(
+                (next.path(), &*next.body),
+                (&*format!("/api/v1/agents/{}/ping", n + 2), &b"body"[..])
+            );
             seen.push(next);
         }
     }
