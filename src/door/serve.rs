@@ -69,9 +69,10 @@ impl Door {
     /// Keeps what no request has used yet. What can go on without a new event is listed.
     fn put_back(&mut self, slot: usize, rest: Vec<u8>) {
         let Some(connection) = self.clients.get(slot) else { return };
-        let idle_with_bytes = matches!(connection.phase, Phase::Idle) && !rest.is_empty();
         // An empty buffer is given back: most clients are idle.
-        connection.input = if rest.is_empty() { Vec::new() } else { rest };
+        let unused = rest.is_empty() || matches!(connection.phase, Phase::Lingering(_));
+        connection.input = if unused { Vec::new() } else { rest };
+        let idle_with_bytes = matches!(connection.phase, Phase::Idle) && !unused;
         if connection.takes_input() && (connection.is_readable() || idle_with_bytes) {
             self.clients.list(slot);
         }
@@ -80,6 +81,9 @@ impl Door {
     fn take_in(&mut self, slot: usize, data: &[u8]) -> Progress {
         let Some(connection) = self.clients.get(slot) else { return Progress::NeedMore };
         match &mut connection.phase {
+            // RFC 9112 section 2.2: some clients end a body with an empty line that is not
+            // part of it. Nothing may follow, so it is the beginning of nothing.
+            Phase::Idle if data == b"\r\n" => Progress::Took(data.len()),
             Phase::Idle => {
                 let deadline = self.now + self.limits.head_timeout;
                 self.clients.enter(slot, Phase::Head(Scan::default()), self.now, deadline);

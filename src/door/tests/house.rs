@@ -75,6 +75,18 @@ impl House {
         let (ingest_path, reads_path) = (directory.path().join("i"), directory.path().join("r"));
         let ingest = worker(&ingest_path, automatic);
         let reads = worker(&reads_path, automatic);
+        Self::front(limits, gate, directory, ingest, reads)
+    }
+
+    /// A door whose two paths in `directory` are served already.
+    pub(super) fn front(
+        limits: Limits,
+        gate: Gate,
+        directory: tempfile::TempDir,
+        ingest: Receiver<Seen>,
+        reads: Receiver<Seen>,
+    ) -> Self {
+        let (ingest_path, reads_path) = (directory.path().join("i"), directory.path().join("r"));
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let counters = Arc::new(Counters::default());

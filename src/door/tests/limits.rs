@@ -34,6 +34,20 @@ fn each_phase_has_its_deadline_and_its_end() {
 }
 
 #[test]
+fn an_empty_line_behind_a_body_begins_no_request() {
+    let house = House::open(Limits { head_timeout: SHORT, ..Limits::default() });
+    let mut sloppy = house.client();
+    sloppy.send(&ping("a", b"{}"));
+    assert_eq!(sloppy.answer().status, 200);
+    sloppy.send(b"\r\n");
+    let mut later = house.client();
+    later.send(b"G");
+    assert_eq!(later.answer().status, 408, "a deadline that began later is over");
+    sloppy.send(&ping("a", b"{}"));
+    assert_eq!(sloppy.answer().status, 200);
+}
+
+#[test]
 fn a_head_that_trickles_is_cut_off_in_time_however_it_trickles() {
     let house = House::open(Limits { head_timeout: SHORT, ..Limits::default() });
     let mut client = house.client();
