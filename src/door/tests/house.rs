@@ -111,7 +111,8 @@ impl House {
             feed: Box::new(Feed { out, works: Arc::clone(&feed_works) }),
         })
         .unwrap();
-        let thread = std::thread::Builder::new().spawn(move || door.run()).unwrap();
+        let thread =
+            std::thread::Builder::new().name("door".into()).spawn(move || door.run()).unwrap();
         Self {
             address,
             counters,

@@ -64,6 +64,21 @@ fn a_broken_pipe_costs_what_was_in_flight_and_is_made_anew() {
 }
 
 #[test]
+fn a_pipe_that_ends_while_nothing_is_in_flight_costs_nobody_anything() {
+    let house = House::with_workers_in_hand(Limits::default());
+    let mut client = house.client();
+    client.send(&ping("a", b""));
+    let seen = house.ingest.recv_timeout(DEADLINE).unwrap();
+    seen.say("{}");
+    seen.break_pipe();
+    assert_eq!(client.answer().status, 200);
+    house.wait_until("the end is seen", |counters| counters.pipe_breaks.get() == 1);
+    client.send(&ping("a", b""));
+    house.ingest.recv_timeout(DEADLINE).unwrap().say("{}");
+    assert_eq!(client.answer().status, 200);
+}
+
+#[test]
 fn an_answer_that_is_cut_short_ends_the_connection() {
     let house = House::with_workers_in_hand(Limits::default());
     let mut client = house.client();
