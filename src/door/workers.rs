@@ -101,6 +101,7 @@ impl Door {
             let pipe = &mut self.lanes.pipes[index];
             if pipe.deadline(self.now, patience).is_some_and(|deadline| deadline <= self.now) {
                 if pipe.is_up() {
+                    pipe.note_silence();
                     self.pipe_broke(index, &"no answer for too long");
                 } else {
                     pipe.connect(self.poll.registry(), self.now);
