@@ -1,11 +1,72 @@
-//! From file, flags and environment to one checked [`Config`].
+//! From file, flags and environment to one checked [`Config`]. Reads files; opens no socket
+//! and starts nothing.
+//!
+//! A file can be wrong in many ways, and each error says which table and key, on which line,
+//! and what is allowed instead:
+//!
+//! ```
+//! use agent_metrics::config::{Config, Overrides};
+//! use std::path::Path;
+//!
+//! let path = Path::new("agent-metrics.toml");
+//! let error = Config::parse("evict_aftr = '5m'", path, &Overrides::default()).unwrap_err();
+//! assert!(error.to_string().starts_with("agent-metrics.toml:1: unknown field `evict_aftr`"));
+//! ```
 
-use std::net::SocketAddr;
+mod access;
+mod bounds;
+mod error;
+mod file;
+mod secrets;
+mod units;
+
+use std::fs;
+use std::io::{self, Read as _};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::auth::Gate;
-use crate::id::PoolId;
-use crate::limits::Limits;
+pub use self::bounds::{changed_limits, default_limits};
+pub use self::error::{ConfigError, Problem};
+use self::file::{File, Source};
+use self::units::TIME;
+use crate::auth::{Gate, SecretDigest};
+use crate::id::{PoolId, PoolIndex};
+use crate::limits::{DEFAULT_EVICT_AFTER, Limits};
+
+/// The file that is read when none is named, in the working directory.
+pub const DEFAULT_FILE: &str = "agent-metrics.toml";
+
+/// The port of the two default addresses (seed: 8080).
+pub const DEFAULT_PORT: u16 = 8_080;
+
+/// Key of `--dev`.
+pub const DEV_KEY: &str = "dev";
+
+/// Secret of `--dev`: known to all, which is why `--dev` stays on loopback.
+pub const DEV_SECRET: &str = "dev";
+
+/// Pool of `--dev`.
+pub const DEV_POOL: &str = "local";
+
+/// Least `evict_after`: the eviction tick is a quarter of it, and a faster one would only
+/// heat the machine.
+pub const MIN_EVICT_AFTER: Duration = Duration::from_millis(100);
+
+/// Most `evict_after`: who is silent for a month is not coming back.
+pub const MAX_EVICT_AFTER: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// Most addresses to listen on: each is a descriptor of those held in reserve.
+pub const MAX_LISTEN: usize = 8;
+
+/// Most pools. The registry and the page hold one entry for each, agents or not.
+pub const MAX_POOLS: usize = 1_000;
+
+/// Largest configuration file, in bytes.
+const MAX_FILE_BYTES: usize = 1_024 * 1_024;
+
+/// Longest secret or token that a file may hold, in bytes: what fits a head beside all else.
+const MAX_TEXT_BYTES: usize = 1_024;
 
 /// A pool as the configuration has it.
 #[derive(Debug, Clone)]
@@ -32,3 +93,191 @@ pub struct Config {
     /// Bounds.
     pub limits: Limits,
 }
+
+/// What flags and environment say instead of the file.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    /// Instead of `listen`, if there is any.
+    pub listen: Vec<SocketAddr>,
+    /// Instead of `evict_after`.
+    pub evict_after: Option<Duration>,
+}
+
+/// How an error names what set [`Overrides::listen`].
+const LISTEN_OPTION: &str = "--listen (AGENT_METRICS_LISTEN)";
+/// How an error names what set [`Overrides::evict_after`].
+const EVICT_AFTER_OPTION: &str = "--evict-after (AGENT_METRICS_EVICT_AFTER)";
+
+impl Config {
+    /// The file that is meant: `named`, or [`DEFAULT_FILE`] in the working directory.
+    ///
+    /// # Errors
+    /// [`ConfigError::NoFile`] when none is named and that one is not there.
+    pub fn find(named: Option<&Path>) -> Result<PathBuf, ConfigError> {
+        find(named, Path::new(DEFAULT_FILE))
+    }
+
+    /// Reads and checks the file at `path`, or [`DEFAULT_FILE`] in the working directory.
+    ///
+    /// # Errors
+    /// [`ConfigError`] says what is wrong and where.
+    pub fn load(path: Option<&Path>, overrides: &Overrides) -> Result<Self, ConfigError> {
+        let path = Self::find(path)?;
+        let text = read(&path)?;
+        Self::parse(&text, &path, overrides)
+    }
+
+    /// Checks a file's text. `path` names it in errors, and the files that it names are looked
+    /// for in that directory.
+    ///
+    /// # Errors
+    /// [`ConfigError`] says what is wrong and where.
+    pub fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<Self, ConfigError> {
+        let source = Source { path, text };
+        let file = source.parse()?;
+        let listen = if overrides.listen.is_empty() {
+            file_listen(&file, source)?
+        } else {
+            // Checked all the same: a mistake in the file should not wait for its day.
+            file_listen(&file, source)?;
+            distinct(&overrides.listen).map_err(in_option(LISTEN_OPTION))?;
+            overrides.listen.clone()
+        };
+        let evict_after = match overrides.evict_after {
+            Some(given) => override_evict_after(given)?,
+            None => file_evict_after(&file, source)?,
+        };
+        let (pools, gate) = access::checked(&file, source)?;
+        if !gate.is_open() && !gate.has_viewers() {
+            closed_to_all(&listen, &file, source, overrides)?;
+        }
+        let limits = file.limits.checked(source)?;
+        Ok(Self { listen, evict_after, pools, open: gate.is_open(), gate, limits })
+    }
+
+    /// The configuration of `--dev`: no file, loopback only, everything open and well-known.
+    ///
+    /// # Errors
+    /// [`ConfigError::Override`] when an override leaves loopback or its range.
+    pub fn dev(overrides: &Overrides) -> Result<Self, ConfigError> {
+        let listen = if overrides.listen.is_empty() {
+            default_listen()
+        } else {
+            distinct(&overrides.listen).map_err(in_option(LISTEN_OPTION))?;
+            overrides.listen.clone()
+        };
+        if let Some(address) = listen.iter().find(|address| !is_loopback(address)) {
+            return Err(in_option(LISTEN_OPTION)(Problem::DevBeyondLoopback(*address)));
+        }
+        let evict_after =
+            overrides.evict_after.map_or(Ok(DEFAULT_EVICT_AFTER), override_evict_after)?;
+        let secret = SecretDigest::of(DEV_SECRET);
+        let gate = Gate::default().with_key(DEV_KEY, PoolIndex(0), secret).with_open_viewing();
+        let id = PoolId::parse(DEV_POOL)
+            .map_err(|_| in_option("--dev")(Problem::Form(crate::id::ID_RULE)))?;
+        let pools = vec![Pool { id, name: "Local".to_owned() }];
+        Ok(Self { listen, evict_after, pools, gate, open: true, limits: Limits::default() })
+    }
+}
+
+/// Whether only this machine reaches `address`.
+#[must_use]
+pub fn is_loopback(address: &SocketAddr) -> bool {
+    address.ip().to_canonical().is_loopback()
+}
+
+/// Reads one address to listen on.
+///
+/// # Errors
+/// The sentence that says what is allowed.
+pub fn parse_listen(text: &str) -> Result<SocketAddr, String> {
+    text.trim().parse().map_err(|_| format!("must be {}", error::LISTEN_RULE))
+}
+
+/// Both loopback addresses at [`DEFAULT_PORT`]: `localhost` may mean either.
+fn default_listen() -> Vec<SocketAddr> {
+    vec![(Ipv4Addr::LOCALHOST, DEFAULT_PORT).into(), (Ipv6Addr::LOCALHOST, DEFAULT_PORT).into()]
+}
+
+fn find(named: Option<&Path>, default: &Path) -> Result<PathBuf, ConfigError> {
+    match named {
+        Some(path) => Ok(path.to_owned()),
+        None if default.exists() => Ok(default.to_owned()),
+        None => Err(ConfigError::NoFile),
+    }
+}
+
+fn read(path: &Path) -> Result<String, ConfigError> {
+    let mut text = String::new();
+    let most = u64::try_from(MAX_FILE_BYTES).unwrap_or(u64::MAX);
+    fs::File::open(path)
+        .and_then(|file| file.take(most.saturating_add(1)).read_to_string(&mut text))
+        .map_err(|source: io::Error| ConfigError::Read { path: path.to_owned(), source })?;
+    if text.len() > MAX_FILE_BYTES {
+        return Err(ConfigError::TooLarge { path: path.to_owned() });
+    }
+    Ok(text)
+}
+
+fn in_option(option: &'static str) -> impl Fn(Problem) -> ConfigError {
+    move |problem| ConfigError::Override { option, problem: Box::new(problem) }
+}
+
+/// Port 0 may come twice: each is a port of its own.
+fn distinct(addresses: &[SocketAddr]) -> Result<(), Problem> {
+    if !(1..=MAX_LISTEN).contains(&addresses.len()) {
+        return Err(Problem::ListenCount);
+    }
+    for (number, address) in addresses.iter().enumerate() {
+        if address.port() != 0 && addresses[..number].contains(address) {
+            return Err(Problem::ListenTwice(*address));
+        }
+    }
+    Ok(())
+}
+
+fn file_listen(file: &File, source: Source<'_>) -> Result<Vec<SocketAddr>, ConfigError> {
+    let Some(listen) = &file.listen else { return Ok(default_listen()) };
+    let invalid = |subject: String, problem| source.invalid(Some(listen.span()), subject, problem);
+    let mut addresses = Vec::new();
+    for text in &listen.get_ref().0 {
+        let address = parse_listen(text)
+            .map_err(|_| invalid(format!("listen {text:?}"), Problem::Form(error::LISTEN_RULE)))?;
+        addresses.push(address);
+    }
+    distinct(&addresses).map_err(|problem| invalid("listen".to_owned(), problem))?;
+    Ok(addresses)
+}
+
+fn file_evict_after(file: &File, source: Source<'_>) -> Result<Duration, ConfigError> {
+    let bounds = (MIN_EVICT_AFTER, MAX_EVICT_AFTER);
+    file.evict_after.as_ref().map_or(Ok(DEFAULT_EVICT_AFTER), |value| {
+        bounds::bounded(source, "evict_after", value, &TIME, bounds)
+    })
+}
+
+fn override_evict_after(given: Duration) -> Result<Duration, ConfigError> {
+    bounds::within(given, &TIME, (MIN_EVICT_AFTER, MAX_EVICT_AFTER))
+        .map_err(in_option(EVICT_AFTER_OPTION))
+}
+
+/// Nobody may look. On loopback that is a choice; where others can come it is more likely
+/// forgotten, and the page would be a riddle.
+fn closed_to_all(
+    listen: &[SocketAddr],
+    file: &File,
+    source: Source<'_>,
+    overrides: &Overrides,
+) -> Result<(), ConfigError> {
+    let Some(address) = listen.iter().find(|address| !is_loopback(address)) else { return Ok(()) };
+    let problem = Problem::NobodySaidOpen(*address);
+    if overrides.listen.is_empty() {
+        let span = file.listen.as_ref().map(toml::Spanned::span);
+        Err(source.invalid(span, "listen", problem))
+    } else {
+        Err(in_option(LISTEN_OPTION)(problem))
+    }
+}
+
+#[cfg(test)]
+mod tests;

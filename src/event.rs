@@ -1,13 +1,15 @@
 //! What hub, fanout and the shells say to each other: types only.
 
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Instant;
 
 use crossbeam_channel::Sender;
+use tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::clock::UnixMillis;
 use crate::id::{AgentId, DashboardId, PoolIndex};
-use crate::wire::Metrics;
+use crate::wire::{Metrics, Snapshot};
 
 /// The door's mark on a request, made when the request was whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,15 +73,21 @@ pub enum Event {
     Snapshot {
         /// Which pool.
         pool: PoolIndex,
-        /// Gets the JSON text.
-        reply: Sender<Arc<str>>,
+        /// Gets it.
+        reply: Sender<Snapshot>,
     },
     /// The summaries of all pools, in the configuration's order.
     Summaries {
         /// Gets them.
         reply: Sender<Vec<Summary>>,
     },
-    /// The last event: dashboards are closed with 1001 and the hub ends.
+    /// Whether the hub turns.
+    Alive {
+        /// Gets the word.
+        reply: Sender<()>,
+    },
+    /// The last event. The hub ends, which closes its channels to the fanout threads, which
+    /// close the dashboards with 1001.
     Shutdown,
 }
 
@@ -131,19 +139,54 @@ pub enum Batch {
         /// Which pool.
         pool: PoolIndex,
         /// Frames, one behind the other.
-        frames: Arc<[u8]>,
+        frames: Vec<u8>,
+        /// How many.
+        count: u64,
         /// The pool's sequence number after them.
         seq: u64,
     },
     /// A snapshot for dashboards that joined; they are live from here on.
     Snapshot {
+        /// Which pool.
+        pool: PoolIndex,
         /// For whom.
         dashboards: Vec<DashboardId>,
-        /// Frames of one fragmented message.
-        frames: Arc<[u8]>,
-        /// The pool's sequence number in it.
-        seq: u64,
+        /// The state that all updates before this batch led to.
+        snapshot: Snapshot,
     },
-    /// The server stops: 1001 to every dashboard.
-    Shutdown,
+}
+
+/// From client threads to the fanout thread that owns their dashboard's write side.
+#[derive(Debug)]
+pub enum Control {
+    /// A dashboard's write side, before the hub hears of the dashboard.
+    Attach {
+        /// Who.
+        dashboard: DashboardId,
+        /// Which pool.
+        pool: PoolIndex,
+        /// The socket; the client thread goes on reading it.
+        socket: Arc<TcpStream>,
+        /// The answer to the handshake, which goes out first.
+        greeting: Vec<u8>,
+    },
+    /// Control frames that answer the dashboard's: a Pong, or the reply to its Close.
+    Reply {
+        /// Who.
+        dashboard: DashboardId,
+        /// Whole frames.
+        frames: Vec<u8>,
+    },
+    /// The dashboard broke a rule: Close with this code, then nothing more.
+    Close {
+        /// Who.
+        dashboard: DashboardId,
+        /// Why (RFC 6455 section 7.4.1).
+        code: CloseCode,
+    },
+    /// Nothing more will be read from the dashboard: what is owed of control frames, then the end.
+    Gone {
+        /// Who.
+        dashboard: DashboardId,
+    },
 }

@@ -1,1 +1,158 @@
-fn main() {}
+//! Arguments to configuration to server to exit code. Everything else is in the library.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use agent_metrics::agent::{self, Secret, Settings, settings::default_id};
+use agent_metrics::cli::{AgentArgs, Cli, Command, ServeArgs};
+use agent_metrics::clock::Clock;
+use agent_metrics::config::{Config, DEV_KEY, DEV_POOL, DEV_SECRET};
+use agent_metrics::counters::Counters;
+use agent_metrics::crew::{Crew, Role};
+use agent_metrics::logging::{self, Logging};
+use agent_metrics::server::{Server, Sizes};
+use agent_metrics::signals::Signals;
+use agent_metrics::{check, init};
+use clap::Parser as _;
+use crossbeam_channel::{bounded, select};
+
+/// How long the last log lines may take to get out.
+const LOG_GRACE: Duration = Duration::from_millis(150);
+
+/// Rhythm of the agent of `--dev`: quick enough to see it move.
+const DEV_INTERVAL: Duration = Duration::from_secs(2);
+
+type Failure = Box<dyn std::error::Error>;
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Serve(args) => serve(&args),
+        Command::Agent(args) => run_agent(args),
+        Command::Init(args) => init::run(&args).map_err(Failure::from),
+        Command::Check(args) => check::run(&args).map_err(Failure::from),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&*error),
+    }
+}
+
+/// Says why, where standard error is still there to hear it.
+fn fail(error: &dyn std::error::Error) -> ExitCode {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stderr(), "agent-metrics: {error}");
+    ExitCode::FAILURE
+}
+
+fn serve(args: &ServeArgs) -> Result<(), Failure> {
+    let config = args.load()?;
+    let counters = Arc::new(Counters::default());
+    logged(&counters, || {
+        let signals = Signals::start()?;
+        let introduction = Introduction::of(&config);
+        let clock = Clock::start();
+        let mut server = Server::start(config, Sizes::default(), clock, Arc::clone(&counters))?;
+        introduction.log(&server);
+        if args.dev {
+            log_dev_hints(&server);
+            server.spawn_agent(dev_agent(&server)?)?;
+        }
+        server.run(signals.first())?;
+        signals.close();
+        Ok(())
+    })
+}
+
+/// Runs `work` with the log on, and logs its failure: while the log's thread may be stuck on
+/// standard error, nobody else should write there.
+fn logged(
+    counters: &Arc<Counters>,
+    work: impl FnOnce() -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let logging: Logging = logging::start(logging::level_from_env()?, Arc::clone(counters))?;
+    let result = work();
+    if let Err(error) = &result {
+        log::error!("{error}");
+    }
+    logging.finish(LOG_GRACE);
+    // It has been said, and there may be nobody left to say it to.
+    result.or_else(|_| std::process::exit(1))
+}
+
+/// What start-up says of the configuration, which the server then takes.
+struct Introduction {
+    pools: Vec<String>,
+    open: bool,
+}
+
+impl Introduction {
+    fn of(config: &Config) -> Self {
+        let pools = config.pools.iter().map(|pool| pool.id.to_string()).collect();
+        Self { pools, open: config.open }
+    }
+
+    fn log(&self, server: &Server) {
+        for address in server.addresses() {
+            log::info!("listening on http://{address}");
+        }
+        log::info!("pools: {}", self.pools.join(", "));
+        if self.open {
+            log::info!("viewing is open: whoever reaches an address above may look");
+        } else {
+            log::info!("viewing needs a token");
+        }
+    }
+}
+
+/// What a newcomer does next.
+fn log_dev_hints(server: &Server) {
+    let Some(address) = server.addresses().first() else { return };
+    log::info!("the page: http://{address}/  (this machine is its first agent)");
+    log::info!(
+        "be another agent: curl -X POST http://{address}/api/v1/agents/my-agent/ping \
+         -H 'X-App-Key: {DEV_KEY}' -H 'X-App-Secret: {DEV_SECRET}' \
+         -d '{{\"status\":\"busy\",\"cpu_usage\":45.5,\"memory_usage\":62.3}}'"
+    );
+    log::info!("the feed: ws://{address}/ws/agent-pools/{DEV_POOL}/metrics");
+    log::info!("stop with Ctrl-C");
+}
+
+fn dev_agent(server: &Server) -> Result<Settings, Failure> {
+    let address = server.addresses().first().ok_or("no address to beat to")?;
+    let secret = Secret::new(DEV_SECRET)?;
+    let url = format!("http://{address}");
+    Ok(Settings::new(&url, DEV_KEY, secret, DEV_INTERVAL, default_id(), None)?)
+}
+
+fn run_agent(args: AgentArgs) -> Result<(), Failure> {
+    let secret = Secret::from_env_or_file(args.app_secret_file.as_deref())?;
+    let id = args.id.unwrap_or_else(default_id);
+    let settings =
+        Settings::new(&args.server, &args.app_key, secret, args.interval, id, args.name)?;
+    logged(&Arc::default(), || {
+        let signals = Signals::start()?;
+        log::info!(
+            "agent {} beats to {} every {}",
+            settings.id(),
+            settings.server(),
+            humantime::format_duration(settings.interval())
+        );
+        let (stop, stopped) = bounded(1);
+        let (crew, ends) = Crew::new(1);
+        crew.spawn("agent", Role::Vital, move || {
+            agent::run(settings, stopped, Clock::start()).map_err(|error| error.to_string())
+        })?;
+        let ended = select! {
+            recv(ends) -> ended => ended?,
+            recv(signals.first()) -> _ => {
+                drop(stop);
+                ends.recv()?
+            }
+        };
+        crew.join(&ended);
+        ended.outcome?;
+        signals.close();
+        Ok(())
+    })
+}

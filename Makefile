@@ -1,0 +1,44 @@
+# Everything there is to do with this repository. `make` lists it.
+
+CARGO ?= cargo
+TOOLS := target/test-tools
+WS_STAMP := $(TOOLS)/.ws-8
+# Packages are installed by root, or by whoever may become root.
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+
+.DEFAULT_GOAL := help
+.PHONY: help run check test test-tools bench clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: ## Build for speed and start the server on loopback, this machine its first agent
+	$(CARGO) run --release --locked -- serve --dev
+
+check: ## Formatting, lints and documentation, each without a warning
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --lib --document-private-items
+
+test: test-tools ## All tests
+	$(CARGO) test --locked
+
+# A C compiler makes the shim that lets system calls fail; Node and its package ws are the
+# WebSocket client that is not ours.
+test-tools: $(WS_STAMP) ## What the tests need beside Rust
+	@command -v cc >/dev/null || \
+		{ echo "The tests need a C compiler: $(SUDO) apt-get install gcc libc6-dev"; exit 1; }
+
+$(WS_STAMP):
+	@command -v node >/dev/null && command -v npm >/dev/null || \
+		{ echo "The tests need Node: $(SUDO) apt-get install nodejs npm"; exit 1; }
+	@mkdir -p $(TOOLS)
+	npm install --prefix $(TOOLS) --no-audit --no-fund --no-save ws@8
+	@touch $@
+
+bench: ## Cost per heartbeat and per delivery, beside nginx + nchan (installed if missing)
+	sh benches/setup.sh
+	$(CARGO) bench --locked --bench compare
+
+clean: ## Remove what was built
+	$(CARGO) clean

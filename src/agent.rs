@@ -1,0 +1,249 @@
+//! The reference agent: says what this machine is doing, at a rhythm, until it is stopped, and
+//! then says goodbye. Owns the rhythm and the newest state; holds no queue, so a server that
+//! comes back gets what is true then and nothing older.
+//!
+//! ```text
+//!  stop ──▶ ┌───────┐ ── Job (one at a time) ──▶ ┌────────────┐
+//!           │  run  │                            │ agent-http │ ──▶ server
+//!  due  ──▶ └───────┘ ◀── Outcome ────────────── └────────────┘
+//! ```
+//!
+//! [`run`] blocks its caller's thread and waits on three things at once: the stop, the next
+//! heartbeat's time, the outcome of the last one. A request that hangs therefore delays neither
+//! the stop nor the end.
+//!
+//! Rooms: [`settings`] what it is told, `machine` what it measures, `report`
+//! the JSON, `pace` when and what to log, `post` the HTTP, `resolve` the names.
+
+mod machine;
+mod pace;
+mod post;
+mod report;
+mod resolve;
+pub mod settings;
+#[cfg(test)]
+mod tests;
+
+use std::time::{Duration, Instant};
+use std::{fmt, io};
+
+use crossbeam_channel::{Receiver, after, at, never, select};
+
+pub use self::settings::{Secret, Settings};
+
+use self::machine::{Machine, WholeMachine};
+use self::pace::{Outcome, Pace};
+use self::post::{Job, Poster};
+use crate::clock::Clock;
+use crate::logging::printable;
+
+/// Why an agent cannot start, or had to end.
+#[derive(Debug)]
+pub enum AgentError {
+    /// The server's address; what is wrong with it.
+    Server(&'static str),
+    /// The app key; what is wrong with it.
+    AppKey(&'static str),
+    /// The secret; what is wrong with it, or with where it should come from. Never the secret.
+    Secret(String),
+    /// An interval outside [`settings::MIN_INTERVAL`] and [`settings::MAX_INTERVAL`].
+    Interval(Duration),
+    /// A name that is empty or over 128 characters.
+    Name,
+    /// The operating system does not say what we measure.
+    Machine(String),
+    /// The posting thread could not be started.
+    Thread(io::Error),
+    /// The posting thread ended by a panic, which the log has.
+    PostingDied,
+}
+
+impl fmt::Display for AgentError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Server(why) => write!(f, "server address: {why}"),
+            Self::AppKey(why) => write!(f, "app key: {why}"),
+            Self::Secret(why) => write!(f, "app secret: {why}"),
+            Self::Interval(given) => write!(
+                f,
+                "interval: {} is not within {} and {}",
+                humantime::format_duration(*given),
+                humantime::format_duration(settings::MIN_INTERVAL),
+                humantime::format_duration(settings::MAX_INTERVAL),
+            ),
+            Self::Name => write!(f, "name: it must have 1 to 128 characters"),
+            Self::Machine(why) => write!(f, "cannot measure this machine: {why}"),
+            Self::Thread(error) => write!(f, "cannot start the agent's posting thread: {error}"),
+            Self::PostingDied => write!(f, "the agent's posting thread died"),
+        }
+    }
+}
+
+impl std::error::Error for AgentError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Thread(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+/// Sends heartbeats until `stop` yields a message or is disconnected, then says goodbye and
+/// returns, within about a second of the stop. The first heartbeat goes out a quarter of a
+/// second after the start, so that its CPU figure is measured.
+///
+/// A server that is away, or refuses, is no error: it is logged once and tried again.
+///
+/// # Errors
+/// [`AgentError::Machine`], [`AgentError::Thread`] and [`AgentError::PostingDied`].
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use agent_metrics::agent::{self, Secret, Settings};
+/// use agent_metrics::clock::Clock;
+///
+/// let secret = Secret::from_env_or_file(None)?;
+/// let id = agent::settings::default_id();
+/// let settings =
+///     Settings::new("http://127.0.0.1:8080", "dev", secret, Duration::from_secs(30), id, None)?;
+/// let (_keep_running, stop) = crossbeam_channel::bounded(1);
+/// agent::run(settings, stop, Clock::start())?;
+/// # Ok::<(), agent::AgentError>(())
+/// ```
+pub fn run(settings: Settings, stop: Receiver<()>, clock: Clock) -> Result<(), AgentError> {
+    run_on(&mut WholeMachine::new()?, &settings, &stop, clock)
+}
+
+fn run_on(
+    machine: &mut dyn Machine,
+    settings: &Settings,
+    stop: &Receiver<()>,
+    clock: Clock,
+) -> Result<(), AgentError> {
+    let poster = Poster::start(settings, clock)?;
+    log::info!(
+        "agent {} reports to {} every {}, with app key {}",
+        settings.id,
+        settings.server,
+        humantime::format_duration(settings.timing.interval),
+        printable(&settings.app_key),
+    );
+    let mut beat = Beat::new(settings, clock);
+    loop {
+        // Only one of the two is wanted at any time.
+        let (due, outcomes) = match beat.in_flight {
+            Some(_) => (never(), poster.outcomes().clone()),
+            None => (at(beat.due), never()),
+        };
+        select! {
+            recv(stop) -> _ => break,
+            recv(due) -> _ => {
+                if !beat.send(machine, &poster) {
+                    return Err(AgentError::PostingDied);
+                }
+            }
+            recv(outcomes) -> outcome => match outcome {
+                Ok(outcome) => beat.settle(&outcome),
+                Err(_) => return Err(AgentError::PostingDied),
+            }
+        }
+    }
+    beat.goodbye(poster);
+    Ok(())
+}
+
+/// The agent between two events.
+struct Beat<'a> {
+    settings: &'a Settings,
+    clock: Clock,
+    pace: Pace,
+    /// When the next heartbeat goes out.
+    due: Instant,
+    /// When the heartbeat was due whose outcome is awaited.
+    in_flight: Option<Instant>,
+    /// Whether the server may know of us.
+    sent_before: bool,
+}
+
+impl<'a> Beat<'a> {
+    fn new(settings: &'a Settings, clock: Clock) -> Self {
+        Self {
+            settings,
+            clock,
+            pace: Pace::new(settings.timing.clone()),
+            due: clock.now() + settings.timing.first_window,
+            in_flight: None,
+            sent_before: false,
+        }
+    }
+
+    /// Reads the machine and hands the state to the posting thread; `false` when that is gone.
+    fn send(&mut self, machine: &mut dyn Machine, poster: &Poster) -> bool {
+        let reading = machine.read();
+        let Ok(json) = report::heartbeat(reading, self.settings.name.as_deref()) else {
+            // Cannot be; if it were, the next reading may do better.
+            self.due = self.clock.now() + self.settings.timing.interval;
+            return true;
+        };
+        self.in_flight = Some(self.due);
+        self.sent_before = true;
+        poster.give(Job::Heartbeat(json))
+    }
+
+    fn settle(&mut self, outcome: &Outcome) {
+        if let Some(note) = self.pace.note(outcome) {
+            match outcome {
+                Outcome::Unauthorized => log::log!(
+                    note.level,
+                    "app key {}: {}",
+                    printable(&self.settings.app_key),
+                    note.text
+                ),
+                _ => log::log!(note.level, "{}: {}", self.settings.server, note.text),
+            }
+        } else {
+            log::debug!("heartbeat: {outcome:?}");
+        }
+        let wait = self.pace.next(outcome, chance());
+        let now = self.clock.now();
+        // Received heartbeats keep to a grid, so that slow answers don't stretch the rhythm; one
+        // that we are late for (a machine that slept) is sent at once, and only one.
+        self.due = match (outcome, self.in_flight.take()) {
+            (Outcome::Received, Some(was_due)) => (was_due + wait).max(now),
+            _ => now + wait,
+        };
+    }
+
+    /// Waits for what is in flight, then says goodbye, all within the goodbye's time; what is
+    /// not done then is left to the end of the process.
+    fn goodbye(&mut self, poster: Poster) {
+        let patience = after(self.settings.timing.goodbye_timeout);
+        if self.in_flight.is_some() && wait_for(poster.outcomes(), &patience).is_none() {
+            log::debug!("stopped while a request hangs: no goodbye");
+            return;
+        }
+        if self.sent_before && poster.give(Job::Goodbye) {
+            match wait_for(poster.outcomes(), &patience) {
+                Some(Outcome::Received) => log::info!("said goodbye to {}", self.settings.server),
+                Some(outcome) => log::debug!("goodbye: {outcome:?}"),
+                None => {
+                    log::debug!("the server takes too long over our goodbye");
+                    return;
+                }
+            }
+        }
+        poster.join();
+    }
+}
+
+fn wait_for(outcomes: &Receiver<Outcome>, patience: &Receiver<Instant>) -> Option<Outcome> {
+    select! {
+        recv(outcomes) -> outcome => outcome.ok(),
+        recv(patience) -> _ => None,
+    }
+}
+
+/// Anything in 0..1, evenly; the middle where the system has no random numbers to give.
+fn chance() -> f64 {
+    getrandom::u32().map_or(0.5, |draw| f64::from(draw) / (f64::from(u32::MAX) + 1.0))
+}

@@ -1,0 +1,294 @@
+//! The whole agent against a server of the test's own, one request at a time.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::thread::{Builder, JoinHandle};
+
+use crossbeam_channel::{Sender, bounded};
+
+use super::machine::Reading;
+use super::pace::Timing;
+use super::*;
+use crate::id::AgentId;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_millis(2);
+/// A wait that no test would live to see the end of.
+const NEVER: Duration = Duration::from_secs(60 * 60);
+
+/// A request as the server got it.
+struct Request {
+    /// Counts the connections: equal numbers came on the same one.
+    connection: usize,
+    line: String,
+    headers: Vec<String>,
+    body: serde_json::Value,
+}
+
+/// What the server does next.
+enum Reply {
+    Status(u16, &'static str),
+    /// Answers 200, then closes.
+    OkAndClose,
+}
+
+const OK: Reply = Reply::Status(200, "{}");
+
+struct Server {
+    address: SocketAddr,
+    requests: Receiver<Request>,
+    replies: Sender<Reply>,
+}
+
+impl Server {
+    fn start() -> Self {
+        Self::on(TcpListener::bind("127.0.0.1:0").unwrap())
+    }
+
+    /// Serves one connection after the other; the thread ends with the test's process.
+    fn on(listener: TcpListener) -> Self {
+        let address = listener.local_addr().unwrap();
+        let (outbox, requests) = bounded(0);
+        let (replies, inbox) = bounded(64);
+        Builder::new()
+            .spawn(move || {
+                for (connection, stream) in listener.incoming().enumerate() {
+                    serve(connection, stream.unwrap(), &outbox, &inbox);
+                }
+            })
+            .unwrap();
+        Self { address, requests, replies }
+    }
+
+    fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    fn next(&self) -> Request {
+        self.requests.recv_timeout(PATIENCE).expect("a request")
+    }
+
+    fn reply(&self, reply: Reply) {
+        self.replies.send(reply).unwrap();
+    }
+
+    /// Answers 200 to all until the goodbye, and returns that.
+    fn until_goodbye(&self) -> Request {
+        loop {
+            let request = self.next();
+            self.reply(OK);
+            if request.body["status"] == "offline" {
+                return request;
+            }
+        }
+    }
+}
+
+fn serve(connection: usize, stream: TcpStream, outbox: &Sender<Request>, inbox: &Receiver<Reply>) {
+    let mut reader = BufReader::new(stream);
+    while let Some(request) = read_request(connection, &mut reader) {
+        let (Ok(()), Ok(reply)) = (outbox.send(request), inbox.recv()) else { return };
+        let (status, body, is_last) = match reply {
+            Reply::Status(status, body) => (status, body, false),
+            Reply::OkAndClose => (200, "{}", true),
+        };
+        let length = body.len();
+        let answer = format!("HTTP/1.1 {status} X\r\nContent-Length: {length}\r\n\r\n{body}");
+        if reader.get_mut().write_all(answer.as_bytes()).is_err() || is_last {
+            return;
+        }
+    }
+}
+
+fn read_request(connection: usize, reader: &mut BufReader<TcpStream>) -> Option<Request> {
+    let mut lines = reader.by_ref().lines().map_while(Result::ok);
+    let line = lines.next()?;
+    let headers: Vec<String> =
+        lines.take_while(|line| !line.is_empty()).map(|line| line.to_ascii_lowercase()).collect();
+    let length = headers.iter().find_map(|header| header.strip_prefix("content-length: "))?;
+    let mut body = vec![0; length.parse().unwrap()];
+    reader.read_exact(&mut body).ok()?;
+    Some(Request { connection, line, headers, body: serde_json::from_slice(&body).unwrap() })
+}
+
+/// Reads 1 %, 2 %, ... and says each time that it was asked.
+struct Counting {
+    asked: Sender<u32>,
+    count: u32,
+}
+
+impl Counting {
+    fn new() -> (Self, Receiver<u32>) {
+        let (asked, reads) = bounded(1_024);
+        (Self { asked, count: 0 }, reads)
+    }
+}
+
+impl Machine for Counting {
+    fn read(&mut self) -> Reading {
+        self.count += 1;
+        let _ = self.asked.try_send(self.count);
+        Reading { cpu_percent: f64::from(self.count), memory_percent: 50.0 }
+    }
+}
+
+fn settings(url: &str) -> Settings {
+    let id = AgentId::parse("agent-7").unwrap();
+    let secret = Secret::new("hush").unwrap();
+    let name = Some("Seven".to_owned());
+    let mut settings = Settings::new(url, "key", secret, Duration::from_secs(1), id, name).unwrap();
+    settings.timing = Timing {
+        interval: SOON,
+        first_window: Duration::ZERO,
+        backoff_min: SOON,
+        backoff_max: SOON,
+        unauthorized_retry: SOON,
+        request_timeout: PATIENCE,
+        goodbye_timeout: PATIENCE,
+    };
+    settings
+}
+
+/// An agent on a thread of its own. Dropping `stop` stops it too.
+struct Running {
+    stop: Sender<()>,
+    reads: Receiver<u32>,
+    thread: JoinHandle<Result<(), AgentError>>,
+}
+
+fn start(settings: Settings) -> Running {
+    let (mut machine, reads) = Counting::new();
+    let (stop, stopped) = bounded(1);
+    let thread = Builder::new()
+        .spawn(move || run_on(&mut machine, &settings, &stopped, Clock::start()))
+        .unwrap();
+    Running { stop, reads, thread }
+}
+
+#[test]
+fn heartbeats_come_in_the_seeds_shape_on_one_connection_and_a_stop_says_goodbye() {
+    let server = Server::start();
+    let agent = start(settings(&server.url()));
+    for count in 1..=3 {
+        let request = server.next();
+        assert_eq!(request.line, "POST /api/v1/agents/agent-7/ping HTTP/1.1");
+        for header in ["x-app-key: key", "x-app-secret: hush", "content-type: application/json"] {
+            assert!(request.headers.iter().any(|line| line == header), "{:?}", request.headers);
+        }
+        let expected = serde_json::json!({
+            "status": "idle",
+            "cpu_usage": f64::from(count),
+            "memory_usage": 50.0,
+            "running_tasks": [],
+            "agent_name": "Seven",
+        });
+        assert_eq!(request.body, expected);
+        assert_eq!(request.connection, 0);
+        server.reply(OK);
+    }
+    agent.stop.send(()).unwrap();
+    let goodbye = server.until_goodbye();
+    assert_eq!(goodbye.line, "POST /api/v1/agents/agent-7/ping HTTP/1.1");
+    assert_eq!(goodbye.connection, 0);
+    agent.thread.join().unwrap().unwrap();
+}
+
+#[test]
+fn the_real_machine_reads_within_range_from_the_first_heartbeat_on() {
+    let server = Server::start();
+    let id = AgentId::parse("real").unwrap();
+    let secret = Secret::new("hush").unwrap();
+    let settings =
+        Settings::new(&server.url(), "key", secret, settings::MIN_INTERVAL, id, None).unwrap();
+    let (stop, stopped) = bounded(1);
+    let thread = Builder::new().spawn(move || run(settings, stopped, Clock::start())).unwrap();
+    let request = server.next();
+    for member in ["cpu_usage", "memory_usage"] {
+        let value = request.body[member].as_f64().unwrap();
+        assert!((0.0..=100.0).contains(&value), "{member}: {value}");
+    }
+    assert!(request.body.get("agent_name").is_none());
+    server.reply(OK);
+    // Disconnected, not sent: the other way to stop.
+    drop(stop);
+    server.until_goodbye();
+    thread.join().unwrap().unwrap();
+}
+
+#[test]
+fn a_server_that_was_away_gets_the_newest_state_and_no_backlog() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let agent = start(settings(&format!("http://{address}")));
+    // The third read means that two tries were refused.
+    while agent.reads.recv_timeout(PATIENCE).expect("a try") < 3 {}
+    let server = Server::on(TcpListener::bind(address).unwrap());
+    let first = server.next().body["cpu_usage"].as_f64().unwrap();
+    assert!(first >= 3.0, "a state from before the outage: {first}");
+    server.reply(OK);
+    let second = server.next().body["cpu_usage"].as_f64().unwrap();
+    assert_eq!(second, first + 1.0);
+    server.reply(OK);
+    drop(agent.stop);
+    server.until_goodbye();
+    agent.thread.join().unwrap().unwrap();
+}
+
+#[test]
+fn a_401_and_a_503_are_tried_again() {
+    let server = Server::start();
+    let mut settings = settings(&server.url());
+    // With these, only the two retries can lead to a second request.
+    settings.timing.interval = NEVER;
+    let agent = start(settings);
+    for reply in [Reply::Status(401, "{}"), Reply::Status(503, r#"{"detail":"full"}"#), OK] {
+        server.next();
+        server.reply(reply);
+    }
+    drop(agent.stop);
+    server.until_goodbye();
+    agent.thread.join().unwrap().unwrap();
+}
+
+#[test]
+fn a_kept_connection_that_the_server_closed_costs_no_heartbeat() {
+    let server = Server::start();
+    let mut settings = settings(&server.url());
+    settings.timing.backoff_min = NEVER;
+    settings.timing.backoff_max = NEVER;
+    let agent = start(settings);
+    for connection in 0..3 {
+        let request = server.next();
+        assert_eq!(request.connection, connection);
+        assert_eq!(request.body["cpu_usage"], (connection + 1) as f64);
+        server.reply(Reply::OkAndClose);
+    }
+    drop(agent.stop);
+    server.until_goodbye();
+    agent.thread.join().unwrap().unwrap();
+}
+
+#[test]
+fn a_request_that_hangs_does_not_hold_up_the_stop() {
+    let server = Server::start();
+    let mut settings = settings(&server.url());
+    settings.timing.request_timeout = NEVER;
+    settings.timing.goodbye_timeout = SOON;
+    let agent = start(settings);
+    server.next();
+    agent.stop.send(()).unwrap();
+    // Returns, though no answer ever comes: that is the test.
+    agent.thread.join().unwrap().unwrap();
+}
+
+#[test]
+fn a_stop_before_the_first_heartbeat_says_nothing() {
+    let server = Server::start();
+    let mut settings = settings(&server.url());
+    settings.timing.first_window = NEVER;
+    let agent = start(settings);
+    agent.stop.send(()).unwrap();
+    agent.thread.join().unwrap().unwrap();
+    assert!(server.requests.is_empty());
+}

@@ -1,0 +1,201 @@
+//! Who gets in and who does not, to the edges.
+
+use super::*;
+
+fn gate() -> Gate {
+    Gate::default()
+        .with_key("old", PoolIndex(0), SecretDigest::of("s3cret"))
+        .with_key("new", PoolIndex(0), SecretDigest::of("s4cret"))
+        .with_key("other", PoolIndex(1), SecretDigest::of("s3cret"))
+        .with_viewer(Viewer::All, SecretDigest::of("all pools"))
+        .with_viewer(Viewer::Pool(PoolIndex(1)), SecretDigest::of("pool one"))
+        .with_host(Authority::parse("Metrics.example").unwrap())
+        .with_host(Authority::parse("tls.example:8443").unwrap())
+        .with_origin(Origin::parse("https://board.example").unwrap())
+}
+
+#[test]
+fn the_key_decides_the_pool_and_a_pool_may_have_several() {
+    let gate = gate();
+    assert_eq!(gate.agent("old", "s3cret"), Some(PoolIndex(0)));
+    assert_eq!(gate.agent("new", "s4cret"), Some(PoolIndex(0)));
+    assert_eq!(gate.agent("other", "s3cret"), Some(PoolIndex(1)));
+}
+
+#[test]
+fn a_wrong_secret_of_any_length_and_an_unknown_key_are_refused_alike() {
+    let gate = gate();
+    for secret in ["", "s3cre", "s3cret ", "S3cret", "s4cret", "s3crets", &"s".repeat(8_192)] {
+        assert_eq!(gate.agent("old", secret), None, "{secret:?}");
+    }
+    for key in ["", "OLD", "old ", "nobody"] {
+        assert_eq!(gate.agent(key, "s3cret"), None, "{key:?}");
+    }
+}
+
+#[test]
+fn a_token_shows_all_pools_or_its_own() {
+    let gate = gate();
+    assert_eq!(gate.viewer(Some("all pools")), Some(Viewer::All));
+    let pool = gate.viewer(Some("pool one")).unwrap();
+    assert!(pool.sees(PoolIndex(1)) && !pool.sees(PoolIndex(0)));
+    for token in
+        [None, Some(""), Some("all pool"), Some("all poolz"), Some("all pools "), Some("s3cret")]
+    {
+        assert_eq!(gate.viewer(token), None, "{token:?}");
+    }
+}
+
+#[test]
+fn nobody_looks_unless_it_is_said_and_anyone_when_it_is() {
+    assert_eq!(Gate::default().viewer(None), None);
+    assert_eq!(Gate::default().viewer(Some("")), None);
+    let open = Gate::default().with_open_viewing();
+    assert!(open.is_open() && !gate().is_open());
+    assert_eq!(open.viewer(None), Some(Viewer::All));
+    assert_eq!(open.viewer(Some("an old cookie")), Some(Viewer::All));
+}
+
+#[test]
+fn literals_localhost_and_listed_hosts_are_ours() {
+    let gate = gate();
+    for host in [
+        "127.0.0.1",
+        "10.1.2.3:9",
+        "[::1]",
+        "[2001:db8::1]:8080",
+        "localhost",
+        "LocalHost.:8080",
+        "metrics.example",
+        "METRICS.example.:99",
+        "tls.example:8443",
+    ] {
+        assert!(gate.host_allowed(host), "{host}");
+    }
+    for host in [
+        "",
+        "evil.example",
+        "metrics.example.evil.example",
+        "x.metrics.example",
+        "tls.example",
+        "tls.example:1",
+        "localhost.evil.example",
+        "127.0.0.1.evil.example",
+        "::1",
+        "u@localhost",
+        "localhost:99999",
+        "localhost:x",
+        "127.1",
+        "2130706433",
+        "localhost..",
+        "[::1",
+    ] {
+        assert!(!gate.host_allowed(host), "{host}");
+    }
+}
+
+#[test]
+fn an_origin_is_the_hosts_own_or_listed() {
+    let gate = gate();
+    assert!(gate.origin_allowed("http://localhost:8080", "localhost:8080"));
+    assert!(gate.origin_allowed("https://metrics.example", "metrics.example"));
+    assert!(gate.origin_allowed("https://BOARD.example:443", "metrics.example"));
+    for origin in [
+        "null",
+        "",
+        "http://board.example",
+        "https://board.example:8443",
+        "https://x.board.example",
+        "http://localhost",
+        "http://localhost:8081",
+        "localhost:8080",
+        "ws://localhost:8080",
+        "http://localhost:8080/",
+        "https://board.example https://board.example",
+    ] {
+        assert!(!gate.origin_allowed(origin, "localhost:8080"), "{origin}");
+    }
+    assert!(!gate.origin_allowed("http://a b", "a b"));
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn proxied(networks: &[&str]) -> Gate {
+    networks.iter().fold(Gate::default(), |gate, network| gate.with_proxy(network.parse().unwrap()))
+}
+
+#[test]
+fn a_proxy_is_trusted_by_network_also_in_mapped_form() {
+    let gate = proxied(&["10.0.0.0/8", "::ffff:192.0.2.0/120", "2001:db8::/32", "::1/128"]);
+    for peer in ["10.255.0.1", "::ffff:10.0.0.1", "192.0.2.77", "2001:db8:1::9", "::1"] {
+        assert!(gate.trusts(ip(peer)), "{peer}");
+    }
+    for peer in ["11.0.0.1", "::ffff:11.0.0.1", "192.0.3.1", "2001:db9::1", "::2"] {
+        assert!(!gate.trusts(ip(peer)), "{peer}");
+    }
+    assert!(!Gate::default().trusts(ip("127.0.0.1")));
+}
+
+#[test]
+fn the_client_is_the_last_hop_that_no_trusted_proxy_is() {
+    let gate = proxied(&["10.0.0.0/8"]);
+    for (peer, forwarded_for, client) in [
+        ("192.0.2.1", Some("1.1.1.1"), "192.0.2.1"),
+        ("10.0.0.1", None, "10.0.0.1"),
+        ("10.0.0.1", Some(""), "10.0.0.1"),
+        ("10.0.0.1", Some("192.0.2.9"), "192.0.2.9"),
+        ("10.0.0.1", Some("6.6.6.6, 192.0.2.9 , 10.2.2.2"), "192.0.2.9"),
+        ("10.0.0.1", Some("10.3.3.3,10.2.2.2"), "10.3.3.3"),
+        ("10.0.0.1", Some("6.6.6.6, unknown, 10.2.2.2"), "10.2.2.2"),
+        ("10.0.0.1", Some("192.0.2.9:1234"), "192.0.2.9"),
+        ("10.0.0.1", Some("[2001:db8::7]:1234"), "2001:db8::7"),
+        ("10.0.0.1", Some("[2001:db8::7]"), "2001:db8::7"),
+        ("::ffff:10.0.0.1", Some("::ffff:192.0.2.9"), "192.0.2.9"),
+        ("::ffff:192.0.2.1", None, "192.0.2.1"),
+    ] {
+        let found = gate.client_address(ip(peer), forwarded_for);
+        assert_eq!(found, ip(client), "{peer} {forwarded_for:?}");
+    }
+}
+
+#[test]
+fn the_first_place_that_has_a_token_decides() {
+    let cookie = Some("a=b; agent_metrics_viewer=c00kie; x");
+    let query = Some("x=1&token=qu%65ry+1&token=2");
+    let token = |authorization| presented_token(authorization, query, cookie);
+    assert_eq!(token(Some("Bearer b3arer")).as_deref(), Some("b3arer"));
+    assert_eq!(token(Some("bEARER   b3arer ")).as_deref(), Some("b3arer"));
+    assert_eq!(token(Some("Bearer ")).as_deref(), Some("query 1"));
+    for other in [None, Some("Basic eDp5"), Some("Bearerx y"), Some("Bearer")] {
+        assert_eq!(token(other).as_deref(), Some("query 1"), "{other:?}");
+    }
+    assert_eq!(presented_token(None, Some("tokens=1"), cookie).as_deref(), Some("c00kie"));
+    assert_eq!(presented_token(None, Some("token="), cookie).as_deref(), Some(""));
+    assert_eq!(presented_token(None, None, None), None);
+}
+
+#[test]
+fn a_cookie_is_found_by_its_exact_name() {
+    for (cookies, token) in [
+        ("agent_metrics_viewer=t", Some("t")),
+        ("a=1;agent_metrics_viewer=\"t\"", Some("t")),
+        ("agent_metrics_viewer=t=; b", Some("t=")),
+        ("agent_metrics_viewer=1; agent_metrics_viewer=2", Some("1")),
+        ("xagent_metrics_viewer=t; Agent_Metrics_Viewer=t", None),
+        ("agent_metrics_viewer", None),
+        ("", None),
+    ] {
+        assert_eq!(presented_token(None, None, Some(cookies)).as_deref(), token, "{cookies:?}");
+    }
+}
+
+#[test]
+fn debug_output_counts_keys_and_tokens_and_shows_none() {
+    let text = format!("{:?}", gate());
+    assert!(text.contains("keys: 3, viewer_tokens: 2"), "{text}");
+    for hidden in ["old", "s3cret", &SecretDigest::of("s3cret").to_hex()] {
+        assert!(!text.contains(hidden), "{text}");
+    }
+}

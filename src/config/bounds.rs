@@ -1,0 +1,155 @@
+//! The `[limits]` table: which values each limit may take. The defaults and their reasons stand
+//! at [`Limits`].
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::error::{ConfigError, Problem};
+use super::file::Source;
+use super::units::{COUNT, SIZE, Scalar, TIME, Unit};
+use crate::limits::{HUB_INBOX, KIB, Limits, MAX_GOODBYES, MIB};
+
+/// Below this a healthy client on a busy network would be cut off.
+const MIN_TIMEOUT: Duration = Duration::from_millis(100);
+/// Beyond this a limit on time limits nothing.
+const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
+/// More requests at a time than this, and the goodbyes that a pool remembers could be fewer
+/// than what can overtake them.
+const MAX_IN_FLIGHT: usize = MAX_GOODBYES - HUB_INBOX;
+/// Each dashboard is a thread, and systems stop somewhat above this.
+const MAX_DASHBOARDS: usize = 100_000;
+/// More descriptors than systems grant one process.
+const MAX_CONNECTIONS: usize = 1_000_000;
+
+/// Checks one value that has a unit and bounds.
+pub(super) fn bounded<T: PartialOrd + Copy>(
+    source: Source<'_>,
+    subject: &str,
+    value: &Spanned<Scalar>,
+    unit: &Unit<T>,
+    (min, max): (T, T),
+) -> Result<T, ConfigError> {
+    let invalid = |problem| source.invalid(Some(value.span()), subject, problem);
+    let read = (unit.read)(value.get_ref()).ok_or_else(|| invalid(Problem::Form(unit.rule)))?;
+    within(read, unit, (min, max)).map_err(invalid)
+}
+
+/// `value`, if it is within its bounds.
+pub(super) fn within<T: PartialOrd + Copy>(
+    value: T,
+    unit: &Unit<T>,
+    (min, max): (T, T),
+) -> Result<T, Problem> {
+    if value < min || value > max {
+        let [given, min, max] = [value, min, max].map(unit.show);
+        return Err(Problem::Range { given, min, max });
+    }
+    Ok(value)
+}
+
+macro_rules! limits {
+    ($($name:ident: $unit:ident in $min:expr, $max:expr;)*) => {
+        /// `[limits]`, every key optional.
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        pub(super) struct LimitsTable {
+            $($name: Option<Spanned<Scalar>>,)*
+        }
+
+        impl LimitsTable {
+            /// The defaults, changed where the table says so.
+            pub(super) fn checked(&self, source: Source<'_>) -> Result<Limits, ConfigError> {
+                let mut limits = Limits::default();
+                $(if let Some(value) = &self.$name {
+                    let subject = concat!("[limits] ", stringify!($name));
+                    limits.$name = bounded(source, subject, value, &$unit, ($min, $max))?;
+                })*
+                self.related(source, &limits)?;
+                Ok(limits)
+            }
+        }
+
+        /// Name, value and default of each limit that is not at its default.
+        #[must_use]
+        pub fn changed_limits(limits: &Limits) -> Vec<(&'static str, String, String)> {
+            let defaults = Limits::default();
+            let mut changed = Vec::new();
+            $(if limits.$name != defaults.$name {
+                let (value, default) = (limits.$name, defaults.$name);
+                changed.push((stringify!($name), ($unit.show)(value), ($unit.show)(default)));
+            })*
+            changed
+        }
+
+        /// Name and default of each limit, in the order of the documentation.
+        #[must_use]
+        pub fn default_limits() -> Vec<(&'static str, String)> {
+            let defaults = Limits::default();
+            vec![$((stringify!($name), ($unit.show)(defaults.$name))),*]
+        }
+    };
+}
+
+limits! {
+    max_head_bytes: SIZE in KIB, MIB;
+    max_headers: COUNT in 8, 1_024;
+    max_body_bytes: SIZE in KIB, 16 * MIB;
+    max_buffered_bytes: SIZE in KIB, 64 * KIB * MIB;
+    head_timeout: TIME in MIN_TIMEOUT, MAX_TIMEOUT;
+    body_timeout: TIME in MIN_TIMEOUT, MAX_TIMEOUT;
+    idle_timeout: TIME in MIN_TIMEOUT, MAX_TIMEOUT;
+    worker_timeout: TIME in MIN_TIMEOUT, MAX_TIMEOUT;
+    answer_timeout: TIME in MIN_TIMEOUT, MAX_TIMEOUT;
+    max_connections: COUNT in 1, MAX_CONNECTIONS;
+    max_connections_per_address: COUNT in 1, MAX_CONNECTIONS;
+    max_in_flight: COUNT in 1, MAX_IN_FLIGHT;
+    max_dashboards: COUNT in 1, MAX_DASHBOARDS;
+    max_dashboards_per_address: COUNT in 1, MAX_DASHBOARDS;
+    max_agents_per_pool: COUNT in 1, 1_000_000;
+    max_pool_bytes: SIZE in KIB, 64 * KIB * MIB;
+    max_tasks_per_heartbeat: COUNT in 1, 65_536;
+    lag_timeout: TIME in MIN_TIMEOUT, MAX_TIMEOUT;
+    lag_min_bytes: SIZE in 1, 16 * MIB;
+    lag_max: TIME in MIN_TIMEOUT, MAX_TIMEOUT;
+}
+
+impl LimitsTable {
+    /// Limits that only make sense together. The error points at whichever the file gives.
+    fn related(&self, source: Source<'_>, limits: &Limits) -> Result<(), ConfigError> {
+        let below = |value: &Option<Spanned<Scalar>>, other: &Option<Spanned<Scalar>>| {
+            value.as_ref().or(other.as_ref()).map(Spanned::span)
+        };
+        let size = |bytes| (SIZE.show)(bytes);
+        let one_request = limits.max_head_bytes + limits.max_body_bytes;
+        if limits.max_buffered_bytes < one_request {
+            let problem = Problem::Below {
+                given: size(limits.max_buffered_bytes),
+                other: "one request of max_head_bytes and max_body_bytes together",
+                least: size(one_request),
+            };
+            let span = below(&self.max_buffered_bytes, &self.max_body_bytes);
+            return Err(source.invalid(span, "[limits] max_buffered_bytes", problem));
+        }
+        if limits.max_pool_bytes < limits.max_body_bytes {
+            let problem = Problem::Below {
+                given: size(limits.max_pool_bytes),
+                other: "one heartbeat of max_body_bytes",
+                least: size(limits.max_body_bytes),
+            };
+            let span = below(&self.max_pool_bytes, &self.max_body_bytes);
+            return Err(source.invalid(span, "[limits] max_pool_bytes", problem));
+        }
+        if limits.lag_max < limits.lag_timeout {
+            let problem = Problem::Below {
+                given: (TIME.show)(limits.lag_max),
+                other: "lag_timeout",
+                least: (TIME.show)(limits.lag_timeout),
+            };
+            let span = below(&self.lag_max, &self.lag_timeout);
+            return Err(source.invalid(span, "[limits] lag_max", problem));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,5 @@
+// `/login` on its own: logs in and goes to the pools. Without scripts the form does the same.
+
+import { attachLogin } from "./login.js";
+
+attachLogin(document.getElementById("login"), () => location.replace("/"));

@@ -1,0 +1,320 @@
+//! The threads that write to dashboards, and the only ones that do. Each owns the write side of
+//! its share of the dashboards: it sends what the hub hands it, keeps what a socket has no room
+//! for, up to a bound, and beyond that lets the dashboard start anew with a snapshot. It waits
+//! for its channels only, never for a socket.
+//!
+//! Waking one of a few threads per heartbeat, instead of a thread per dashboard, is what makes a
+//! delivery cheap: see ARCHITECTURE in the README for the figures.
+
+mod dashboard;
+mod keeping;
+mod queue;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, SendError, Sender, bounded, never, select};
+
+use crate::clock::Clock;
+use crate::counters::Counters;
+use crate::event::{Batch, Control, FanoutIndex};
+use crate::frame;
+use crate::hub::HubHandle;
+use crate::id::{DashboardId, PoolId, PoolIndex};
+use crate::limits::{CLOSE_GRACE, FANOUT_CONTROLS, KEEPALIVE_AFTER, Limits, PING_EVERY};
+use crate::wire::Snapshot;
+use dashboard::{Dashboard, Sent};
+use queue::Kind;
+
+/// How often keep-alives, Pings and lags are looked at.
+const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(1);
+
+/// Batches of one pool are put together up to this size before they are written, so that a burst
+/// costs one system call per dashboard and not one per batch.
+const MAX_WRITE_BYTES: usize = 256 * 1024;
+
+/// The times that a fanout thread keeps, each with its reason in [`crate::limits`].
+#[derive(Debug, Clone, Copy)]
+pub struct Times {
+    /// [`KEEPALIVE_AFTER`].
+    pub keepalive_after: Duration,
+    /// [`PING_EVERY`].
+    pub ping_every: Duration,
+    /// [`CLOSE_GRACE`].
+    pub close_grace: Duration,
+    /// How often the above are looked at.
+    pub housekeeping_every: Duration,
+    /// [`Limits::lag_timeout`].
+    pub lag_timeout: Duration,
+    /// [`Limits::lag_min_bytes`].
+    pub lag_min_bytes: usize,
+    /// [`Limits::lag_max`].
+    pub lag_max: Duration,
+}
+
+impl From<&Limits> for Times {
+    fn from(limits: &Limits) -> Self {
+        Self {
+            keepalive_after: KEEPALIVE_AFTER,
+            ping_every: PING_EVERY,
+            close_grace: CLOSE_GRACE,
+            housekeeping_every: HOUSEKEEPING_EVERY,
+            lag_timeout: limits.lag_timeout,
+            lag_min_bytes: limits.lag_min_bytes,
+            lag_max: limits.lag_max,
+        }
+    }
+}
+
+/// The way for client threads to talk to the fanout thread that writes for them.
+#[derive(Debug, Clone)]
+pub struct FanoutHandle {
+    /// Which one it is, for the hub.
+    pub index: FanoutIndex,
+    controls: Sender<Control>,
+}
+
+/// The fanout thread is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stopped;
+
+impl FanoutHandle {
+    /// Hands over `control`, waiting for room: the fanout thread never waits for a client.
+    ///
+    /// # Errors
+    /// [`Stopped`] when nobody will read it.
+    pub fn send(&self, control: Control) -> Result<(), Stopped> {
+        self.controls.send(control).map_err(|SendError(_)| Stopped)
+    }
+}
+
+/// What a fanout thread is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// Which one it is.
+    pub index: FanoutIndex,
+    /// From the hub.
+    pub batches: Receiver<Batch>,
+    /// The pools' ids, in the configuration's order.
+    pub pools: Arc<[PoolId]>,
+    /// This run of the server.
+    pub epoch: Arc<str>,
+    /// What is when.
+    pub times: Times,
+    /// For what is when.
+    pub clock: Clock,
+    /// What is counted.
+    pub counters: Arc<Counters>,
+}
+
+/// Makes a fanout thread's work, still without the hub, and the handle to it.
+#[must_use]
+pub fn fanout(parts: Parts) -> (Fanout, FanoutHandle) {
+    let (sender, controls) = bounded(FANOUT_CONTROLS);
+    let feeds = parts.pools.iter().map(|_| Feed::default()).collect();
+    let handle = FanoutHandle { index: parts.index, controls: sender };
+    let fanout = Fanout {
+        batches: parts.batches,
+        controls,
+        feeds,
+        homes: HashMap::new(),
+        retries: BTreeSet::new(),
+        snapshots: Vec::new(),
+        now: parts.clock.now(),
+        housekeeping_at: parts.clock.now(),
+        closing_until: None,
+        pools: parts.pools,
+        epoch: parts.epoch,
+        times: parts.times,
+        clock: parts.clock,
+        counters: parts.counters,
+    };
+    (fanout, handle)
+}
+
+/// One fanout thread's state. [`Fanout::run`] is the thread.
+#[derive(Debug)]
+pub struct Fanout {
+    batches: Receiver<Batch>,
+    controls: Receiver<Control>,
+    feeds: Vec<Feed>,
+    /// Which pool a dashboard is of.
+    homes: HashMap<DashboardId, PoolIndex>,
+    /// When to try again to write to whom.
+    retries: BTreeSet<(Instant, DashboardId)>,
+    /// Snapshots that some dashboard may still be taking.
+    snapshots: Vec<Weak<Vec<u8>>>,
+    /// The time of this turn.
+    now: Instant,
+    housekeeping_at: Instant,
+    /// The hub has ended: all are being closed, until then.
+    closing_until: Option<Instant>,
+    pools: Arc<[PoolId]>,
+    epoch: Arc<str>,
+    times: Times,
+    clock: Clock,
+    counters: Arc<Counters>,
+}
+
+/// A pool's dashboards on this thread.
+#[derive(Debug, Default)]
+struct Feed {
+    dashboards: HashMap<DashboardId, Dashboard>,
+    /// Updates of this turn, to be written at its end.
+    frames: Vec<u8>,
+    count: u64,
+    /// The newest sequence number that was sent.
+    seq: u64,
+}
+
+impl Fanout {
+    /// Writes until the hub is gone, and then until every dashboard has taken its Close or the
+    /// grace is over.
+    pub fn run(mut self, hub: &HubHandle) {
+        while !self.is_done() {
+            let timeout = self.wake_at().saturating_duration_since(self.clock.now());
+            select! {
+                recv(self.batches) -> batch => self.take_batches(batch.ok()),
+                recv(self.controls) -> control => match control {
+                    Ok(control) => {
+                        self.now = self.clock.now();
+                        self.control(control);
+                    }
+                    Err(_) => self.controls = never(),
+                },
+                default(timeout) => self.now = self.clock.now(),
+            }
+            self.retry(hub);
+            self.keep_house();
+        }
+        for dashboard in self.feeds.iter().flat_map(|feed| feed.dashboards.values()) {
+            dashboard.hang_up();
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.closing_until.is_some_and(|until| self.homes.is_empty() || self.now >= until)
+    }
+
+    fn wake_at(&self) -> Instant {
+        let retry = self.retries.first().map_or(self.housekeeping_at, |(at, _)| *at);
+        let close = self.closing_until.unwrap_or(self.housekeeping_at);
+        self.housekeeping_at.min(retry).min(close)
+    }
+
+    /// Takes `first` and every batch that waits behind it, and writes what they hold. `None`
+    /// means that the hub has ended.
+    fn take_batches(&mut self, first: Option<Batch>) {
+        self.now = self.clock.now();
+        // Whoever a batch is for was attached before the hub heard of it: so that is read first.
+        for control in self.controls.try_iter().take(FANOUT_CONTROLS).collect::<Vec<_>>() {
+            self.control(control);
+        }
+        let Some(first) = first else { return self.close_all() };
+        let mut next = Some(first);
+        while let Some(batch) = next {
+            self.batch(batch);
+            next = self.batches.try_recv().ok();
+        }
+        for pool in 0..self.feeds.len() {
+            self.write_updates(PoolIndex(pool));
+        }
+    }
+
+    fn batch(&mut self, batch: Batch) {
+        match batch {
+            Batch::Updates { pool, frames, count, seq } => {
+                let feed = &mut self.feeds[pool.0];
+                if feed.frames.is_empty() {
+                    feed.frames = frames;
+                } else {
+                    feed.frames.extend_from_slice(&frames);
+                }
+                feed.count += count;
+                feed.seq = seq;
+                if feed.frames.len() >= MAX_WRITE_BYTES {
+                    self.write_updates(pool);
+                }
+            }
+            Batch::Snapshot { pool, dashboards, snapshot } => {
+                // What came before the snapshot goes out before it.
+                self.write_updates(pool);
+                self.write_snapshot(pool, &dashboards, snapshot);
+            }
+        }
+    }
+
+    fn write_updates(&mut self, pool: PoolIndex) {
+        let feed = &mut self.feeds[pool.0];
+        if feed.frames.is_empty() {
+            return;
+        }
+        let frames = Arc::new(std::mem::take(&mut feed.frames));
+        let count = std::mem::take(&mut feed.count);
+        let live = feed.dashboards.iter().filter(|(_, dashboard)| dashboard.is_live());
+        let live: Vec<_> = live.map(|(id, _)| *id).collect();
+        for id in live {
+            match self.with(id, |dashboard, now| dashboard.deliver(&frames, Kind::Updates, now)) {
+                Sent::All | Sent::Queued => self.counters.deliveries.add(count),
+                Sent::FellBehind => self.counters.lags.add_one(),
+                Sent::Broken => {}
+            }
+        }
+    }
+
+    fn write_snapshot(&mut self, pool: PoolIndex, dashboards: &[DashboardId], snapshot: Snapshot) {
+        let feed = &mut self.feeds[pool.0];
+        feed.seq = snapshot.seq;
+        let awaits =
+            |id: &&DashboardId| feed.dashboards.get(id).is_some_and(Dashboard::awaits_snapshot);
+        let waiting: Vec<_> = dashboards.iter().filter(awaits).collect();
+        if waiting.is_empty() {
+            return;
+        }
+        let mut frames = Vec::new();
+        frame::push_fragmented(&mut frames, &snapshot.text(&self.pools[pool.0], &self.epoch));
+        self.make_room(frames.len());
+        let frames = Arc::new(frames);
+        self.snapshots.push(Arc::downgrade(&frames));
+        for id in waiting {
+            self.with(*id, |dashboard, now| dashboard.deliver(&frames, Kind::Snapshot, now));
+            self.counters.deliveries.add_one();
+        }
+    }
+
+    /// Does something with one dashboard's write side, and what follows from how that went.
+    fn with(&mut self, id: DashboardId, act: impl FnOnce(&mut Dashboard, Instant) -> Sent) -> Sent {
+        let home = self.homes.get(&id);
+        let Some(dashboard) = home.and_then(|pool| self.feeds[pool.0].dashboards.get_mut(&id))
+        else {
+            return Sent::Broken;
+        };
+        let sent = act(dashboard, self.now);
+        if sent == Sent::Broken {
+            self.remove(id);
+        } else if let Some(at) = dashboard.schedule_retry(self.now) {
+            self.retries.insert((at, id));
+        }
+        sent
+    }
+
+    /// Forgets a dashboard and ends its connection, which also ends its client thread.
+    fn remove(&mut self, id: DashboardId) {
+        let Some(pool) = self.homes.remove(&id) else { return };
+        if let Some(dashboard) = self.feeds[pool.0].dashboards.remove(&id) {
+            if let Some(at) = dashboard.retry_at() {
+                self.retries.remove(&(at, id));
+            }
+            dashboard.hang_up();
+        }
+    }
+
+    fn cut_off(&mut self, id: DashboardId, why: &str) {
+        self.counters.cut_offs.add_one();
+        log::info!("dashboard {id} cut off: {why}");
+        self.remove(id);
+    }
+}

@@ -1,0 +1,335 @@
+//! One fanout thread with the real hub and real sockets: what only sockets can show. The
+//! constants' times are shortened where a test is about one of them.
+
+use std::io::Read;
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use crossbeam_channel::{bounded, never};
+use serde_json::{Value, json};
+use tungstenite::protocol::frame::coding::CloseCode;
+use tungstenite::protocol::{Role, WebSocket};
+use tungstenite::{Error, Message};
+
+use super::{FanoutHandle, Parts, Times, fanout};
+use crate::clock::{Clock, UnixMillis};
+use crate::counters::Counters;
+use crate::event::{Control, FanoutIndex, Stamp};
+use crate::frame;
+use crate::hub::{self, HubHandle, hub};
+use crate::id::{AgentId, DashboardId, PoolId, PoolIndex};
+use crate::limits::{FANOUT_BATCHES, Limits};
+use crate::registry::Rules;
+use crate::wire::{Ping, read_ping};
+
+const POOL: PoolIndex = PoolIndex(0);
+const PATIENCE: Duration = Duration::from_secs(20);
+const GREETING: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\n\r\n";
+
+struct Stage {
+    hub: HubHandle,
+    fanout: FanoutHandle,
+    counters: Arc<Counters>,
+    clock: Clock,
+    number: u64,
+    threads: Vec<JoinHandle<()>>,
+}
+
+fn stage(change: impl FnOnce(&mut Times)) -> Stage {
+    let clock = Clock::start();
+    let counters = Arc::new(Counters::default());
+    let pools: Arc<[PoolId]> = [PoolId::parse("p").unwrap()].into();
+    let (batches, batch_receiver) = bounded(FANOUT_BATCHES);
+    let rules = Rules {
+        evict_after: Duration::from_secs(300),
+        tick: Duration::from_secs(1),
+        max_agents_per_pool: 1_000,
+        max_pool_bytes: 1 << 30,
+    };
+    let (hub, hub_handle) = hub(hub::Parts {
+        pools: Arc::clone(&pools),
+        epoch: "e".into(),
+        rules,
+        patience: PATIENCE,
+        ticks: never(),
+        fanouts: vec![batches],
+        clock,
+        counters: Arc::clone(&counters),
+    });
+    let mut times = Times::from(&Limits::default());
+    change(&mut times);
+    let (fanout, fanout_handle) = fanout(Parts {
+        index: FanoutIndex(0),
+        batches: batch_receiver,
+        pools,
+        epoch: "e".into(),
+        times,
+        clock,
+        counters: Arc::clone(&counters),
+    });
+    let for_fanout = hub_handle.clone();
+    let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
+        Builder::new().name(name.to_owned()).spawn(work).unwrap()
+    };
+    let threads = vec![
+        spawn("hub", Box::new(move || hub.run().unwrap())),
+        spawn("fanout-0", Box::new(move || fanout.run(&for_fanout))),
+    ];
+    Stage { hub: hub_handle, fanout: fanout_handle, counters, clock, number: 0, threads }
+}
+
+/// The far end of a dashboard's socket.
+struct Peer {
+    socket: TcpStream,
+}
+
+impl Peer {
+    fn websocket(mut self) -> WebSocket<TcpStream> {
+        let mut greeting = vec![0; GREETING.len()];
+        self.socket.read_exact(&mut greeting).unwrap();
+        assert_eq!(greeting, GREETING);
+        WebSocket::from_raw_socket(self.socket, Role::Client, None)
+    }
+}
+
+fn next(peer: &mut WebSocket<TcpStream>) -> Value {
+    loop {
+        match peer.read().unwrap() {
+            Message::Text(text) => return serde_json::from_str(&text).unwrap(),
+            Message::Ping(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+impl Stage {
+    /// A dashboard, attached but not joined, with a small buffer on the server's side.
+    fn attach(&self, dashboard: u64) -> Peer {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        peer.set_read_timeout(Some(PATIENCE)).unwrap();
+        let (socket, _) = listener.accept().unwrap();
+        socket2::SockRef::from(&socket).set_send_buffer_size(4096).unwrap();
+        self.fanout
+            .send(Control::Attach {
+                dashboard: DashboardId(dashboard),
+                pool: POOL,
+                socket: Arc::new(socket),
+                greeting: GREETING.to_vec(),
+            })
+            .unwrap();
+        Peer { socket: peer }
+    }
+
+    fn join(&self, dashboard: u64) -> Peer {
+        let peer = self.attach(dashboard);
+        self.hub.join(DashboardId(dashboard), POOL, FanoutIndex(0)).unwrap();
+        peer
+    }
+
+    /// A heartbeat of about `size` bytes.
+    fn beat(&mut self, agent: &str, cpu: usize, size: usize) {
+        let task = json!({
+            "task_id": 1, "task_type": "x".repeat(100), "workspace_id": "", "started_at": "",
+        });
+        let body = json!({
+            "status": "busy", "cpu_usage": cpu % 101, "memory_usage": 1,
+            "running_tasks": vec![task; size / 170],
+        });
+        self.number += 1;
+        let stamp =
+            Stamp { number: self.number, at: self.clock.now(), wall: self.clock.wall() };
+        let agent = AgentId::parse(agent).unwrap();
+        match read_ping(body.to_string().as_bytes(), &agent, UnixMillis(0), 1_000) {
+            Ok(Ping::Metrics(metrics)) => {
+                self.hub.heartbeat(POOL, agent, metrics, stamp).unwrap();
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Beats until `done`, a bounded number of times.
+    fn beat_until(&mut self, size: usize, done: impl Fn(&Counters) -> bool) -> usize {
+        for n in 1..200_000 {
+            self.beat("a", n, size);
+            // Waits for the hub, which bounds what lies in its inbox.
+            self.hub.alive().unwrap();
+            if done(&self.counters) {
+                return n;
+            }
+        }
+        panic!("not after 200,000 heartbeats: {:?}", self.counters);
+    }
+
+    fn end(self) {
+        self.hub.shutdown();
+        for thread in self.threads {
+            thread.join().unwrap();
+        }
+    }
+}
+
+/// The handshake's answer, the snapshot, and the updates come in this order.
+#[test]
+fn greeting_snapshot_updates() {
+    let mut stage = stage(|_| {});
+    stage.beat("a", 1, 0);
+    let mut peer = stage.join(1).websocket();
+    assert_eq!(next(&mut peer)["metrics"][0]["cpu_usage"], 1.0);
+    for cpu in 2..5 {
+        stage.beat("a", cpu, 0);
+    }
+    for cpu in 2..5 {
+        assert_eq!(next(&mut peer)["metrics"]["cpu_usage"], f64::from(cpu));
+    }
+    stage.end();
+}
+
+/// One who does not read falls behind and costs the others nothing; when it reads again it gets
+/// what was begun, then a fresh snapshot, and from there on the truth.
+#[test]
+fn who_falls_behind_starts_anew_with_a_snapshot() {
+    let mut stage = stage(|_| {});
+    let slow = stage.join(1);
+    let mut quick = stage.join(2).websocket();
+    assert_eq!(next(&mut quick)["type"], "initial_metrics");
+    let drain = Builder::new().name("quick".to_owned()).spawn(move || {
+        let mut last = 0;
+        while let Ok(message) = quick.read() {
+            if let Message::Text(text) = message {
+                let seq = serde_json::from_str::<Value>(&text).unwrap()["seq"].as_u64().unwrap();
+                assert!(seq > last, "{seq} after {last}");
+                last = seq;
+            }
+        }
+        last
+    });
+    let beats = stage.beat_until(4_000, |counters| counters.lags.get() > 0);
+    stage.beat("b", 77, 0);
+    let mut slow = slow.websocket();
+    assert_eq!(next(&mut slow)["type"], "initial_metrics");
+    let mut seq = 0;
+    let fresh = loop {
+        let message = next(&mut slow);
+        if message["type"] == "initial_metrics" {
+            break message;
+        }
+        assert_eq!(message["seq"], seq + 1, "nothing is left out before the snapshot");
+        seq += 1;
+    };
+    assert!(fresh["seq"].as_u64().unwrap() >= beats as u64);
+    stage.beat("b", 78, 0);
+    let state = loop {
+        let message = next(&mut slow);
+        if message["metrics"]["agent_id"] == "b" {
+            break message;
+        }
+    };
+    assert_eq!(state["metrics"]["cpu_usage"], 78.0);
+    assert_eq!(stage.counters.cut_offs.get(), 0);
+    stage.end();
+    assert_eq!(drain.unwrap().join().unwrap(), beats as u64 + 2);
+}
+
+/// One who stays behind and takes too little is cut off.
+#[test]
+fn who_stays_behind_is_cut_off() {
+    let mut stage = stage(|times| {
+        times.housekeeping_every = Duration::from_millis(20);
+        times.lag_timeout = Duration::from_millis(200);
+    });
+    let mut peer = stage.join(1);
+    stage.beat_until(4_000, |counters| counters.cut_offs.get() > 0);
+    // What the kernel had is still there, then the end.
+    let mut rest = Vec::new();
+    let _ = peer.socket.read_to_end(&mut rest);
+    assert!(rest.starts_with(GREETING));
+    assert_eq!(stage.counters.cut_offs.get(), 1);
+    stage.end();
+}
+
+/// One who always takes a little is cut off when it has been behind for `lag_max`.
+#[test]
+fn nobody_stays_behind_for_ever() {
+    let mut stage = stage(|times| {
+        times.housekeeping_every = Duration::from_millis(20);
+        times.lag_min_bytes = 0;
+        times.lag_timeout = Duration::from_millis(50);
+        times.lag_max = Duration::from_millis(300);
+    });
+    let _peer = stage.join(1);
+    stage.beat_until(4_000, |counters| counters.cut_offs.get() > 0);
+    stage.end();
+}
+
+/// In a quiet pool a dashboard gets keep-alives, with the pool's sequence number, and Pings.
+#[test]
+fn a_quiet_line_is_kept_alive() {
+    let mut stage = stage(|times| {
+        times.housekeeping_every = Duration::from_millis(10);
+        times.keepalive_after = Duration::from_millis(20);
+        times.ping_every = Duration::from_millis(20);
+    });
+    stage.beat("a", 1, 0);
+    let mut peer = stage.join(1).websocket();
+    assert_eq!(next(&mut peer)["seq"], 1);
+    let (mut pings, mut keepalives) = (0, 0);
+    while pings < 2 || keepalives < 2 {
+        match peer.read().unwrap() {
+            Message::Ping(_) => pings += 1,
+            Message::Text(text) => {
+                let message: Value = serde_json::from_str(&text).unwrap();
+                assert_eq!((&message["type"], &message["seq"]), (&json!("keepalive"), &json!(1)));
+                assert_eq!(message["pool_id"], "p");
+                keepalives += 1;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    stage.end();
+}
+
+/// Control frames go out without a tick, a heartbeat or a snapshot; after a Close comes nothing.
+#[test]
+fn replies_go_out_at_once() {
+    let mut stage = stage(|_| {});
+    let mut peer = stage.attach(1).websocket();
+    let id = DashboardId(1);
+    let pong = vec![0x8A, 2, b'h', b'i'];
+    stage.fanout.send(Control::Reply { dashboard: id, frames: pong }).unwrap();
+    assert_eq!(peer.read().unwrap(), Message::Pong(b"hi"[..].into()));
+    stage.fanout.send(Control::Close { dashboard: id, code: CloseCode::Policy }).unwrap();
+    stage.fanout.send(Control::Reply { dashboard: id, frames: frame::ping() }).unwrap();
+    stage.beat("a", 1, 0);
+    match peer.read().unwrap() {
+        Message::Close(Some(close)) => assert_eq!(close.code, CloseCode::Policy),
+        other => panic!("{other:?}"),
+    }
+    stage.fanout.send(Control::Gone { dashboard: id }).unwrap();
+    assert!(matches!(peer.read(), Err(Error::ConnectionClosed)));
+    stage.end();
+}
+
+/// When the hub ends, who reads gets 1001 and who does not holds up nothing but the grace.
+#[test]
+fn the_end_is_a_close_with_1001() {
+    let mut stage = stage(|times| times.close_grace = Duration::from_millis(200));
+    let _deaf = stage.join(1);
+    stage.beat_until(4_000, |counters| counters.lags.get() > 0);
+    let mut peer = stage.join(2).websocket();
+    assert_eq!(next(&mut peer)["type"], "initial_metrics");
+    stage.hub.shutdown();
+    let close = loop {
+        match peer.read().unwrap() {
+            Message::Close(close) => break close,
+            Message::Text(_) => {}
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(close.unwrap().code, CloseCode::Away);
+    for thread in stage.threads {
+        thread.join().unwrap();
+    }
+}

@@ -1,0 +1,188 @@
+//! What each route does: heartbeats and goodbyes to the hub, snapshots and summaries from it, the
+//! page, the login.
+
+use std::sync::Arc;
+
+use form_urlencoded::parse as parse_form;
+use serde::Deserialize;
+use tiny_http::Method;
+
+use super::{Handle, Request};
+use crate::answer::{Answer, Body, Status};
+use crate::auth::{Gate, VIEWER_COOKIE};
+use crate::clock::{Clock, UnixMillis};
+use crate::config::Pool;
+use crate::counters::Counters;
+use crate::event::Verdict;
+use crate::hub::{HubError, HubHandle};
+use crate::id::{AgentId, PoolIndex};
+use crate::page;
+use crate::relay::Caller;
+use crate::route::Route;
+use crate::wire::{self, Ping};
+
+/// How long a browser keeps the viewer's cookie, in seconds: wall screens run for weeks.
+const COOKIE_SECONDS: u32 = 30 * 24 * 60 * 60;
+
+/// What the handlers share.
+#[derive(Debug)]
+pub struct Handlers {
+    /// To the hub.
+    pub hub: HubHandle,
+    /// In the configuration's order.
+    pub pools: Vec<Pool>,
+    /// For the login.
+    pub gate: Arc<Gate>,
+    /// This run of the server.
+    pub epoch: Arc<str>,
+    /// When it started.
+    pub started_at: UnixMillis,
+    /// For the wall time.
+    pub clock: Clock,
+    /// Running tasks in one heartbeat.
+    pub max_tasks: usize,
+    /// What the server counts.
+    pub counters: Arc<Counters>,
+}
+
+impl Handle for Handlers {
+    fn handle(&self, request: &Request) -> Answer {
+        let Ok(route) = Route::parse(&request.path) else {
+            return Answer::problem(404, "no such path");
+        };
+        match (route, request.caller) {
+            (Route::Ping(agent), Caller::Agent(pool)) => self.ping(pool, agent, request),
+            (Route::Agent(agent), Caller::Agent(pool)) => self.remove(pool, agent, request),
+            (Route::Pools, Caller::Viewer(_)) => self.pools(request),
+            (Route::Metrics(pool), Caller::Viewer(_)) => self.metrics(&pool),
+            (Route::Status, Caller::Viewer(_)) => self.status(),
+            (Route::Ready, _) => self.ready(),
+            (Route::Login, _) if request.method == Method::Post => self.login(request),
+            (Route::Login | Route::Page(_), _) => {
+                page::answer(&request.path, request.if_none_match.as_deref())
+            }
+            _ => Answer::problem(500, "internal error"),
+        }
+    }
+}
+
+impl Handlers {
+    fn ping(&self, pool: PoolIndex, agent: AgentId, request: &Request) -> Answer {
+        let stamp = request.stamp;
+        let received = match wire::read_ping(&request.body, &agent, stamp.wall, self.max_tasks) {
+            Ok(Ping::Metrics(metrics)) => self.hub.heartbeat(pool, agent, metrics, stamp),
+            Ok(Ping::Goodbye) => self.hub.goodbye(pool, agent, stamp).map(|()| Verdict::Accepted),
+            Err(rejected) => return Answer::problem(400, &rejected.0),
+        };
+        match received {
+            // One that was overtaken was received as well: what came later stands for it.
+            Ok(Verdict::Accepted | Verdict::Overtaken) => {
+                Answer::json(200, Body::Owned(wire::ping_received(stamp.wall)))
+            }
+            Ok(Verdict::TooManyAgents) => Answer::problem(
+                503,
+                "the pool is full (max_agents_per_pool) and this agent is not known in it",
+            ),
+            Ok(Verdict::TooManyBytes) => {
+                Answer::problem(503, "the pool's memory is full (max_pool_bytes)")
+            }
+            Err(error) => unavailable(error),
+        }
+    }
+
+    fn remove(&self, pool: PoolIndex, agent: AgentId, request: &Request) -> Answer {
+        let body = wire::departed_answer(&agent);
+        match self.hub.remove(pool, agent, request.stamp) {
+            Ok(true) => Answer::json(200, Body::Owned(body)),
+            Ok(false) => Answer::problem(404, "no such agent in the key's pool"),
+            Err(error) => unavailable(error),
+        }
+    }
+
+    fn pools(&self, request: &Request) -> Answer {
+        let Caller::Viewer(viewer) = request.caller else {
+            return Answer::problem(500, "internal error");
+        };
+        match self.hub.summaries() {
+            Ok(summaries) => {
+                let visible = self.pools.iter().zip(&summaries).enumerate();
+                let visible = visible
+                    .filter(|(index, _)| viewer.sees(PoolIndex(*index)))
+                    .map(|(_, (pool, summary))| (&pool.id, pool.name.as_str(), summary));
+                Answer::json(200, Body::Owned(wire::summaries(visible)))
+            }
+            Err(error) => unavailable(error),
+        }
+    }
+
+    /// The door knows that the viewer may see the pool.
+    fn metrics(&self, pool: &str) -> Answer {
+        let Some(index) = self.pools.iter().position(|known| known.id.as_str() == pool) else {
+            return Answer::problem(404, "no such pool");
+        };
+        match self.hub.snapshot(PoolIndex(index)) {
+            Ok(snapshot) => {
+                let text = snapshot.text(&self.pools[index].id, &self.epoch);
+                Answer::json(200, Body::Owned(text.into_bytes()))
+            }
+            Err(error) => unavailable(error),
+        }
+    }
+
+    fn status(&self) -> Answer {
+        let body = wire::status(&self.epoch, self.started_at, self.counters.read());
+        Answer::json(200, Body::Owned(body))
+    }
+
+    /// The hub answers, and so did everything on the way to here.
+    fn ready(&self) -> Answer {
+        match self.hub.alive() {
+            Ok(()) => Answer::json(200, Body::Static(b"{\"status\":\"ok\"}")),
+            Err(error) => unavailable(error),
+        }
+    }
+
+    /// A form is sent on to the page, a script is told that it worked.
+    fn login(&self, request: &Request) -> Answer {
+        let is_json = request
+            .content_type
+            .as_deref()
+            .is_some_and(|kind| kind.to_ascii_lowercase().starts_with("application/json"));
+        let Some(token) = login_token(&request.body, is_json) else {
+            return Answer::problem(
+                400,
+                "the body must hold the token: {\"token\": \"...\"} as application/json, or token=... as a form",
+            );
+        };
+        // What a cookie can carry (RFC 6265 section 4.1.1) every token that `init` makes is of.
+        let fits =
+            |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b',' | b';' | b'\\');
+        if self.gate.viewer(Some(&token)).is_none() || !token.bytes().all(fits) {
+            return Answer::problem(401, "wrong viewer token")
+                .with_header("WWW-Authenticate", "Bearer realm=\"agent-metrics\"");
+        }
+        let secure = if request.secure { "; Secure" } else { "" };
+        let cookie = format!(
+            "{VIEWER_COOKIE}={token}; Path=/; Max-Age={COOKIE_SECONDS}; HttpOnly; SameSite=Strict{secure}"
+        );
+        let status = Status(if is_json { 204 } else { 303 });
+        let headers = vec![("Cache-Control", "no-store".to_owned()), ("Set-Cookie", cookie)];
+        let answer = Answer { status, headers, body: Body::Static(b"") };
+        if is_json { answer } else { answer.with_header("Location", "/") }
+    }
+}
+
+fn login_token(body: &[u8], is_json: bool) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Login {
+        token: String,
+    }
+    if is_json {
+        return serde_json::from_slice(body).ok().map(|Login { token }| token);
+    }
+    parse_form(body).find(|(name, _)| name == "token").map(|(_, token)| token.into_owned())
+}
+
+fn unavailable(error: HubError) -> Answer {
+    Answer::problem(503, &error.to_string())
+}

@@ -1,0 +1,506 @@
+//! The one thread that owns what the server knows: the registry, and who watches what. Others
+//! talk to it through a [`HubHandle`], which hides the messages; it talks to dashboards through
+//! the fanout threads' channels. It waits for events and for ticks, and for nobody else: what a
+//! fanout thread has no room for waits in an `Outbox`, as each agent's newest state.
+
+mod outbox;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{
+    Receiver, Select, SendTimeoutError, Sender, TrySendError, bounded, select,
+};
+
+use crate::clock::{Clock, UnixMillis};
+use crate::counters::Counters;
+use crate::event::{Batch, Event, FanoutIndex, Stamp, Summary, Verdict};
+use crate::id::{AgentId, DashboardId, PoolId, PoolIndex};
+use crate::limits::HUB_INBOX;
+use crate::registry::{Farewell, Gone, Registry, Rules, Update};
+use crate::wire::{self, Envelope, Metrics, Snapshot};
+use outbox::Outbox;
+
+/// Events handled before the hub looks at the clock and at its outboxes again: long enough to
+/// make batches of, short enough that a tick or a join does not wait noticeably.
+const EVENTS_PER_TURN: usize = 256;
+
+/// What the hub is made of. The tick's period is in `rules`; `ticks` itself is the caller's, so
+/// that tests own time.
+#[derive(Debug)]
+pub struct Parts {
+    /// The pools' ids, in the configuration's order.
+    pub pools: Arc<[PoolId]>,
+    /// This run of the server.
+    pub epoch: Arc<str>,
+    /// Bounds and the notion of silence.
+    pub rules: Rules,
+    /// How long a handle's call waits for the hub.
+    pub patience: Duration,
+    /// Eviction ticks, each with its instant.
+    pub ticks: Receiver<Instant>,
+    /// One channel for each fanout thread, by [`FanoutIndex`].
+    pub fanouts: Vec<Sender<Batch>>,
+    /// For the wall time in messages.
+    pub clock: Clock,
+    /// What is counted.
+    pub counters: Arc<Counters>,
+}
+
+/// Makes a hub, to be run on a thread of its own, and the handle to it.
+#[must_use]
+pub fn hub(parts: Parts) -> (Hub, HubHandle) {
+    let Parts { pools, epoch, rules, patience, ticks, fanouts, clock, counters } = parts;
+    let (sender, inbox) = bounded(HUB_INBOX);
+    let rooms: Arc<[Room]> = pools.iter().map(|_| Room::default()).collect();
+    let hub = Hub {
+        registry: Registry::new(pools.len(), rules),
+        watchers: HashMap::new(),
+        outboxes: fanouts.into_iter().map(|fanout| Outbox::new(fanout, pools.len())).collect(),
+        inbox,
+        ticks,
+        rooms: Arc::clone(&rooms),
+        pools,
+        epoch,
+        clock,
+        counters,
+    };
+    (hub, HubHandle { inbox: sender, rooms, rules, patience })
+}
+
+/// The hub. [`Hub::run`] is its thread.
+#[derive(Debug)]
+pub struct Hub {
+    registry: Registry,
+    watchers: HashMap<DashboardId, Watcher>,
+    outboxes: Vec<Outbox>,
+    inbox: Receiver<Event>,
+    ticks: Receiver<Instant>,
+    rooms: Arc<[Room]>,
+    pools: Arc<[PoolId]>,
+    epoch: Arc<str>,
+    clock: Clock,
+    counters: Arc<Counters>,
+}
+
+/// Where a dashboard is to be reached.
+#[derive(Debug, Clone, Copy)]
+struct Watcher {
+    pool: PoolIndex,
+    fanout: FanoutIndex,
+}
+
+/// Why the hub ended, other than by [`HubHandle::shutdown`].
+#[derive(Debug, PartialEq, Eq)]
+pub enum HubFailure {
+    /// A fanout thread is gone.
+    FanoutGone(FanoutIndex),
+    /// Whoever made the ticks is gone: nobody would ever be evicted.
+    TicksGone,
+}
+
+impl fmt::Display for HubFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::FanoutGone(FanoutIndex(index)) => write!(f, "fanout-{index} is gone"),
+            Self::TicksGone => f.write_str("the eviction tick is gone"),
+        }
+    }
+}
+
+impl std::error::Error for HubFailure {}
+
+/// What the hub wakes up for.
+enum Next {
+    Event(Event),
+    Tick(Instant),
+    /// A fanout thread that had no room has some.
+    Room,
+}
+
+impl Hub {
+    /// Handles events and ticks until [`HubHandle::shutdown`], or until no handle is left.
+    ///
+    /// # Errors
+    /// [`HubFailure`] when a thread that it cannot do without is gone.
+    pub fn run(mut self) -> Result<(), HubFailure> {
+        loop {
+            match self.next()? {
+                Next::Event(event) => {
+                    if self.take(event).is_break() {
+                        return self.flush();
+                    }
+                }
+                Next::Tick(now) => self.tick(now),
+                Next::Room => {}
+            }
+            self.flush()?;
+        }
+    }
+
+    /// Waits for the next thing to do. Room in a fanout thread's channel is waited for only while
+    /// something is to go there: a channel with room is always ready.
+    fn next(&self) -> Result<Next, HubFailure> {
+        if self.outboxes.iter().any(Outbox::is_blocked) {
+            let mut select = Select::new();
+            select.recv(&self.inbox);
+            select.recv(&self.ticks);
+            for outbox in self.outboxes.iter().filter(|outbox| outbox.is_blocked()) {
+                outbox.wait_in(&mut select);
+            }
+            select.ready();
+            // Being ready is only a hint. The tick is asked first: it is rare.
+            if let Ok(now) = self.ticks.try_recv() {
+                return Ok(Next::Tick(now));
+            }
+            return Ok(self.inbox.try_recv().map_or(Next::Room, Next::Event));
+        }
+        select! {
+            recv(self.ticks) -> now => now.map(Next::Tick).map_err(|_| HubFailure::TicksGone),
+            recv(self.inbox) -> event => Ok(Next::Event(event.unwrap_or(Event::Shutdown))),
+        }
+    }
+
+    /// Handles `first` and what waits behind it, as much as one turn takes.
+    fn take(&mut self, first: Event) -> ControlFlow<()> {
+        self.handle(first)?;
+        for _ in 1..EVENTS_PER_TURN {
+            match self.inbox.try_recv() {
+                Ok(event) => self.handle(event)?,
+                Err(_) => break,
+            }
+        }
+        // An inbox that is never empty must not keep a tick waiting.
+        if let Ok(now) = self.ticks.try_recv() {
+            self.tick(now);
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// The closed list of what changes or reads the hub's state. A reply whose asker has given up
+    /// is dropped.
+    fn handle(&mut self, event: Event) -> ControlFlow<()> {
+        match event {
+            Event::Heartbeat { pool, agent, metrics, stamp, reply } => {
+                let verdict = self.heartbeat(pool, &agent, metrics, stamp);
+                if let Some(reply) = reply {
+                    let _ = reply.try_send(verdict);
+                }
+            }
+            Event::Goodbye { pool, agent, stamp, reply } => {
+                let farewell = self.registry.goodbye(pool, &agent, stamp);
+                if let Some(reply) = reply {
+                    let _ = reply.try_send(farewell != Farewell::Unknown);
+                }
+                if let Farewell::Gone(gone) = farewell {
+                    self.publish_gone(&gone, self.clock.wall());
+                }
+            }
+            Event::Join { dashboard, pool, fanout } => {
+                self.watchers.insert(dashboard, Watcher { pool, fanout });
+                self.outboxes[fanout.0].watch(pool, dashboard);
+            }
+            Event::Rejoin { dashboard } => {
+                if let Some(Watcher { pool, fanout }) = self.watchers.get(&dashboard) {
+                    self.outboxes[fanout.0].owe_snapshot(*pool, dashboard);
+                }
+            }
+            Event::Leave { dashboard } => {
+                if let Some(Watcher { pool, fanout }) = self.watchers.remove(&dashboard) {
+                    self.outboxes[fanout.0].unwatch(pool, dashboard);
+                }
+            }
+            Event::Snapshot { pool, reply } => {
+                let _ = reply.try_send(self.registry.snapshot(pool, self.clock.wall()));
+            }
+            Event::Summaries { reply } => {
+                let _ = reply.try_send(self.registry.summaries());
+            }
+            Event::Alive { reply } => {
+                let _ = reply.try_send(());
+            }
+            Event::Shutdown => return ControlFlow::Break(()),
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn heartbeat(
+        &mut self,
+        pool: PoolIndex,
+        agent: &AgentId,
+        metrics: Metrics,
+        stamp: Stamp,
+    ) -> Verdict {
+        let cost = metrics.cost_bytes();
+        let verdict = match self.registry.heartbeat(pool, agent, metrics, stamp) {
+            Ok(update) => {
+                self.counters.heartbeats.add_one();
+                self.publish_update(pool, agent, &update);
+                Verdict::Accepted
+            }
+            Err(verdict) => {
+                if verdict == Verdict::Overtaken {
+                    self.counters.overtaken.add_one();
+                }
+                verdict
+            }
+        };
+        self.note_population(pool);
+        self.rooms[pool.0].handled(cost);
+        verdict
+    }
+
+    fn tick(&mut self, now: Instant) {
+        let wall = self.clock.wall();
+        for gone in self.registry.tick(now, wall) {
+            self.counters.evictions.add_one();
+            self.publish_gone(&gone, wall);
+        }
+    }
+
+    fn publish_update(&mut self, pool: PoolIndex, agent: &AgentId, update: &Update) {
+        let Update { metrics, interval_ms, seq } = update;
+        self.publish(pool, agent, *seq, self.clock.wall(), |envelope| {
+            wire::update(envelope, metrics, *interval_ms)
+        });
+    }
+
+    fn publish_gone(&mut self, gone: &Gone, wall: UnixMillis) {
+        self.note_population(gone.pool);
+        self.publish(gone.pool, &gone.agent, gone.seq, wall, |envelope| {
+            wire::offline(envelope, &gone.agent, gone.reason)
+        });
+    }
+
+    /// Makes the message once, if anyone watches, and owes it to everyone who does.
+    fn publish(
+        &mut self,
+        pool: PoolIndex,
+        agent: &AgentId,
+        seq: u64,
+        server_time: UnixMillis,
+        text: impl FnOnce(&Envelope<'_>) -> String,
+    ) {
+        if !self.outboxes.iter().any(|outbox| outbox.is_watching(pool)) {
+            return;
+        }
+        let envelope = Envelope { pool: &self.pools[pool.0], server_time, epoch: &self.epoch, seq };
+        let text = text(&envelope);
+        for outbox in &mut self.outboxes {
+            if outbox.is_watching(pool) && outbox.owe_update(pool, agent, &text, seq) {
+                self.counters.conflations.add_one();
+            }
+        }
+    }
+
+    /// Hands on what is owed, to every fanout thread that has room.
+    fn flush(&mut self) -> Result<(), HubFailure> {
+        let (registry, clock) = (&self.registry, &self.clock);
+        for (index, outbox) in self.outboxes.iter_mut().enumerate() {
+            outbox
+                .flush(|pool| registry.snapshot(pool, clock.wall()))
+                .map_err(|_| HubFailure::FanoutGone(FanoutIndex(index)))?;
+        }
+        Ok(())
+    }
+
+    fn note_population(&self, pool: PoolIndex) {
+        let (agents, bytes) = self.registry.population(pool);
+        let room = &self.rooms[pool.0];
+        room.agents.store(agents, Ordering::Relaxed);
+        room.bytes.store(bytes, Ordering::Relaxed);
+    }
+}
+
+/// How full a pool is, and what is on its way there: enough for a worker to tell whether a
+/// heartbeat may be promised without asking the hub.
+#[derive(Debug, Default)]
+struct Room {
+    agents: AtomicUsize,
+    bytes: AtomicUsize,
+    queued: AtomicUsize,
+    queued_bytes: AtomicUsize,
+}
+
+impl Room {
+    /// Counts a heartbeat as on its way. Whether there is certainly room for it and for all
+    /// before it, even if every one of them is of a new agent.
+    ///
+    /// The hub stores the population before it takes a heartbeat off the count (release), so who
+    /// sees it gone (acquire) also sees what it added.
+    fn promise(&self, cost: usize, rules: &Rules) -> bool {
+        let queued = self.queued.fetch_add(1, Ordering::AcqRel) + 1;
+        let queued_bytes = self.queued_bytes.fetch_add(cost, Ordering::AcqRel) + cost;
+        self.agents.load(Ordering::Acquire) + queued <= rules.max_agents_per_pool
+            && self.bytes.load(Ordering::Acquire) + queued_bytes <= rules.max_pool_bytes
+    }
+
+    /// The hub has handled it, or it never got there.
+    fn handled(&self, cost: usize) {
+        self.queued_bytes.fetch_sub(cost, Ordering::AcqRel);
+        self.queued.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// The way to talk to the hub; clones share it. Every call is bounded in time.
+#[derive(Debug, Clone)]
+pub struct HubHandle {
+    inbox: Sender<Event>,
+    rooms: Arc<[Room]>,
+    rules: Rules,
+    patience: Duration,
+}
+
+/// Why the hub did not do what it was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HubError {
+    /// Its inbox stayed full, or its answer away, for the whole of the handle's patience.
+    Overloaded,
+    /// It has ended.
+    Stopped,
+}
+
+impl fmt::Display for HubError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Overloaded => "the server is overloaded",
+            Self::Stopped => "the server is shutting down",
+        })
+    }
+}
+
+impl std::error::Error for HubError {}
+
+impl HubHandle {
+    /// Hands in a heartbeat. `Accepted` means that the hub has it in its queue, in order; only
+    /// for a pool that may be full does this wait for the hub's own verdict.
+    ///
+    /// # Errors
+    /// [`HubError`]; then the heartbeat may or may not count.
+    pub fn heartbeat(
+        &self,
+        pool: PoolIndex,
+        agent: AgentId,
+        metrics: Metrics,
+        stamp: Stamp,
+    ) -> Result<Verdict, HubError> {
+        let cost = metrics.cost_bytes();
+        let room = &self.rooms[pool.0];
+        let promised = room.promise(cost, &self.rules);
+        let (reply, verdict) = if promised {
+            (None, None)
+        } else {
+            let (reply, verdict) = bounded(1);
+            (Some(reply), Some(verdict))
+        };
+        let event = Event::Heartbeat { pool, agent, metrics, stamp, reply };
+        self.send(event).inspect_err(|_| room.handled(cost))?;
+        match verdict {
+            None => Ok(Verdict::Accepted),
+            Some(verdict) => self.answer(&verdict),
+        }
+    }
+
+    /// An agent leaves, whether it is known or not.
+    ///
+    /// # Errors
+    /// [`HubError`].
+    pub fn goodbye(&self, pool: PoolIndex, agent: AgentId, stamp: Stamp) -> Result<(), HubError> {
+        self.send(Event::Goodbye { pool, agent, stamp, reply: None })
+    }
+
+    /// The same, and says whether the agent was known.
+    ///
+    /// # Errors
+    /// [`HubError`].
+    pub fn remove(&self, pool: PoolIndex, agent: AgentId, stamp: Stamp) -> Result<bool, HubError> {
+        self.ask(|reply| Event::Goodbye { pool, agent, stamp, reply: Some(reply) })
+    }
+
+    /// The pool as it is after everything that was handed in before.
+    ///
+    /// # Errors
+    /// [`HubError`].
+    pub fn snapshot(&self, pool: PoolIndex) -> Result<Snapshot, HubError> {
+        self.ask(|reply| Event::Snapshot { pool, reply })
+    }
+
+    /// All pools in numbers, in the configuration's order.
+    ///
+    /// # Errors
+    /// [`HubError`].
+    pub fn summaries(&self) -> Result<Vec<Summary>, HubError> {
+        self.ask(|reply| Event::Summaries { reply })
+    }
+
+    /// Whether the hub turns.
+    ///
+    /// # Errors
+    /// [`HubError`] when it does not.
+    pub fn alive(&self) -> Result<(), HubError> {
+        self.ask(|reply| Event::Alive { reply })
+    }
+
+    /// A dashboard whose write side `fanout` owns already wants the pool's snapshot and every
+    /// update after it.
+    ///
+    /// # Errors
+    /// [`HubError`].
+    pub fn join(
+        &self,
+        dashboard: DashboardId,
+        pool: PoolIndex,
+        fanout: FanoutIndex,
+    ) -> Result<(), HubError> {
+        self.send(Event::Join { dashboard, pool, fanout })
+    }
+
+    /// A dashboard that fell behind is owed nothing any more and wants a new snapshot. Does not
+    /// wait: the caller tries again.
+    ///
+    /// # Errors
+    /// [`HubError`].
+    pub fn rejoin(&self, dashboard: DashboardId) -> Result<(), HubError> {
+        self.inbox.try_send(Event::Rejoin { dashboard }).map_err(|error| match error {
+            TrySendError::Full(_) => HubError::Overloaded,
+            TrySendError::Disconnected(_) => HubError::Stopped,
+        })
+    }
+
+    /// A dashboard is gone. Waits for room however long that takes: the hub always makes some.
+    pub fn leave(&self, dashboard: DashboardId) {
+        let _ = self.inbox.send(Event::Leave { dashboard });
+    }
+
+    /// Ends the hub, after everything that was handed in before.
+    pub fn shutdown(&self) {
+        let _ = self.inbox.send(Event::Shutdown);
+    }
+
+    fn send(&self, event: Event) -> Result<(), HubError> {
+        self.inbox.send_timeout(event, self.patience).map_err(|error| match error {
+            SendTimeoutError::Timeout(_) => HubError::Overloaded,
+            SendTimeoutError::Disconnected(_) => HubError::Stopped,
+        })
+    }
+
+    fn ask<T>(&self, question: impl FnOnce(Sender<T>) -> Event) -> Result<T, HubError> {
+        let (reply, answer) = bounded(1);
+        self.send(question(reply))?;
+        self.answer(&answer)
+    }
+
+    fn answer<T>(&self, answer: &Receiver<T>) -> Result<T, HubError> {
+        use crossbeam_channel::RecvTimeoutError::{Disconnected, Timeout};
+        answer.recv_timeout(self.patience).map_err(|error| match error {
+            Timeout => HubError::Overloaded,
+            Disconnected => HubError::Stopped,
+        })
+    }
+}

@@ -1,0 +1,262 @@
+//! The real loop, on a thread of the test's, with channels in the test's hands: ticks come when
+//! the test sends them, and batches stay where they are until the test takes them.
+
+use std::sync::Arc;
+use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use serde_json::{Value, json};
+
+use super::{HubError, HubFailure, HubHandle, Parts, hub};
+use crate::clock::{Clock, UnixMillis};
+use crate::counters::Counters;
+use crate::event::{Batch, FanoutIndex, Stamp, Verdict};
+use crate::frame;
+use crate::id::{AgentId, DashboardId, PoolId, PoolIndex};
+use crate::registry::Rules;
+use crate::wire::{Metrics, Ping, read_ping};
+
+const POOL: PoolIndex = PoolIndex(0);
+const OTHER: PoolIndex = PoolIndex(1);
+const EVICT_AFTER: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct Stage {
+    hub: HubHandle,
+    ticks: Sender<Instant>,
+    batches: Receiver<Batch>,
+    counters: Arc<Counters>,
+    clock: Clock,
+    number: u64,
+    thread: JoinHandle<Result<(), HubFailure>>,
+}
+
+/// A hub with two pools and one fanout thread's channel of this size.
+fn stage(fanout_room: usize, max_agents: usize) -> Stage {
+    let clock = Clock::start();
+    let counters = Arc::new(Counters::default());
+    let (ticks, tick_receiver) = bounded(8);
+    let (fanout, batches) = bounded(fanout_room);
+    let (hub, handle) = hub(Parts {
+        pools: ["p", "q"].map(|id| PoolId::parse(id).unwrap()).into(),
+        epoch: "e".into(),
+        rules: Rules {
+            evict_after: EVICT_AFTER,
+            tick: Duration::from_secs(1),
+            max_agents_per_pool: max_agents,
+            max_pool_bytes: 1 << 20,
+        },
+        patience: PATIENCE,
+        ticks: tick_receiver,
+        fanouts: vec![fanout],
+        clock,
+        counters: Arc::clone(&counters),
+    });
+    let thread = Builder::new().name("hub".to_owned()).spawn(move || hub.run()).unwrap();
+    Stage { hub: handle, ticks, batches, counters, clock, number: 0, thread }
+}
+
+fn metrics(agent: &str, cpu: u32) -> Metrics {
+    let body = json!({"status": "busy", "cpu_usage": cpu, "memory_usage": 1});
+    let agent = AgentId::parse(agent).unwrap();
+    match read_ping(body.to_string().as_bytes(), &agent, UnixMillis(0), 8) {
+        Ok(Ping::Metrics(metrics)) => metrics,
+        other => panic!("{other:?}"),
+    }
+}
+
+impl Stage {
+    fn stamp(&mut self) -> Stamp {
+        self.number += 1;
+        Stamp { number: self.number, at: self.clock.now(), wall: self.clock.wall() }
+    }
+
+    fn beat(&mut self, pool: PoolIndex, agent: &str, cpu: u32) -> Result<Verdict, HubError> {
+        let stamp = self.stamp();
+        self.hub.heartbeat(pool, AgentId::parse(agent).unwrap(), metrics(agent, cpu), stamp)
+    }
+
+    fn join(&self, dashboard: u64, pool: PoolIndex) {
+        self.hub.join(DashboardId(dashboard), pool, FanoutIndex(0)).unwrap();
+    }
+
+    /// The next batch as the messages in it; of a snapshot, for whom.
+    fn next(&self) -> (Vec<DashboardId>, Vec<Value>) {
+        match self.batches.recv_timeout(PATIENCE).unwrap() {
+            Batch::Updates { frames, count, .. } => {
+                let messages = messages(&frames);
+                assert_eq!(messages.len() as u64, count);
+                (vec![], messages)
+            }
+            Batch::Snapshot { pool, dashboards, snapshot } => {
+                let id = PoolId::parse(["p", "q"][pool.0]).unwrap();
+                let text = snapshot.text(&id, "e");
+                (dashboards, vec![serde_json::from_str(&text).unwrap()])
+            }
+        }
+    }
+
+    fn end(self) -> Result<(), HubFailure> {
+        self.hub.shutdown();
+        self.thread.join().unwrap()
+    }
+}
+
+fn messages(mut frames: &[u8]) -> Vec<Value> {
+    let mut messages = Vec::new();
+    while !frames.is_empty() {
+        let length = frame::length(frames);
+        let payload = frames[..length].iter().position(|byte| *byte == b'{').unwrap();
+        messages.push(serde_json::from_slice(&frames[payload..length]).unwrap());
+        frames = &frames[length..];
+    }
+    messages
+}
+
+/// A snapshot holds all that came before the join, and the updates after it follow, in order.
+#[test]
+fn a_snapshot_comes_first_and_nothing_is_lost_behind_it() {
+    let mut stage = stage(64, 100);
+    stage.beat(POOL, "a", 1).unwrap();
+    stage.join(7, POOL);
+    let (dashboards, snapshot) = stage.next();
+    assert_eq!(dashboards, [DashboardId(7)]);
+    assert_eq!(snapshot[0]["type"], "initial_metrics");
+    assert_eq!(snapshot[0]["metrics"][0]["cpu_usage"], 1.0);
+    assert_eq!(snapshot[0]["seq"], 1);
+    stage.beat(OTHER, "a", 9).unwrap();
+    for cpu in 2..12 {
+        stage.beat(POOL, "a", cpu).unwrap();
+    }
+    let mut updates = Vec::new();
+    while updates.len() < 10 {
+        updates.extend(stage.next().1);
+    }
+    for (index, update) in updates.iter().enumerate() {
+        assert_eq!(update["type"], "metrics_update");
+        assert_eq!(update["seq"], index + 2);
+        assert_eq!(update["metrics"]["cpu_usage"], json!((index + 2) as f64));
+    }
+    assert_eq!(stage.counters.conflations.get(), 0);
+    assert_eq!(stage.end(), Ok(()));
+}
+
+/// Without room in the fanout thread's channel the hub goes on, keeps each agent's newest state,
+/// and passes it on in the order of the changes when there is room again.
+#[test]
+fn without_room_only_the_newest_state_is_kept() {
+    let mut stage = stage(1, 100);
+    stage.join(1, POOL);
+    let (_, first) = stage.next();
+    assert_eq!(first[0]["metrics"], json!([]));
+    for cpu in 1..=50 {
+        for agent in ["a", "b"] {
+            stage.beat(POOL, agent, cpu).unwrap();
+        }
+        // Answered, so the hub has been through the above with its channel full.
+        stage.hub.alive().unwrap();
+    }
+    stage.join(2, POOL);
+    let (mut seq, mut newest) = (0, [0.0, 0.0]);
+    let mut count = 0;
+    let snapshot = loop {
+        let (dashboards, messages) = stage.next();
+        if !dashboards.is_empty() {
+            break messages[0].clone();
+        }
+        for message in messages {
+            count += 1;
+            assert!(message["seq"].as_u64().unwrap() > seq, "{message} after {seq}");
+            seq = message["seq"].as_u64().unwrap();
+            let agent = usize::from(message["metrics"]["agent_id"] == "b");
+            newest[agent] = message["metrics"]["cpu_usage"].as_f64().unwrap();
+        }
+    };
+    assert_eq!(newest, [50.0, 50.0]);
+    assert_eq!(snapshot["seq"], 100);
+    assert!(count < 50, "{count} of 100 updates were kept");
+    assert_eq!(stage.counters.conflations.get() + count, 100);
+    assert_eq!(stage.end(), Ok(()));
+}
+
+/// A tick with a later time evicts, and watchers hear of it, once.
+#[test]
+fn a_tick_evicts_and_watchers_hear_of_it() {
+    let mut stage = stage(64, 100);
+    stage.beat(POOL, "a", 1).unwrap();
+    stage.join(1, POOL);
+    stage.next();
+    let start = stage.clock.now();
+    // Ticks as they would come: far apart, they would pass for a stall.
+    for second in 0..=11 {
+        stage.ticks.send(start + Duration::from_secs(second)).unwrap();
+    }
+    let (_, messages) = stage.next();
+    assert_eq!(messages[0]["type"], "agent_offline");
+    assert_eq!(messages[0]["reason"], "timeout");
+    assert_eq!(stage.hub.snapshot(POOL).unwrap().departed.len(), 1);
+    assert_eq!(stage.counters.evictions.get(), 1);
+    assert!(stage.batches.is_empty());
+    assert_eq!(stage.end(), Ok(()));
+}
+
+/// When the pool may be full the caller gets the hub's own word; a known agent is heard.
+#[test]
+fn a_full_pool_is_answered_by_the_hub() {
+    let mut stage = stage(64, 2);
+    assert_eq!(stage.beat(POOL, "a", 1), Ok(Verdict::Accepted));
+    assert_eq!(stage.beat(POOL, "b", 1), Ok(Verdict::Accepted));
+    assert_eq!(stage.beat(POOL, "c", 1), Ok(Verdict::TooManyAgents));
+    assert_eq!(stage.beat(POOL, "a", 2), Ok(Verdict::Accepted));
+    assert_eq!(stage.beat(OTHER, "c", 1), Ok(Verdict::Accepted));
+    let stamp = stage.stamp();
+    let b = AgentId::parse("b").unwrap();
+    assert_eq!(stage.hub.remove(POOL, b.clone(), stamp), Ok(true));
+    assert_eq!(stage.hub.remove(POOL, b, stamp), Ok(false));
+    assert_eq!(stage.beat(POOL, "c", 1), Ok(Verdict::Accepted));
+    assert_eq!(stage.end(), Ok(()));
+}
+
+/// Who has left is owed nothing, and what was owed to the last watcher is dropped.
+#[test]
+fn who_leaves_is_owed_nothing() {
+    let mut stage = stage(1, 100);
+    stage.join(1, POOL);
+    stage.join(2, POOL);
+    stage.hub.leave(DashboardId(1));
+    stage.hub.leave(DashboardId(2));
+    for cpu in 1..10 {
+        stage.beat(POOL, "a", cpu).unwrap();
+    }
+    stage.hub.alive().unwrap();
+    stage.join(3, POOL);
+    let mut seen = Vec::new();
+    while !seen.contains(&DashboardId(3)) {
+        let (dashboards, messages) = stage.next();
+        assert_eq!(messages[0]["type"], "initial_metrics");
+        seen.extend(dashboards);
+    }
+    assert_eq!(stage.end(), Ok(()));
+}
+
+/// Without its fanout thread the hub ends with the reason, and callers are told that it stopped.
+#[test]
+fn a_dead_fanout_thread_ends_the_hub() {
+    let mut stage = stage(64, 100);
+    stage.join(1, POOL);
+    stage.next();
+    stage.batches = bounded(0).1;
+    stage.beat(POOL, "a", 1).unwrap();
+    assert_eq!(stage.thread.join().unwrap(), Err(HubFailure::FanoutGone(FanoutIndex(0))));
+    assert_eq!(stage.hub.alive(), Err(HubError::Stopped));
+    stage.hub.leave(DashboardId(1));
+}
+
+/// Without anyone to make ticks nobody would be evicted: that is a failure, too.
+#[test]
+fn a_dead_tick_ends_the_hub() {
+    let mut stage = stage(64, 100);
+    stage.ticks = bounded(0).0;
+    assert_eq!(stage.thread.join().unwrap(), Err(HubFailure::TicksGone));
+}

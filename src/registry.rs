@@ -1,0 +1,143 @@
+//! Pools, agents, departures, eviction: what the server knows. Pure: no socket, no thread, no
+//! channel, no clock. Instants arrive with the events, and what follows from an event is
+//! returned as data for the hub to carry out.
+
+mod goodbyes;
+mod pool;
+#[cfg(test)]
+mod transcripts;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::clock::UnixMillis;
+use crate::event::{Stamp, Summary, Verdict};
+use crate::id::{AgentId, PoolIndex};
+use crate::wire::{Metrics, Reason, Snapshot};
+use pool::Pool;
+
+/// The registry's bounds and its notion of silence.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules {
+    /// Agents silent for longer than this are evicted.
+    pub evict_after: Duration,
+    /// The time between ticks while the server is well.
+    pub tick: Duration,
+    /// Agents of one pool.
+    pub max_agents_per_pool: usize,
+    /// [`Metrics::cost_bytes`] of one pool's agents together.
+    pub max_pool_bytes: usize,
+}
+
+/// All pools, and the time of the last tick.
+#[derive(Debug)]
+pub struct Registry {
+    rules: Rules,
+    pools: Vec<Pool>,
+    last_tick: Option<Instant>,
+}
+
+/// An agent's newest state, for its pool's dashboards.
+#[derive(Debug, PartialEq)]
+pub struct Update {
+    /// The state.
+    pub metrics: Arc<Metrics>,
+    /// The agent's observed rhythm.
+    pub interval_ms: Option<u64>,
+    /// The pool's sequence number with this change.
+    pub seq: u64,
+}
+
+/// An agent went, for its pool's dashboards.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Gone {
+    /// The pool.
+    pub pool: PoolIndex,
+    /// The agent.
+    pub agent: AgentId,
+    /// Why.
+    pub reason: Reason,
+    /// The pool's sequence number with this change.
+    pub seq: u64,
+}
+
+impl Registry {
+    /// A registry of `pools` empty pools.
+    #[must_use]
+    pub fn new(pools: usize, rules: Rules) -> Self {
+        Self { rules, pools: (0..pools).map(|_| Pool::default()).collect(), last_tick: None }
+    }
+
+    /// Takes a heartbeat.
+    ///
+    /// # Errors
+    /// The [`Verdict`] that it was not taken: overtaken, or the pool is full. It is never
+    /// [`Verdict::Accepted`].
+    pub fn heartbeat(
+        &mut self,
+        pool: PoolIndex,
+        agent: &AgentId,
+        metrics: Metrics,
+        stamp: Stamp,
+    ) -> Result<Update, Verdict> {
+        self.pools[pool.0].heartbeat(agent, metrics, stamp, &self.rules)
+    }
+
+    /// Takes a goodbye. `None` when the agent was not known.
+    pub fn goodbye(&mut self, pool: PoolIndex, agent: &AgentId, stamp: Stamp) -> Farewell {
+        self.pools[pool.0].goodbye(pool, agent, stamp)
+    }
+
+    /// Evicts who has been silent for longer than `evict_after`, as of `now`.
+    ///
+    /// Ticks that are further apart than two periods mean that the server itself was away
+    /// (suspended, stopped, starved): then every deadline moves by the time that was lost.
+    pub fn tick(&mut self, now: Instant, wall: UnixMillis) -> Vec<Gone> {
+        let stalled = match self.last_tick.replace(now) {
+            Some(last) => stall(now.saturating_duration_since(last), self.rules.tick),
+            None => Duration::ZERO,
+        };
+        let mut gone = Vec::new();
+        for (index, pool) in self.pools.iter_mut().enumerate() {
+            if !stalled.is_zero() {
+                pool.forgive(stalled, now);
+            }
+            pool.evict(PoolIndex(index), now, wall, self.rules.evict_after, &mut gone);
+        }
+        gone
+    }
+
+    /// The pool at this moment.
+    #[must_use]
+    pub fn snapshot(&self, pool: PoolIndex, now: UnixMillis) -> Snapshot {
+        self.pools[pool.0].snapshot(now)
+    }
+
+    /// All pools in numbers.
+    #[must_use]
+    pub fn summaries(&self) -> Vec<Summary> {
+        self.pools.iter().map(Pool::summary).collect()
+    }
+
+    /// How many agents `pool` has, and what they cost in bytes.
+    #[must_use]
+    pub fn population(&self, pool: PoolIndex) -> (usize, usize) {
+        self.pools[pool.0].population()
+    }
+}
+
+/// What became of a goodbye.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Farewell {
+    /// The agent is gone now.
+    Gone(Gone),
+    /// The agent is known, and a heartbeat of it arrived after this goodbye: it stays.
+    Returned,
+    /// No such agent.
+    Unknown,
+}
+
+/// How long the server was away, when ticks `period` apart came `gap` apart.
+fn stall(gap: Duration, period: Duration) -> Duration {
+    if gap > 2 * period { gap - period } else { Duration::ZERO }
+}

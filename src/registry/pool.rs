@@ -1,0 +1,233 @@
+//! One pool: its agents, its departures, its count of changes. Pure, like the registry.
+
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::goodbyes::Goodbyes;
+use super::{Farewell, Gone, Rules, Update};
+use crate::clock::UnixMillis;
+use crate::event::{Load, Stamp, Summary, Verdict};
+use crate::id::{AgentId, PoolIndex};
+use crate::limits::MAX_DEPARTURES;
+use crate::wire::{Departure, Metrics, Reason, Snapshot, SnapshotAgent};
+
+#[derive(Debug, Default)]
+pub(super) struct Pool {
+    agents: HashMap<AgentId, Agent>,
+    /// The sum of the agents' [`Metrics::cost_bytes`].
+    bytes: usize,
+    /// Rises by one with each change that dashboards see.
+    seq: u64,
+    /// The newest first, at most one per agent, none of an agent that is here.
+    departed: VecDeque<Arc<Departure>>,
+    goodbyes: Goodbyes,
+    /// No agent was last heard before this: ticks that cannot evict anyone look no further.
+    oldest: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Agent {
+    metrics: Arc<Metrics>,
+    /// The newest stamp's number.
+    number: u64,
+    /// When the newest heartbeat arrived, for the rhythm.
+    arrived: Instant,
+    /// The same, moved by the times that the server was away, for the eviction.
+    heard: Instant,
+    interval: Option<Duration>,
+}
+
+impl Pool {
+    pub(super) fn heartbeat(
+        &mut self,
+        id: &AgentId,
+        metrics: Metrics,
+        stamp: Stamp,
+        rules: &Rules,
+    ) -> Result<Update, Verdict> {
+        let cost = metrics.cost_bytes();
+        let agents = self.agents.len();
+        let agent = match self.agents.entry(id.clone()) {
+            Entry::Occupied(known) => {
+                let agent = known.into_mut();
+                if stamp.number < agent.number {
+                    return Err(Verdict::Overtaken);
+                }
+                agent.hear(stamp);
+                let before = agent.metrics.cost_bytes();
+                if cost > before && self.bytes - before + cost > rules.max_pool_bytes {
+                    return Err(Verdict::TooManyBytes);
+                }
+                self.bytes = self.bytes - before + cost;
+                agent.metrics = Arc::new(metrics);
+                agent
+            }
+            Entry::Vacant(place) => {
+                if self.goodbyes.overtook(id, stamp.number) {
+                    return Err(Verdict::Overtaken);
+                }
+                if agents >= rules.max_agents_per_pool {
+                    return Err(Verdict::TooManyAgents);
+                }
+                if self.bytes + cost > rules.max_pool_bytes {
+                    return Err(Verdict::TooManyBytes);
+                }
+                self.bytes += cost;
+                self.departed.retain(|departure| departure.agent != *id);
+                place.insert(Agent::new(metrics, stamp))
+            }
+        };
+        self.seq += 1;
+        self.oldest = Some(self.oldest.map_or(agent.heard, |oldest| oldest.min(agent.heard)));
+        Ok(Update {
+            metrics: Arc::clone(&agent.metrics),
+            interval_ms: agent.interval_ms(),
+            seq: self.seq,
+        })
+    }
+
+    pub(super) fn goodbye(&mut self, pool: PoolIndex, id: &AgentId, stamp: Stamp) -> Farewell {
+        if self.agents.get(id).is_some_and(|agent| agent.number > stamp.number) {
+            return Farewell::Returned;
+        }
+        self.goodbyes.note(id, stamp.number);
+        match self.depart(pool, id, Reason::Goodbye, stamp.wall) {
+            Some(gone) => Farewell::Gone(gone),
+            None => Farewell::Unknown,
+        }
+    }
+
+    /// The server was away until `now`, for `stalled`: nobody could be heard in that time.
+    pub(super) fn forgive(&mut self, stalled: Duration, now: Instant) {
+        for agent in self.agents.values_mut() {
+            // Who was heard since is not later than now for it.
+            agent.heard = agent.heard.max(now.min(agent.heard + stalled));
+        }
+        self.oldest = self.agents.values().map(|agent| agent.heard).min();
+    }
+
+    /// Removes who was last heard more than `evict_after` before `now`.
+    pub(super) fn evict(
+        &mut self,
+        pool: PoolIndex,
+        now: Instant,
+        wall: UnixMillis,
+        evict_after: Duration,
+        gone: &mut Vec<Gone>,
+    ) {
+        let silent = |heard: Instant| now.saturating_duration_since(heard) > evict_after;
+        if !self.oldest.is_some_and(silent) {
+            return;
+        }
+        let mut due: Vec<_> = self
+            .agents
+            .iter()
+            .filter(|(_, agent)| silent(agent.heard))
+            .map(|(id, agent)| (agent.heard, id.clone()))
+            .collect();
+        due.sort_unstable();
+        for (_, id) in due {
+            gone.extend(self.depart(pool, &id, Reason::Timeout, wall));
+        }
+        self.oldest = self.agents.values().map(|agent| agent.heard).min();
+    }
+
+    fn depart(
+        &mut self,
+        pool: PoolIndex,
+        id: &AgentId,
+        reason: Reason,
+        at: UnixMillis,
+    ) -> Option<Gone> {
+        let (id, agent) = self.agents.remove_entry(id)?;
+        self.bytes -= agent.metrics.cost_bytes();
+        self.seq += 1;
+        self.departed.truncate(MAX_DEPARTURES - 1);
+        self.departed.push_front(Arc::new(Departure {
+            agent: id.clone(),
+            name: agent.metrics.name.clone(),
+            reason,
+            at,
+            tasks: agent.metrics.tasks_text(),
+        }));
+        Some(Gone { pool, agent: id, reason, seq: self.seq })
+    }
+
+    pub(super) fn snapshot(&self, server_time: UnixMillis) -> Snapshot {
+        let agents = self.agents.iter().map(|(id, agent)| SnapshotAgent {
+            agent: id.clone(),
+            metrics: Arc::clone(&agent.metrics),
+            interval_ms: agent.interval_ms(),
+        });
+        Snapshot {
+            agents: agents.collect(),
+            departed: self.departed.iter().cloned().collect(),
+            server_time,
+            seq: self.seq,
+        }
+    }
+
+    pub(super) fn summary(&self) -> Summary {
+        let mut by_status: Vec<(Arc<str>, usize)> = Vec::new();
+        let mut counts: HashMap<&str, usize> = HashMap::new();
+        let mut load = Load { cpu_mean: 0.0, cpu_max: 0.0, memory_mean: 0.0, memory_max: 0.0 };
+        for agent in self.agents.values() {
+            let metrics = &agent.metrics;
+            *counts.entry(&metrics.status).or_default() += 1;
+            load.cpu_mean += metrics.cpu;
+            load.cpu_max = load.cpu_max.max(metrics.cpu);
+            load.memory_mean += metrics.memory;
+            load.memory_max = load.memory_max.max(metrics.memory);
+        }
+        let agents = self.agents.len();
+        // No pool has so many agents that a f64 could not count them.
+        #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+        let count = agents as f64;
+        load.cpu_mean /= count;
+        load.memory_mean /= count;
+        by_status.extend(counts.into_iter().map(|(status, count)| (status.into(), count)));
+        by_status.sort_unstable();
+        Summary {
+            by_status,
+            agents,
+            departed: self.departed.len(),
+            load: (agents > 0).then_some(load),
+        }
+    }
+
+    pub(super) fn population(&self) -> (usize, usize) {
+        (self.agents.len(), self.bytes)
+    }
+}
+
+impl Agent {
+    fn new(metrics: Metrics, stamp: Stamp) -> Self {
+        Self {
+            metrics: Arc::new(metrics),
+            number: stamp.number,
+            arrived: stamp.at,
+            heard: stamp.at,
+            interval: None,
+        }
+    }
+
+    fn hear(&mut self, stamp: Stamp) {
+        let gap = stamp.at.saturating_duration_since(self.arrived);
+        self.interval = Some(self.interval.map_or(gap, |known| smooth(known, gap)));
+        self.number = stamp.number;
+        self.arrived = stamp.at;
+        self.heard = self.heard.max(stamp.at);
+    }
+
+    fn interval_ms(&self) -> Option<u64> {
+        self.interval.map(|interval| u64::try_from(interval.as_millis()).unwrap_or(u64::MAX))
+    }
+}
+
+/// An exponential moving average that takes a quarter of what is new: one extra heartbeat (a task
+/// started) or one that was late does not change what an agent's rhythm is taken to be by much.
+fn smooth(known: Duration, gap: Duration) -> Duration {
+    (3 * known + gap) / 4
+}

@@ -1,0 +1,221 @@
+//! Puts the server together and takes it down: binds, makes the channels, spawns the threads,
+//! hears of their ends, and stops them in order. Does none of their work.
+
+mod start;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select};
+use tempfile::TempDir;
+
+use crate::agent;
+use crate::clock::Clock;
+use crate::crew::{Crew, Ended, Role};
+use crate::door::DoorHandle;
+use crate::http;
+use crate::hub::HubHandle;
+use crate::signals::Signal;
+
+/// All of a stop, from the signal to the last thread's end: within the two seconds that a
+/// supervisor of processes can be promised, with room for what comes after.
+const STOP_WITHIN: Duration = Duration::from_millis(1_800);
+
+/// Of that, for the agent of `--dev` to say goodbye, and for the door to answer what is in flight.
+const AGENT_STOP_WITHIN: Duration = Duration::from_millis(300);
+const DOOR_STOP_WITHIN: Duration = Duration::from_millis(600);
+
+/// How many threads do the work that can be spread.
+#[derive(Debug, Clone, Copy)]
+pub struct Sizes {
+    /// Workers for heartbeats and goodbyes.
+    pub workers: usize,
+    /// Pipes from the door to those workers.
+    pub pipes: usize,
+    /// Threads that write to dashboards.
+    pub fanouts: usize,
+}
+
+impl Default for Sizes {
+    /// One fanout thread a core: more would only wait for one another. Workers parse and wait for
+    /// nobody, so few are enough.
+    fn default() -> Self {
+        let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+        Self { workers: cores.clamp(2, 8), pipes: 1, fanouts: cores.clamp(1, 8) }
+    }
+}
+
+/// A running server.
+#[derive(Debug)]
+pub struct Server {
+    addresses: Vec<SocketAddr>,
+    clock: Clock,
+    crew: Crew,
+    ends: Receiver<Ended>,
+    door: DoorHandle,
+    hub: HubHandle,
+    /// Pools with how many workers each has.
+    pools: Vec<(Arc<http::Pool>, usize)>,
+    agent: Option<Sender<()>>,
+    /// The Unix sockets' home. Behind the pools, so that it is removed after them: tiny_http's
+    /// own threads end only while the sockets are there.
+    _directory: TempDir,
+}
+
+/// Why the server could not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// An address could not be listened on.
+    Listen(SocketAddr, io::Error),
+    /// Something that the server is made of was not to be had: what, and why.
+    Resource(&'static str, io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Listen(address, error) => write!(f, "cannot listen on {address}: {error}"),
+            Self::Resource(what, error) => write!(f, "cannot make {what}: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Listen(_, error) | Self::Resource(_, error) => Some(error),
+        }
+    }
+}
+
+/// A thread that the server cannot do without has ended, and with it the server.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ThreadDied {
+    /// Its name.
+    pub thread: String,
+    /// What it said, or its panic.
+    pub reason: String,
+}
+
+impl fmt::Display for ThreadDied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "thread {} ended: {}", self.thread, self.reason)
+    }
+}
+
+impl std::error::Error for ThreadDied {}
+
+impl Server {
+    /// Where it listens, with the ports that the system chose.
+    #[must_use]
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Starts an agent that says goodbye when the server stops.
+    ///
+    /// # Errors
+    /// [`StartError::Resource`] without a thread to be had.
+    pub fn spawn_agent(&mut self, settings: agent::Settings) -> Result<(), StartError> {
+        let (stop, stopped) = bounded(1);
+        let clock = self.clock;
+        let work = move || agent::run(settings, stopped, clock).map_err(|error| error.to_string());
+        self.crew
+            .spawn("agent", Role::Passing, work)
+            .map_err(|error| StartError::Resource("the thread agent", error))?;
+        self.agent = Some(stop);
+        Ok(())
+    }
+
+    /// Runs until a signal comes, or until a thread ends that the server cannot do without.
+    ///
+    /// # Errors
+    /// [`ThreadDied`]; everything that could be stopped is stopped then, too.
+    pub fn run(self, signals: &Receiver<Signal>) -> Result<(), ThreadDied> {
+        let cause = loop {
+            select! {
+                recv(signals) -> signal => {
+                    let signal = signal.map_or_else(|_| "end of signals".to_owned(), |it| it.to_string());
+                    log::info!("stopping on {signal}");
+                    break None;
+                }
+                recv(self.ends) -> ended => match ended {
+                    Ok(ended) => if let Some(died) = self.bury(&ended) {
+                        log::error!("{died}; stopping");
+                        break Some(died);
+                    },
+                    Err(_) => break None,
+                },
+            }
+        };
+        self.stop();
+        cause.map_or(Ok(()), Err)
+    }
+
+    /// Joins a thread that has ended, and says so if it should not have.
+    fn bury(&self, ended: &Ended) -> Option<ThreadDied> {
+        self.crew.join(ended);
+        let Ended { name, role, outcome, .. } = ended;
+        match (role, outcome) {
+            (Role::Vital, _) => {
+                let reason = outcome.clone().err().unwrap_or_else(|| "without a reason".to_owned());
+                Some(ThreadDied { thread: name.clone(), reason })
+            }
+            (Role::Passing, Err(reason)) => {
+                log::error!("thread {name} failed: {reason}");
+                None
+            }
+            (Role::Passing, Ok(())) => None,
+        }
+    }
+
+    /// The one way down, whatever the cause: first who brings work, then who does it.
+    fn stop(mut self) {
+        let deadline = self.clock.now() + STOP_WITHIN;
+        if let Some(agent) = self.agent.take() {
+            drop(agent);
+            self.await_end("agent", deadline.min(self.clock.now() + AGENT_STOP_WITHIN));
+        }
+        self.door.stop();
+        self.await_end("door", deadline.min(self.clock.now() + DOOR_STOP_WITHIN));
+        for (pool, workers) in &self.pools {
+            pool.stop(*workers);
+        }
+        // The hub's end closes the channels to the fanout threads, which say 1001 to dashboards.
+        self.hub.shutdown();
+        while !self.crew.is_empty() {
+            if self.await_one(deadline).is_none() {
+                log::warn!("{} threads did not stop in time", self.crew.len());
+                return;
+            }
+        }
+        log::info!("stopped");
+    }
+
+    fn await_end(&self, name: &str, deadline: Instant) {
+        while let Some(ended) = self.await_one(deadline) {
+            if ended.name == name {
+                return;
+            }
+        }
+    }
+
+    /// Joins the next thread that ends before `deadline`.
+    fn await_one(&self, deadline: Instant) -> Option<Ended> {
+        match self.ends.recv_deadline(deadline) {
+            Ok(ended) => {
+                self.crew.join(&ended);
+                if let Err(reason) = &ended.outcome {
+                    log::error!("thread {} failed: {reason}", ended.name);
+                }
+                Some(ended)
+            }
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! From a configuration to a running server.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crossbeam_channel::{bounded, tick};
+use socket2::{Domain, Protocol, Socket, Type};
+use tempfile::TempDir;
+
+use super::{Server, Sizes, StartError};
+use crate::client::Clients;
+use crate::clock::Clock;
+use crate::config::{Config, Pool};
+use crate::counters::Counters;
+use crate::crew::{Crew, Outcome, Role};
+use crate::descriptors::{fit_to_descriptors, raise_descriptor_limit};
+use crate::door::{self, Door};
+use crate::fanout::{self, FanoutHandle};
+use crate::http::{self, Handlers};
+use crate::hub::{self, HubHandle};
+use crate::id::PoolId;
+use crate::limits::{FANOUT_BATCHES, Limits, eviction_tick};
+use crate::registry::Rules;
+
+/// Connections that wait to be accepted: the system may cap it lower.
+const BACKLOG: i32 = 1_024;
+
+/// Threads beside the dashboards', with room.
+const OTHER_THREADS: usize = 64;
+
+/// What many parts of the server need.
+struct Shared {
+    clock: Clock,
+    counters: Arc<Counters>,
+    crew: Crew,
+    epoch: Arc<str>,
+    pools: Arc<[PoolId]>,
+    limits: Limits,
+}
+
+impl Server {
+    /// Starts everything. When this returns, heartbeats and dashboards are served.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is left running then but threads without work, which end with the
+    /// process.
+    pub fn start(
+        config: Config,
+        sizes: Sizes,
+        clock: Clock,
+        counters: Arc<Counters>,
+    ) -> Result<Self, StartError> {
+        let limits = fitted(config.limits);
+        let (listeners, addresses) = listen(&config.listen)?;
+        let directory = tempfile::Builder::new()
+            .prefix("agent-metrics-")
+            .tempdir()
+            .map_err(|error| StartError::Resource("a directory for private sockets", error))?;
+        let (crew, ends) = Crew::new(limits.max_dashboards + OTHER_THREADS);
+        let pools = config.pools.iter().map(|pool| pool.id.clone()).collect();
+        let shared = Shared { clock, counters, crew, epoch: epoch()?, pools, limits };
+        let rules = Rules {
+            evict_after: config.evict_after,
+            tick: eviction_tick(config.evict_after),
+            max_agents_per_pool: shared.limits.max_agents_per_pool,
+            max_pool_bytes: shared.limits.max_pool_bytes,
+        };
+        let (hub, fanouts) = shared.spawn_core(rules, sizes.fanouts)?;
+        let gate = Arc::new(config.gate);
+        let handlers = Arc::new(shared.handlers(&hub, config.pools, &gate));
+        let ingest = shared.spawn_pool(&directory, "http", sizes.workers, Arc::clone(&handlers))?;
+        let reads = shared.spawn_pool(&directory, "read", 1, handlers)?;
+        let clients = Clients::new(shared.crew.clone(), hub.clone(), fanouts, clock);
+        let (door, door_handle) = Door::new(door::Parts {
+            listeners,
+            ingest_path: socket_path(&directory, "http"),
+            ingest_pipes: sizes.pipes,
+            reads_path: socket_path(&directory, "read"),
+            gate,
+            pools: shared.pools.to_vec(),
+            dashboards: door::Dashboards::new(&shared.limits, Arc::clone(&shared.counters)),
+            limits: shared.limits.clone(),
+            clock,
+            counters: Arc::clone(&shared.counters),
+            feed: Box::new(clients),
+        })
+        .map_err(|error| StartError::Resource("the door", error))?;
+        shared.spawn("door".to_owned(), move || door.run().map_err(|error| error.to_string()))?;
+        Ok(Self {
+            addresses,
+            clock,
+            crew: shared.crew,
+            ends,
+            door: door_handle,
+            hub,
+            pools: vec![(ingest, sizes.workers), (reads, 1)],
+            agent: None,
+            _directory: directory,
+        })
+    }
+}
+
+impl Shared {
+    /// A thread that the server cannot do without.
+    fn spawn(
+        &self,
+        name: String,
+        work: impl FnOnce() -> Outcome + Send + 'static,
+    ) -> Result<(), StartError> {
+        self.crew
+            .spawn(name, Role::Vital, work)
+            .map_err(|error| StartError::Resource("a thread", error))
+    }
+
+    fn spawn_core(
+        &self,
+        rules: Rules,
+        fanouts: usize,
+    ) -> Result<(HubHandle, Vec<FanoutHandle>), StartError> {
+        let (senders, receivers): (Vec<_>, Vec<_>) =
+            (0..fanouts).map(|_| bounded(FANOUT_BATCHES)).unzip();
+        let (hub, hub_handle) = hub::hub(hub::Parts {
+            pools: Arc::clone(&self.pools),
+            epoch: Arc::clone(&self.epoch),
+            rules,
+            patience: self.limits.worker_timeout,
+            ticks: tick(rules.tick),
+            fanouts: senders,
+            clock: self.clock,
+            counters: Arc::clone(&self.counters),
+        });
+        let mut handles = Vec::with_capacity(fanouts);
+        for (index, batches) in receivers.into_iter().enumerate() {
+            let (fanout, handle) = fanout::fanout(fanout::Parts {
+                index: crate::event::FanoutIndex(index),
+                batches,
+                pools: Arc::clone(&self.pools),
+                epoch: Arc::clone(&self.epoch),
+                times: fanout::Times::from(&self.limits),
+                clock: self.clock,
+                counters: Arc::clone(&self.counters),
+            });
+            let hub = hub_handle.clone();
+            self.spawn(format!("fanout-{index}"), move || {
+                fanout.run(&hub);
+                Ok(())
+            })?;
+            handles.push(handle);
+        }
+        self.spawn("hub".to_owned(), move || hub.run().map_err(|error| error.to_string()))?;
+        Ok((hub_handle, handles))
+    }
+
+    fn handlers(
+        &self,
+        hub: &HubHandle,
+        pools: Vec<Pool>,
+        gate: &Arc<crate::auth::Gate>,
+    ) -> Handlers {
+        Handlers {
+            hub: hub.clone(),
+            pools,
+            gate: Arc::clone(gate),
+            epoch: Arc::clone(&self.epoch),
+            started_at: self.clock.wall(),
+            clock: self.clock,
+            max_tasks: self.limits.max_tasks_per_heartbeat,
+            counters: Arc::clone(&self.counters),
+        }
+    }
+
+    /// A tiny_http server of its own for each kind of work: one that is busy with snapshots
+    /// keeps no heartbeat waiting.
+    fn spawn_pool(
+        &self,
+        directory: &TempDir,
+        name: &'static str,
+        workers: usize,
+        handlers: Arc<Handlers>,
+    ) -> Result<Arc<http::Pool>, StartError> {
+        let server = tiny_http::Server::http_unix(&socket_path(directory, name))
+            .map_err(|error| StartError::Resource("a private socket", io::Error::other(error)))?;
+        let pool =
+            Arc::new(http::Pool::new(server, handlers, self.clock, Arc::clone(&self.counters)));
+        for number in 0..workers {
+            let pool = Arc::clone(&pool);
+            self.spawn(format!("{name}-{number}"), move || {
+                pool.work().map_err(|error| format!("tiny_http no longer accepts: {error}"))
+            })?;
+        }
+        Ok(pool)
+    }
+}
+
+fn socket_path(directory: &TempDir, name: &str) -> PathBuf {
+    directory.path().join(name)
+}
+
+/// The limits that this process can keep.
+fn fitted(limits: Limits) -> Limits {
+    match raise_descriptor_limit() {
+        Ok(descriptors) => {
+            let (limits, changed) = fit_to_descriptors(limits, descriptors);
+            if let Some(changed) = changed {
+                log::warn!("{changed}");
+            }
+            limits
+        }
+        Err(error) => {
+            log::warn!("cannot read the limit of descriptors: {error}");
+            limits
+        }
+    }
+}
+
+/// A name for this run of the server: random, so that two starts never share it.
+fn epoch() -> Result<Arc<str>, StartError> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes)
+        .map_err(|error| StartError::Resource("a random epoch", io::Error::other(error)))?;
+    Ok(hex::encode(bytes).into())
+}
+
+/// Binds every address. On a machine without IPv6 its loopback cannot be had: that alone is no
+/// reason not to serve the others.
+fn listen(wanted: &[SocketAddr]) -> Result<(Vec<TcpListener>, Vec<SocketAddr>), StartError> {
+    let mut listeners = Vec::with_capacity(wanted.len());
+    let mut addresses = Vec::with_capacity(wanted.len());
+    for address in wanted {
+        let bound = bind(*address).and_then(|listener| Ok((listener.local_addr()?, listener)));
+        match bound {
+            Ok((address, listener)) => {
+                addresses.push(address);
+                listeners.push(listener);
+            }
+            Err(error) if wanted.len() > 1 && is_missing_ipv6(*address, &error) => {
+                log::warn!("not listening on {address}, which this machine does not have: {error}");
+            }
+            Err(error) => return Err(StartError::Listen(*address, error)),
+        }
+    }
+    Ok((listeners, addresses))
+}
+
+fn is_missing_ipv6(address: SocketAddr, error: &io::Error) -> bool {
+    let unsupported = rustix::io::Errno::AFNOSUPPORT.raw_os_error();
+    address.is_ipv6()
+        && address.ip().is_loopback()
+        && (error.kind() == io::ErrorKind::AddrNotAvailable
+            || error.raw_os_error() == Some(unsupported))
+}
+
+/// Listens on exactly this address: `[::]` does not take IPv4's with it, which a list of
+/// addresses says for itself.
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}

@@ -1,0 +1,394 @@
+//! A heartbeat's body: read, checked, and turned into the text that dashboards will get.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::push_json;
+use crate::clock::UnixMillis;
+use crate::id::AgentId;
+use crate::limits::{MAX_STATUS_CHARS, MAX_TEXT_CHARS};
+
+/// The status that says goodbye.
+const GOODBYE: &str = "offline";
+
+/// What a ping's body says.
+#[derive(Debug)]
+pub enum Ping {
+    /// The agent's state.
+    Metrics(Metrics),
+    /// The agent leaves.
+    Goodbye,
+}
+
+/// Why a body was not taken: a sentence that names the member and the rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejected(pub String);
+
+impl fmt::Display for Rejected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Rejected {}
+
+/// One agent's newest state: what the registry sorts and sums by, and the JSON that goes out.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Metrics {
+    /// For people; the agent id where the agent sent none.
+    pub name: Box<str>,
+    /// As sent. Few distinct values, but an agent may send any.
+    pub status: Box<str>,
+    /// Percent.
+    pub cpu: f64,
+    /// Percent.
+    pub memory: f64,
+    /// The seed's seven members, as an object that is still open for ours.
+    open_object: Box<str>,
+    /// Where in it the array of running tasks lies.
+    tasks: Range<usize>,
+}
+
+impl Metrics {
+    /// The metrics object up to, and without, the closing brace.
+    pub(super) fn open_object(&self) -> &str {
+        &self.open_object
+    }
+
+    /// The JSON array of running tasks.
+    pub(super) fn tasks(&self) -> &str {
+        &self.open_object[self.tasks.clone()]
+    }
+
+    /// The array of running tasks, kept beyond the metrics themselves.
+    #[must_use]
+    pub fn tasks_text(&self) -> Arc<str> {
+        self.tasks().into()
+    }
+
+    /// What keeping this costs, in bytes, with the registry's own bookkeeping estimated.
+    #[must_use]
+    pub fn cost_bytes(&self) -> usize {
+        const BOOKKEEPING_BYTES: usize = 512;
+        self.open_object.len() + self.name.len() + self.status.len() + BOOKKEEPING_BYTES
+    }
+}
+
+#[derive(Deserialize)]
+struct Body<'a> {
+    #[serde(borrow)]
+    status: Cow<'a, str>,
+    cpu_usage: Option<f64>,
+    memory_usage: Option<f64>,
+    #[serde(borrow, default)]
+    running_tasks: Option<Vec<Task<'a>>>,
+    #[serde(borrow, default)]
+    agent_name: Option<Cow<'a, str>>,
+}
+
+#[derive(Deserialize, Serialize)]
+struct Task<'a> {
+    task_id: u64,
+    #[serde(borrow)]
+    task_type: Cow<'a, str>,
+    #[serde(borrow)]
+    workspace_id: Cow<'a, str>,
+    #[serde(borrow)]
+    started_at: Cow<'a, str>,
+}
+
+/// Reads the body of `POST /api/v1/agents/{agent}/ping` (PROTOCOL.md section 1), received at
+/// `received`.
+///
+/// # Errors
+/// [`Rejected`] names the member that broke a rule, and the rule.
+pub fn read_ping(
+    body: &[u8],
+    agent: &AgentId,
+    received: UnixMillis,
+    max_tasks: usize,
+) -> Result<Ping, Rejected> {
+    let body: Body<'_> = match serde_json::from_slice(body) {
+        Ok(body) => body,
+        Err(error) => return diagnose(body, &error),
+    };
+    if body.status == GOODBYE {
+        return Ok(Ping::Goodbye);
+    }
+    check_status(&body.status)?;
+    let cpu = check_percent("cpu_usage", body.cpu_usage)?;
+    let memory = check_percent("memory_usage", body.memory_usage)?;
+    let tasks = body.running_tasks.unwrap_or_default();
+    check_tasks(&tasks, max_tasks)?;
+    let name = match &body.agent_name {
+        Some(name) => {
+            check_text("agent_name", name)?;
+            if name.is_empty() { agent.as_str() } else { name }
+        }
+        None => agent.as_str(),
+    };
+    Ok(Ping::Metrics(assemble(agent, name, &body.status, cpu, memory, &tasks, received)))
+}
+
+/// The seed's seven members in the seed's order.
+fn assemble(
+    agent: &AgentId,
+    name: &str,
+    status: &str,
+    cpu: f64,
+    memory: f64,
+    tasks: &[Task<'_>],
+    received: UnixMillis,
+) -> Metrics {
+    let mut text = Vec::with_capacity(256 + 128 * tasks.len());
+    text.extend_from_slice(b"{\"agent_id\":");
+    push_json(&mut text, agent.as_str());
+    text.extend_from_slice(b",\"agent_name\":");
+    push_json(&mut text, name);
+    text.extend_from_slice(b",\"cpu_usage\":");
+    push_json(&mut text, &cpu);
+    text.extend_from_slice(b",\"memory_usage\":");
+    push_json(&mut text, &memory);
+    text.extend_from_slice(b",\"running_tasks\":");
+    let tasks_start = text.len();
+    push_json(&mut text, tasks);
+    let tasks_end = text.len();
+    text.extend_from_slice(format!(",\"last_update_time\":\"{received}\",\"status\":").as_bytes());
+    push_json(&mut text, status);
+    Metrics {
+        name: name.into(),
+        status: status.into(),
+        cpu,
+        memory,
+        // serde_json writes UTF-8 only.
+        open_object: String::from_utf8(text).unwrap_or_default().into(),
+        tasks: tasks_start..tasks_end,
+    }
+}
+
+fn check_status(status: &str) -> Result<(), Rejected> {
+    let allowed = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-');
+    if (1..=MAX_STATUS_CHARS).contains(&status.len()) && status.bytes().all(allowed) {
+        return Ok(());
+    }
+    Err(Rejected(format!("status must be 1 to {MAX_STATUS_CHARS} characters of a-z 0-9 _ -")))
+}
+
+/// `+ 0.0` turns a negative zero into the one that people know.
+fn check_percent(member: &str, value: Option<f64>) -> Result<f64, Rejected> {
+    match value {
+        Some(value) if (0.0..=100.0).contains(&value) => Ok(value + 0.0),
+        Some(_) => Err(Rejected(percent_rule(member))),
+        None => Err(Rejected(format!("{member} is required: a number from 0 to 100"))),
+    }
+}
+
+fn percent_rule(member: &str) -> String {
+    format!("{member} must be a number from 0 to 100")
+}
+
+fn check_text(member: &str, text: &str) -> Result<(), Rejected> {
+    // No string has more characters than bytes, so most need no counting.
+    if text.len() <= MAX_TEXT_CHARS || text.chars().count() <= MAX_TEXT_CHARS {
+        return Ok(());
+    }
+    Err(Rejected(format!("{member} must be at most {MAX_TEXT_CHARS} characters")))
+}
+
+fn check_tasks(tasks: &[Task<'_>], max_tasks: usize) -> Result<(), Rejected> {
+    if tasks.len() > max_tasks {
+        return Err(Rejected(format!("running_tasks must have at most {max_tasks} entries")));
+    }
+    for (index, task) in tasks.iter().enumerate() {
+        let texts = [
+            ("task_type", &task.task_type),
+            ("workspace_id", &task.workspace_id),
+            ("started_at", &task.started_at),
+        ];
+        for (member, text) in texts {
+            check_text(&format_args!("running_tasks[{index}].{member}").to_string(), text)?;
+        }
+    }
+    Ok(())
+}
+
+/// The slow path, for bodies that did not parse: finds the member that is to blame. A goodbye
+/// needs nothing but its status, so here it may still turn out to be one.
+fn diagnose(body: &[u8], error: &serde_json::Error) -> Result<Ping, Rejected> {
+    let value: Value = serde_json::from_slice(body)
+        .map_err(|error| Rejected(format!("the body is not valid JSON: {error}")))?;
+    let Some(object) = value.as_object() else {
+        return Err(Rejected("the body must be a JSON object".to_owned()));
+    };
+    match object.get("status") {
+        None => return Err(Rejected("status is required: a string".to_owned())),
+        Some(Value::String(status)) if status == GOODBYE => return Ok(Ping::Goodbye),
+        Some(Value::String(_)) => {}
+        Some(_) => return Err(Rejected("status must be a string".to_owned())),
+    }
+    for member in ["cpu_usage", "memory_usage"] {
+        if object.get(member).is_some_and(|value| !value.is_number() && !value.is_null()) {
+            return Err(Rejected(percent_rule(member)));
+        }
+    }
+    if object.get("agent_name").is_some_and(|name| !name.is_string() && !name.is_null()) {
+        return Err(Rejected("agent_name must be a string".to_owned()));
+    }
+    match object.get("running_tasks") {
+        None | Some(Value::Null) => {}
+        Some(Value::Array(tasks)) => {
+            for (index, task) in tasks.iter().enumerate() {
+                diagnose_task(index, task)?;
+            }
+        }
+        Some(_) => return Err(Rejected("running_tasks must be an array or null".to_owned())),
+    }
+    // A member twice, say, which `Value` takes and a struct does not.
+    Err(Rejected(format!("the body is not a heartbeat: {error}")))
+}
+
+fn diagnose_task(index: usize, task: &Value) -> Result<(), Rejected> {
+    let Some(task) = task.as_object() else {
+        return Err(Rejected(format!("running_tasks[{index}] must be an object")));
+    };
+    if !task.get("task_id").is_some_and(Value::is_u64) {
+        return Err(Rejected(format!(
+            "running_tasks[{index}].task_id is required: an unsigned integer below 2^64"
+        )));
+    }
+    for member in ["task_type", "workspace_id", "started_at"] {
+        if !task.get(member).is_some_and(Value::is_string) {
+            return Err(Rejected(format!("running_tasks[{index}].{member} is required: a string")));
+        }
+    }
+    Ok(())
+}
+
+/// The body of a heartbeat's 200.
+#[must_use]
+pub fn ping_received(received: UnixMillis) -> Vec<u8> {
+    format!("{{\"message\":\"ping received\",\"last_ping_at\":\"{received}\"}}").into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AT: UnixMillis = UnixMillis(1_736_246_100_123);
+
+    fn read(body: &str) -> Result<Ping, Rejected> {
+        read_ping(body.as_bytes(), &AgentId::parse("a-1").unwrap(), AT, 2)
+    }
+
+    fn metrics(body: &str) -> Metrics {
+        match read(body) {
+            Ok(Ping::Metrics(metrics)) => metrics,
+            other => panic!("{body}: {other:?}"),
+        }
+    }
+
+    fn why(body: &str) -> String {
+        read(body).expect_err(body).0
+    }
+
+    #[test]
+    fn the_seeds_heartbeat_becomes_the_seeds_metrics() {
+        let metrics = metrics(
+            r#"{"status":"busy","cpu_usage":45.5,"memory_usage":62.3,"running_tasks":[{"task_id":123,
+            "task_type":"plan","workspace_id":"ws-xxx","started_at":"2025-01-07T10:30:00Z"}],"x":[1]}"#,
+        );
+        assert_eq!(
+            metrics.open_object(),
+            "{\"agent_id\":\"a-1\",\"agent_name\":\"a-1\",\"cpu_usage\":45.5,\"memory_usage\":62.3,\
+             \"running_tasks\":[{\"task_id\":123,\"task_type\":\"plan\",\"workspace_id\":\"ws-xxx\",\
+             \"started_at\":\"2025-01-07T10:30:00Z\"}],\"last_update_time\":\"2025-01-07T10:35:00.123Z\",\
+             \"status\":\"busy\""
+        );
+        assert!(metrics.tasks().starts_with("[{\"task_id\":123"), "{}", metrics.tasks());
+        assert!(metrics.tasks().ends_with("}]"));
+    }
+
+    #[test]
+    fn what_may_be_left_out_may_also_be_null() {
+        for tasks in ["", ",\"running_tasks\":null", ",\"running_tasks\":[]"] {
+            let metrics = metrics(&format!(
+                "{{\"status\":\"idle\",\"cpu_usage\":0,\"memory_usage\":100,\"agent_name\":\"\"{tasks}}}"
+            ));
+            assert_eq!(metrics.tasks(), "[]");
+            assert_eq!(&*metrics.name, "a-1");
+        }
+    }
+
+    #[test]
+    fn a_goodbye_needs_nothing_but_its_status() {
+        for body in [
+            r#"{"status":"offline"}"#,
+            r#"{"status":"offline","cpu_usage":"?"}"#,
+            r#"{"status":"offline","cpu_usage":999}"#,
+        ] {
+            assert!(matches!(read(body), Ok(Ping::Goodbye)), "{body}");
+        }
+    }
+
+    #[test]
+    fn percentages_hold_at_their_edges() {
+        let with =
+            |cpu: &str| read(&format!(r#"{{"status":"s","cpu_usage":{cpu},"memory_usage":1}}"#));
+        for good in ["0", "-0.0", "100", "1e2", "99.999"] {
+            assert!(with(good).is_ok(), "{good}");
+        }
+        for bad in ["-0.001", "100.001", "null", "\"5\"", "true"] {
+            let why = with(bad).expect_err(bad).0;
+            assert!(why.contains("cpu_usage") && why.contains("0 to 100"), "{bad}: {why}");
+        }
+    }
+
+    #[test]
+    fn an_error_names_the_member_and_the_rule() {
+        let base = r#""cpu_usage":1,"memory_usage":1"#;
+        let task = |task: &str| format!(r#"{{"status":"s",{base},"running_tasks":[{task}]}}"#);
+        let good = r#"{"task_id":1,"task_type":"t","workspace_id":"w","started_at":"s"}"#;
+        let long = "é".repeat(MAX_TEXT_CHARS + 1);
+        for (body, said) in [
+            ("".to_owned(), "not valid JSON"),
+            ("[]".to_owned(), "must be a JSON object"),
+            (format!("{{{base}}}"), "status is required"),
+            (format!(r#"{{"status":"Busy",{base}}}"#), "status must be 1 to 32"),
+            (format!(r#"{{"status":"",{base}}}"#), "status must be 1 to 32"),
+            (format!(r#"{{"status":7,{base}}}"#), "status must be a string"),
+            (format!(r#"{{"status":"s","status":"s",{base}}}"#), "duplicate field `status`"),
+            (
+                format!(r#"{{"status":"s",{base},"running_tasks":7}}"#),
+                "running_tasks must be an array",
+            ),
+            (format!(r#"{{"status":"s",{base},"agent_name":7}}"#), "agent_name must be a string"),
+            (
+                format!(r#"{{"status":"s",{base},"agent_name":"{long}"}}"#),
+                "agent_name must be at most 128",
+            ),
+            (task("7"), "running_tasks[0] must be an object"),
+            (task(&good.replace("1", "-1")), "running_tasks[0].task_id is required"),
+            (task(&good.replace("1", "1.5")), "running_tasks[0].task_id"),
+            (task(&good.replace("1", "18446744073709551616")), "running_tasks[0].task_id"),
+            (task(&good.replace("\"w\"", "null")), "running_tasks[0].workspace_id is required"),
+            (
+                task(&good.replace("\"w\"", &format!("\"{long}\""))),
+                "running_tasks[0].workspace_id must be",
+            ),
+            (task(&[good; 3].join(",")), "running_tasks must have at most 2"),
+        ] {
+            let why = why(&body);
+            assert!(why.contains(said), "{body}: {why}");
+        }
+        assert!(read(&task(&good.replace("1", "18446744073709551615"))).is_ok());
+        assert!(
+            read(&task(&good.replace("\"w\"", &format!("\"{}\"", "é".repeat(MAX_TEXT_CHARS)))))
+                .is_ok()
+        );
+    }
+}

@@ -1,0 +1,316 @@
+//! What dashboards and readers get: the seed's three messages, ours, and the read answers.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde_json::json;
+
+use super::{Metrics, push_json};
+use crate::clock::UnixMillis;
+use crate::event::Summary;
+use crate::id::{AgentId, PoolId};
+
+/// What every message carries beside its type, pool and metrics.
+#[derive(Debug, Clone, Copy)]
+pub struct Envelope<'a> {
+    /// The pool that the message is about.
+    pub pool: &'a PoolId,
+    /// When the message was made.
+    pub server_time: UnixMillis,
+    /// This run of the server.
+    pub epoch: &'a str,
+    /// The pool's count of changes.
+    pub seq: u64,
+}
+
+/// Why an agent departed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reason {
+    /// It said so.
+    Goodbye,
+    /// It was silent for longer than `evict_after`.
+    Timeout,
+}
+
+/// An agent that is gone, as the pool remembers it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Departure {
+    /// Its id.
+    pub agent: AgentId,
+    /// Its name.
+    pub name: Box<str>,
+    /// Why.
+    pub reason: Reason,
+    /// When.
+    pub at: UnixMillis,
+    /// The JSON array of tasks that it ran when last heard from.
+    pub tasks: Arc<str>,
+}
+
+/// A pool's agents and departures at one moment, shared and not yet text: taking one is cheap,
+/// so the hub takes it and whoever needs the text makes it.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// In no order.
+    pub agents: Vec<SnapshotAgent>,
+    /// The newest first.
+    pub departed: Vec<Arc<Departure>>,
+    /// When it was taken.
+    pub server_time: UnixMillis,
+    /// The pool's count of changes when it was taken.
+    pub seq: u64,
+}
+
+/// One agent of a [`Snapshot`].
+#[derive(Debug, Clone)]
+pub struct SnapshotAgent {
+    /// Its id.
+    pub agent: AgentId,
+    /// Its newest state.
+    pub metrics: Arc<Metrics>,
+    /// Its observed rhythm, in milliseconds.
+    pub interval_ms: Option<u64>,
+}
+
+impl Snapshot {
+    /// The `initial_metrics` message: agents ordered by name, then id.
+    #[must_use]
+    pub fn text(mut self, pool: &PoolId, epoch: &str) -> String {
+        self.agents
+            .sort_unstable_by(|a, b| (&a.metrics.name, &a.agent).cmp(&(&b.metrics.name, &b.agent)));
+        let agents_bytes: usize =
+            self.agents.iter().map(|agent| agent.metrics.open_object().len() + 32).sum();
+        let mut text = Vec::with_capacity(agents_bytes + 1024);
+        open(&mut text, "initial_metrics", pool);
+        text.push(b'[');
+        for (index, agent) in self.agents.iter().enumerate() {
+            if index > 0 {
+                text.push(b',');
+            }
+            push_metrics(&mut text, &agent.metrics, agent.interval_ms);
+        }
+        text.extend_from_slice(b"],\"departed\":[");
+        for (index, departure) in self.departed.iter().enumerate() {
+            if index > 0 {
+                text.push(b',');
+            }
+            push_departure(&mut text, departure);
+        }
+        text.push(b']');
+        let Self { server_time, seq, .. } = self;
+        close(text, &Envelope { pool, server_time, epoch, seq })
+    }
+}
+
+/// The `metrics_update` message.
+#[must_use]
+pub fn update(envelope: &Envelope<'_>, metrics: &Metrics, interval_ms: Option<u64>) -> String {
+    let mut text = Vec::with_capacity(metrics.open_object().len() + 256);
+    open(&mut text, "metrics_update", envelope.pool);
+    push_metrics(&mut text, metrics, interval_ms);
+    close(text, envelope)
+}
+
+/// The `agent_offline` message.
+#[must_use]
+pub fn offline(envelope: &Envelope<'_>, agent: &AgentId, reason: Reason) -> String {
+    let mut text = Vec::with_capacity(320);
+    open(&mut text, "agent_offline", envelope.pool);
+    text.extend_from_slice(b"{\"agent_id\":");
+    push_json(&mut text, agent.as_str());
+    text.extend_from_slice(b",\"status\":\"offline\"},\"reason\":");
+    push_json(&mut text, &reason);
+    close(text, envelope)
+}
+
+/// The `keepalive` message: nothing changed, and the line works.
+#[must_use]
+pub fn keepalive(envelope: &Envelope<'_>) -> String {
+    let mut text = Vec::with_capacity(256);
+    text.extend_from_slice(b"{\"type\":\"keepalive\",\"pool_id\":");
+    push_json(&mut text, envelope.pool.as_str());
+    close(text, envelope)
+}
+
+fn open(text: &mut Vec<u8>, kind: &str, pool: &PoolId) {
+    text.extend_from_slice(b"{\"type\":\"");
+    text.extend_from_slice(kind.as_bytes());
+    text.extend_from_slice(b"\",\"pool_id\":");
+    push_json(text, pool.as_str());
+    text.extend_from_slice(b",\"metrics\":");
+}
+
+fn close(mut text: Vec<u8>, envelope: &Envelope<'_>) -> String {
+    let Envelope { server_time, epoch, seq, .. } = envelope;
+    let tail = format!(",\"server_time\":\"{server_time}\",\"epoch\":\"{epoch}\",\"seq\":{seq}}}");
+    text.extend_from_slice(tail.as_bytes());
+    // All pieces came from UTF-8.
+    String::from_utf8(text).unwrap_or_default()
+}
+
+fn push_metrics(text: &mut Vec<u8>, metrics: &Metrics, interval_ms: Option<u64>) {
+    text.extend_from_slice(metrics.open_object().as_bytes());
+    text.extend_from_slice(b",\"interval_ms\":");
+    push_json(text, &interval_ms);
+    text.push(b'}');
+}
+
+fn push_departure(text: &mut Vec<u8>, departure: &Departure) {
+    text.extend_from_slice(b"{\"agent_id\":");
+    push_json(text, departure.agent.as_str());
+    text.extend_from_slice(b",\"agent_name\":");
+    push_json(text, &departure.name);
+    text.extend_from_slice(b",\"reason\":");
+    push_json(text, &departure.reason);
+    text.extend_from_slice(format!(",\"at\":\"{}\",\"running_tasks\":", departure.at).as_bytes());
+    text.extend_from_slice(departure.tasks.as_bytes());
+    text.push(b'}');
+}
+
+/// The body of `GET /api/v1/agent-pools`: each pool with its name and summary.
+#[must_use]
+pub fn summaries<'a>(pools: impl Iterator<Item = (&'a PoolId, &'a str, &'a Summary)>) -> Vec<u8> {
+    let pools: Vec<_> = pools
+        .map(|(id, name, summary)| {
+            let by_status: serde_json::Map<_, _> = summary
+                .by_status
+                .iter()
+                .map(|(status, count)| (status.to_string(), json!(count)))
+                .collect();
+            let load = summary.load;
+            json!({
+                "pool_id": id.as_str(),
+                "name": name,
+                "agents": {"total": summary.agents, "by_status": by_status},
+                "departed": summary.departed,
+                "cpu": load.map(|load| json!({"mean": load.cpu_mean, "max": load.cpu_max})),
+                "memory": load.map(|load| json!({"mean": load.memory_mean, "max": load.memory_max})),
+            })
+        })
+        .collect();
+    json!({ "pools": pools }).to_string().into_bytes()
+}
+
+/// The body of `GET /api/v1/status`.
+#[must_use]
+pub fn status(
+    epoch: &str,
+    started_at: UnixMillis,
+    counters: impl Iterator<Item = (&'static str, u64)>,
+) -> Vec<u8> {
+    let counters: serde_json::Map<_, _> =
+        counters.map(|(name, value)| (name.to_owned(), json!(value))).collect();
+    let body = json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "epoch": epoch,
+        "started_at": started_at.to_string(),
+        "counters": counters,
+    });
+    body.to_string().into_bytes()
+}
+
+/// The body of a DELETE's 200.
+#[must_use]
+pub fn departed_answer(agent: &AgentId) -> Vec<u8> {
+    json!({ "message": "agent removed", "agent_id": agent.as_str() }).to_string().into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::wire::{Ping, read_ping};
+
+    fn pool() -> PoolId {
+        PoolId::parse("pool-xxx").unwrap()
+    }
+
+    fn metrics(agent: &str, name: &str) -> Metrics {
+        let body =
+            json!({"status": "busy", "cpu_usage": 1.5, "memory_usage": 2, "agent_name": name});
+        let agent = AgentId::parse(agent).unwrap();
+        match read_ping(body.to_string().as_bytes(), &agent, UnixMillis(0), 8) {
+            Ok(Ping::Metrics(metrics)) => metrics,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Members in their order, which [`Value`] forgets.
+    fn positions(text: &str, members: &[&str]) {
+        let found: Vec<_> = members.iter().map(|m| text.find(&format!("\"{m}\":"))).collect();
+        assert!(found.iter().all(Option::is_some) && found.is_sorted(), "{members:?} in {text}");
+    }
+
+    #[test]
+    fn an_update_has_the_seeds_members_first() {
+        let envelope = Envelope { pool: &pool(), server_time: UnixMillis(5), epoch: "e1", seq: 9 };
+        let text = update(&envelope, &metrics("a", "n"), Some(30_000));
+        positions(
+            &text,
+            &[
+                "type",
+                "pool_id",
+                "metrics",
+                "agent_id",
+                "agent_name",
+                "cpu_usage",
+                "memory_usage",
+                "running_tasks",
+                "last_update_time",
+                "status",
+                "interval_ms",
+                "server_time",
+                "epoch",
+                "seq",
+            ],
+        );
+        let value: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(value["metrics"]["interval_ms"], 30_000);
+        assert_eq!(value["seq"], 9);
+        assert_eq!(value["server_time"], "1970-01-01T00:00:00.005Z");
+    }
+
+    #[test]
+    fn a_snapshot_is_ordered_by_name_then_id_and_holds_the_departed() {
+        let agent = |id: &str, name: &str| SnapshotAgent {
+            agent: AgentId::parse(id).unwrap(),
+            metrics: Arc::new(metrics(id, name)),
+            interval_ms: None,
+        };
+        let departure = Departure {
+            agent: AgentId::parse("gone").unwrap(),
+            name: "Gone \"x\"".into(),
+            reason: Reason::Timeout,
+            at: UnixMillis(1),
+            tasks: "[{\"task_id\":7}]".into(),
+        };
+        let snapshot = Snapshot {
+            agents: vec![agent("3", "b"), agent("2", "a"), agent("1", "b")],
+            departed: vec![Arc::new(departure)],
+            server_time: UnixMillis(5),
+            seq: 4,
+        };
+        let value: Value = serde_json::from_str(&snapshot.text(&pool(), "e")).unwrap();
+        let order: Vec<_> =
+            value["metrics"].as_array().unwrap().iter().map(|m| m["agent_id"].clone()).collect();
+        assert_eq!(order, ["2", "1", "3"]);
+        assert_eq!(
+            value["departed"],
+            json!([{"agent_id": "gone", "agent_name": "Gone \"x\"", "reason": "timeout",
+                    "at": "1970-01-01T00:00:00.001Z", "running_tasks": [{"task_id": 7}]}])
+        );
+    }
+
+    #[test]
+    fn an_offline_message_says_why() {
+        let envelope = Envelope { pool: &pool(), server_time: UnixMillis(5), epoch: "e", seq: 1 };
+        let text = offline(&envelope, &AgentId::parse("a").unwrap(), Reason::Goodbye);
+        let value: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(value["metrics"], json!({"agent_id": "a", "status": "offline"}));
+        assert_eq!(value["reason"], "goodbye");
+        let alive: Value = serde_json::from_str(&keepalive(&envelope)).unwrap();
+        assert_eq!(alive["type"], "keepalive");
+    }
+}

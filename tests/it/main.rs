@@ -1,0 +1,24 @@
+//! Black-box tests of the binary `agent-metrics`: real processes, real sockets, no knowledge of
+//! the inside. One module for each line of what the server promises; `support` holds what they
+//! share and asserts nothing about the product itself.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on stops")]
+
+mod access;
+mod attacks;
+mod command_line;
+mod every_heartbeat;
+mod eviction;
+mod feed_refusals;
+mod frames;
+mod idle;
+mod keepalive;
+mod pools;
+mod refusals;
+mod scarcity;
+mod seed_examples;
+mod shutdown;
+mod signals;
+mod slow;
+mod stderr;
+mod support;

@@ -1,0 +1,111 @@
+//! Signals among crowds, half-finished requests and dashboards that do not read; a second signal.
+
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use super::support::flood::{
+    assert_alive, bulky_heartbeat, connect_with, heavy, raise_descriptor_limit,
+};
+use super::support::frames::{CLOSE, FIN, Heard, RawFeed};
+use super::support::http::heartbeat;
+use super::support::setup::KEY_A;
+use super::support::status::Status;
+use super::support::wait::now;
+use super::support::{Conn, Request, Server, Setup, eventually};
+
+/// The promise is 2 s; this is for machines that do ten other things.
+const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(10);
+
+fn assert_ends_well(server: &mut Server, signal: Signal) {
+    let from = now();
+    server.signal(signal);
+    let status = server.wait();
+    assert_eq!(status.code(), Some(0), "{status}");
+    assert!(from.elapsed() < SHUTDOWN_DEADLINE, "{:?}", from.elapsed());
+}
+
+#[test]
+fn sigterm_takes_leave_of_a_thousand_dashboards() {
+    let _alone = heavy();
+    raise_descriptor_limit(8_000);
+    let mut server = Server::start(&Setup::open().toml());
+    let addr = server.addr();
+    let mut feeds: Vec<RawFeed> = (0..1_000_u16)
+        .map(|number| RawFeed::join_from(2 + u8::try_from(number / 500).unwrap(), addr, "pool-a"))
+        .collect();
+    assert_alive(addr);
+    for feed in &mut feeds {
+        assert_eq!(feed.json()["type"], "initial_metrics");
+    }
+    let from = now();
+    server.signal(Signal::TERM);
+    for feed in &mut feeds {
+        assert_eq!(feed.farewell(), Heard::Close(Some(1001)));
+        feed.send(FIN | CLOSE, &1001_u16.to_be_bytes());
+    }
+    let status = server.wait();
+    assert_eq!(status.code(), Some(0), "{status}");
+    assert!(from.elapsed() < SHUTDOWN_DEADLINE, "{:?}", from.elapsed());
+}
+
+#[test]
+fn half_finished_requests_do_not_hold_up_the_end() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut server = Server::start(&Setup::open().toml());
+        let addr = server.addr();
+        let ping = Request::ping("a", KEY_A, &heartbeat(1.0)).bytes();
+        let unfinished: Vec<Conn> = (1..ping.len())
+            .map(|length| {
+                let mut conn = Conn::open(addr);
+                conn.send(&ping[..length]);
+                conn
+            })
+            .collect();
+        let idle = Conn::open(addr);
+        assert_alive(addr);
+        assert_ends_well(&mut server, signal);
+        drop((unfinished, idle));
+    }
+}
+
+/// A dashboard that has fallen behind and reads nothing: shutdown waits a moment for it.
+fn fallen_behind(server: &Server) -> RawFeed {
+    let addr = server.addr();
+    let stream = connect_with(1, addr, Some(4 * 1024)).unwrap();
+    let feed = RawFeed::join_over(stream, "pool-a");
+    let mut agent = Conn::open(addr);
+    let body = bulky_heartbeat(50.0, 30 * 1024);
+    eventually("who does not read falls behind", || {
+        assert_eq!(agent.ping("bulky", &body).status, 200);
+        (Status::read(addr).counter("lags") > 0).then_some(())
+    });
+    feed
+}
+
+#[test]
+fn who_does_not_read_gets_a_moment_of_grace_and_no_more() {
+    let _alone = heavy();
+    let mut server = Server::start(&Setup::open().toml());
+    let _stalled = fallen_behind(&server);
+    assert_ends_well(&mut server, Signal::TERM);
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let _alone = heavy();
+    for second in [Signal::TERM, Signal::INT] {
+        let mut server = Server::start(&Setup::open().toml());
+        let _stalled = fallen_behind(&server);
+        let mut reader = RawFeed::join(server.addr(), "pool-a");
+        let from = now();
+        server.signal(Signal::TERM);
+        // The first signal is being acted upon; the one who does not read holds up the end.
+        assert_eq!(reader.farewell(), Heard::Close(Some(1001)));
+        server.signal(second);
+        let status = server.wait();
+        // On a machine that let the whole grace pass in between, the end was an orderly one.
+        let too_late = from.elapsed() >= Duration::from_millis(900);
+        assert!(status.code() != Some(0) || too_late, "{status}: the second signal did nothing");
+    }
+}

@@ -1,0 +1,22 @@
+//! What the tests share: starting a server, raw HTTP, a dashboard, waiting, and reading `/proc`.
+//! Nothing here judges the product; it fails only when a deadline passes.
+
+#![allow(dead_code, reason = "a toolbox: not each tool is in use at every moment")]
+
+pub(crate) mod feed;
+pub(crate) mod flood;
+pub(crate) mod frames;
+pub(crate) mod http;
+pub(crate) mod members;
+pub(crate) mod process;
+pub(crate) mod seed;
+pub(crate) mod server;
+pub(crate) mod setup;
+pub(crate) mod status;
+pub(crate) mod wait;
+
+pub(crate) use feed::Dashboard;
+pub(crate) use http::{Conn, Request, Response};
+pub(crate) use server::{Launch, Server, Stderr};
+pub(crate) use setup::Setup;
+pub(crate) use wait::{DEADLINE, eventually};

@@ -1,0 +1,43 @@
+//! What the kernel says of a process, from `/proc`.
+
+use std::fs;
+
+/// Resident memory in KiB (`VmRSS`).
+pub(crate) fn resident_kib(pid: u32) -> u64 {
+    status_field(pid, "VmRSS:")
+}
+
+/// Number of threads.
+pub(crate) fn threads(pid: u32) -> u64 {
+    status_field(pid, "Threads:")
+}
+
+/// Number of open descriptors.
+pub(crate) fn descriptors(pid: u32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
+}
+
+/// User and system time so far, in clock ticks (hundredths of a second on Linux).
+pub(crate) fn cpu_ticks(pid: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    // The name may hold spaces and brackets, so count from behind it: state is field 3, utime
+    // 14 and stime 15 (proc_pid_stat(5)).
+    let (_, rest) = stat.rsplit_once(") ").unwrap();
+    rest.split(' ').skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum()
+}
+
+/// The names of all threads, in no order.
+pub(crate) fn thread_names(pid: u32) -> Vec<String> {
+    fs::read_dir(format!("/proc/{pid}/task"))
+        .unwrap()
+        .flatten()
+        .filter_map(|task| fs::read_to_string(task.path().join("comm")).ok())
+        .map(|name| name.trim_end().to_owned())
+        .collect()
+}
+
+fn status_field(pid: u32, name: &str) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+    line.split_whitespace().next().unwrap().parse().unwrap()
+}

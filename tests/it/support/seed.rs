@@ -1,0 +1,94 @@
+//! The seed's two examples, kept word for word in `tests/it/seed/`, run by programs that are not
+//! ours: curl, and Node with the package `ws`.
+
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+
+use super::server::Log;
+use super::setup::Key;
+
+const HEARTBEAT: &str = include_str!("../seed/heartbeat.sh");
+const SUBSCRIBE: &str = include_str!("../seed/subscribe.ts");
+
+/// Runs the seed's curl line against `host` (`localhost:8080` changes nothing there), with ids
+/// and keys filled in. The answer's body.
+pub(crate) fn heartbeat(host: &str, agent: &str, key: Key) -> Value {
+    let line = replace(HEARTBEAT, "localhost:8080", host);
+    let line = replace(&line, "{agent_id}", agent);
+    let line = replace(&line, "X-App-Key: xxx", &format!("X-App-Key: {}", key.key));
+    let line = replace(&line, "X-App-Secret: xxx", &format!("X-App-Secret: {}", key.secret));
+    // The machine may name a proxy for everything; loopback is not for it.
+    let output = Command::new("sh").args(["-c", &line]).env("no_proxy", "*").output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+/// The seed's front end in Node. Ends when dropped.
+#[derive(Debug)]
+pub(crate) struct Subscriber {
+    child: Child,
+    /// Its standard output: `call NAME JSON` for each function of the page that the snippet
+    /// calls, and `raw TEXT` for each message.
+    pub(crate) output: Log,
+}
+
+impl Subscriber {
+    /// Runs the snippet against `host`, with `poolId` set.
+    pub(crate) fn start(host: &str, pool: &str) -> Self {
+        let ws = package("ws");
+        let snippet = replace(SUBSCRIBE, "localhost:8080", host);
+        let script = format!(
+            "const WebSocket = require({ws:?});\n\
+             const poolId = {pool:?};\n\
+             const call = name => value => console.log('call', name, JSON.stringify(value));\n\
+             const setAgentMetrics = call('setAgentMetrics');\n\
+             const updateAgentMetrics = call('updateAgentMetrics');\n\
+             const markAgentOffline = call('markAgentOffline');\n\
+             {snippet}\n\
+             ws.addEventListener('message', event => console.log('raw', event.data));\n\
+             ws.addEventListener('error', event => console.log('error', event.message));\n\
+             ws.addEventListener('close', event => console.log('close', event.code));\n"
+        );
+        let mut child = Command::new("node")
+            .args(["-e", &script])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("node runs; `make test-tools` says what is missing");
+        let output = Log::collecting(child.stdout.take().unwrap());
+        Self { child, output }
+    }
+
+    /// Waits for the snippet's call of `function`: its argument, and the message that it came in.
+    pub(crate) fn wait_for_call(&self, function: &str, kind: &str) -> (Value, String) {
+        let line = self.output.wait_for(&format!("call {function} "));
+        let (_, argument) = line.split_once(&format!("call {function} ")).unwrap();
+        let raw = self.output.wait_for(&format!("raw {{\"type\":\"{kind}\""));
+        (serde_json::from_str(argument).unwrap(), raw.strip_prefix("raw ").unwrap().to_owned())
+    }
+}
+
+impl Drop for Subscriber {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The directory of an installed npm package.
+fn package(name: &str) -> PathBuf {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let path = root.join("target/test-tools/node_modules").join(name);
+    assert!(path.is_dir(), "the npm package {name} is missing: run `make test-tools`");
+    path
+}
+
+/// `text` with the only kind of change that the examples may need; panics when there is nothing
+/// to change, so that an example that was edited does not pass for another.
+fn replace(text: &str, from: &str, to: &str) -> String {
+    assert!(text.contains(from), "{from} in {text}");
+    text.replace(from, to)
+}

@@ -1,0 +1,341 @@
+//! A server process: started with a configuration, watched through its log, ended with the test.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use super::http::{Conn, Request};
+use super::wait::{DEADLINE, Deadline, eventually};
+
+/// The binary under test.
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_agent-metrics");
+
+/// What becomes of the server's stderr.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stderr {
+    /// Collected; the server's port is read there.
+    Collected,
+    /// A pipe whose reader is gone: every write fails.
+    Broken,
+    /// A pipe that is full and never read: every write would block.
+    Full,
+}
+
+/// How to start a server.
+#[derive(Debug)]
+pub(crate) struct Launch {
+    toml: Option<String>,
+    wrapper: Vec<String>,
+    args: Vec<String>,
+    env: Vec<(String, String)>,
+    listen: Option<String>,
+    stderr: Stderr,
+}
+
+impl Launch {
+    /// `serve --config` with this file, on a free port of 127.0.0.1.
+    pub(crate) fn config(toml: &str) -> Self {
+        Self { toml: Some(toml.to_owned()), ..Self::dev() }
+    }
+
+    /// `serve --dev`, on a free port of 127.0.0.1.
+    pub(crate) fn dev() -> Self {
+        Self {
+            toml: None,
+            wrapper: Vec::new(),
+            args: Vec::new(),
+            env: Vec::new(),
+            listen: Some("127.0.0.1:0".to_owned()),
+            stderr: Stderr::Collected,
+        }
+    }
+
+    /// Another `--listen`; `None` leaves the option away.
+    pub(crate) fn listen(mut self, listen: Option<&str>) -> Self {
+        self.listen = listen.map(str::to_owned);
+        self
+    }
+
+    /// One argument more.
+    pub(crate) fn arg(mut self, arg: &str) -> Self {
+        self.args.push(arg.to_owned());
+        self
+    }
+
+    /// One environment variable more.
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Runs the server through a command that replaces itself by it, such as `prlimit --nofile=128`.
+    pub(crate) fn under(mut self, wrapper: &[&str]) -> Self {
+        self.wrapper = wrapper.iter().map(|&part| part.to_owned()).collect();
+        self
+    }
+
+    /// Another fate for stderr. Unless collected, the port is chosen here and start-up is over
+    /// when `/readyz` answers 200.
+    pub(crate) fn stderr(mut self, stderr: Stderr) -> Self {
+        self.stderr = stderr;
+        self
+    }
+
+    /// Starts the process and waits until it listens.
+    pub(crate) fn start(mut self) -> Server {
+        if self.stderr != Stderr::Collected && self.listen.as_deref() == Some("127.0.0.1:0") {
+            self.listen = Some(free_address().to_string());
+        }
+        let mut server = self.spawn();
+        if self.stderr == Stderr::Collected {
+            server.addr = server.log.wait_for_listening();
+        } else {
+            server.addr = self.listen.as_deref().unwrap().parse().unwrap();
+            eventually("the server is ready", || ready(server.addr).then_some(()));
+        }
+        server
+    }
+
+    /// Starts the process without waiting: for those that are to refuse. The address means
+    /// nothing then.
+    pub(crate) fn spawn(&self) -> Server {
+        let dir = tempfile::tempdir().unwrap();
+        let mut words = self.wrapper.clone();
+        words.extend([BINARY.to_owned(), "serve".to_owned()]);
+        match &self.toml {
+            Some(toml) => {
+                let file = dir.path().join("agent-metrics.toml");
+                std::fs::write(&file, toml).unwrap();
+                words.extend(["--config".to_owned(), file.to_str().unwrap().to_owned()]);
+            }
+            None => words.push("--dev".to_owned()),
+        }
+        if let Some(listen) = &self.listen {
+            words.extend(["--listen".to_owned(), listen.clone()]);
+        }
+        words.extend(self.args.iter().cloned());
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).current_dir(dir.path()).stdin(Stdio::null());
+        without_our_variables(&mut command);
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
+        Server::spawn(command, self.stderr, dir)
+    }
+}
+
+/// Takes from `command` every variable that would configure the binary.
+pub(crate) fn without_our_variables(command: &mut Command) {
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("AGENT_METRICS_") {
+            command.env_remove(name);
+        }
+    }
+}
+
+/// An address of 127.0.0.1 that was free a moment ago.
+pub(crate) fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// A running server; killed when dropped, and its log shown when the test failed.
+#[derive(Debug)]
+pub(crate) struct Server {
+    child: Child,
+    addr: SocketAddr,
+    log: Log,
+    full_pipe: Option<std::io::PipeReader>,
+    dir: TempDir,
+}
+
+impl Server {
+    /// A server with this configuration on a free port.
+    pub(crate) fn start(toml: &str) -> Self {
+        Launch::config(toml).start()
+    }
+
+    /// `serve --dev` on a free port.
+    pub(crate) fn dev() -> Self {
+        Launch::dev().start()
+    }
+
+    /// The (first) address that it listens on.
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Its log; empty unless stderr is collected.
+    pub(crate) fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// Its working directory, which holds its configuration.
+    pub(crate) fn dir(&self) -> PathBuf {
+        self.dir.path().to_owned()
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(i32::try_from(self.pid()).unwrap()).unwrap();
+        kill_process(pid, signal).unwrap();
+    }
+
+    /// Whether it still runs.
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Waits for its end.
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        eventually("the server ends", || self.child.try_wait().unwrap())
+    }
+
+    /// Waits for its end, then until all of its log has been read.
+    pub(crate) fn wait_with_log(&mut self) -> (ExitStatus, String) {
+        let status = self.wait();
+        self.log.wait_for_end();
+        (status, self.log.text())
+    }
+
+    fn spawn(mut command: Command, stderr: Stderr, dir: TempDir) -> Self {
+        let mut log = Log::default();
+        let mut full_pipe = None;
+        match stderr {
+            Stderr::Collected | Stderr::Broken => command.stderr(Stdio::piped()),
+            Stderr::Full => {
+                let (reader, writer) = full_stderr();
+                full_pipe = Some(reader);
+                command.stderr(writer)
+            }
+        };
+        let mut child = command.spawn().unwrap();
+        if let Some(pipe) = child.stderr.take().filter(|_| stderr == Stderr::Collected) {
+            log = Log::collecting(pipe);
+        }
+        let addr = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self { child, addr, log, full_pipe, dir }
+    }
+}
+
+impl Drop for Server {
+    #[expect(clippy::print_stderr, reason = "the log explains a failure")]
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- log of the server ---\n{}", self.log.text());
+        }
+    }
+}
+
+/// A pipe without room. Blocking for who writes to it, like any other stderr.
+fn full_stderr() -> (std::io::PipeReader, std::io::PipeWriter) {
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    rustix::io::ioctl_fionbio(&writer, true).unwrap();
+    // Whole pages while they fit, then single bytes: the last gap must go too.
+    for chunk in [4096, 1] {
+        while writer.write(&vec![b'.'; chunk]).is_ok() {}
+    }
+    rustix::io::ioctl_fionbio(&writer, false).unwrap();
+    (reader, writer)
+}
+
+fn ready(addr: SocketAddr) -> bool {
+    let Ok(mut conn) = Conn::try_open(addr) else { return false };
+    conn.send(&Request::get("/readyz").bytes());
+    conn.try_response().is_some_and(|response| response.status == 200)
+}
+
+/// What a process wrote to stderr, by line, while it is still writing.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Log(Arc<(Mutex<Lines>, Condvar)>);
+
+#[derive(Debug, Default)]
+struct Lines {
+    lines: Vec<String>,
+    ended: bool,
+}
+
+impl Log {
+    /// Everything so far.
+    pub(crate) fn text(&self) -> String {
+        self.0.0.lock().unwrap().lines.join("\n")
+    }
+
+    /// The addresses of all lines so far that say `listening on http://ADDRESS`.
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
+        self.0.0.lock().unwrap().lines.iter().filter_map(|line| listening_on(line)).collect()
+    }
+
+    /// Waits until a line holds `text`, and returns that line.
+    pub(crate) fn wait_for(&self, text: &str) -> String {
+        self.wait_until(text, |lines| lines.iter().find(|line| line.contains(text)).cloned())
+    }
+
+    /// Waits until the process has closed its stderr.
+    pub(crate) fn wait_for_end(&self) {
+        let (lines, changed) = &*self.0;
+        let (guard, timeout) = changed
+            .wait_timeout_while(lines.lock().unwrap(), DEADLINE, |lines| !lines.ended)
+            .unwrap();
+        drop(guard);
+        assert!(!timeout.timed_out(), "stderr is still open");
+    }
+
+    fn wait_for_listening(&self) -> SocketAddr {
+        self.wait_until("listening on http://", |lines| {
+            lines.iter().find_map(|line| listening_on(line))
+        })
+    }
+
+    fn wait_until<T>(&self, what: &str, find: impl Fn(&[String]) -> Option<T>) -> T {
+        let deadline = Deadline::usual();
+        let (lines, changed) = &*self.0;
+        let mut lines = lines.lock().unwrap();
+        loop {
+            if let Some(found) = find(&lines.lines) {
+                return found;
+            }
+            let (ended, text) = (lines.ended, lines.lines.join("\n"));
+            let left = deadline.left().filter(|_| !ended).unwrap_or_else(|| {
+                panic!("no line with {what:?} (stderr ended: {ended}) in:\n{text}");
+            });
+            lines = changed.wait_timeout(lines, left).unwrap().0;
+        }
+    }
+
+    /// Collects from `pipe`, on a thread of its own, until the pipe ends.
+    pub(crate) fn collecting(pipe: impl std::io::Read + Send + 'static) -> Self {
+        let log = Self::default();
+        let shared = Arc::clone(&log.0);
+        let read = move || {
+            let (lines, changed) = &*shared;
+            let mut pipe = BufReader::new(pipe);
+            let mut line = Vec::new();
+            while pipe.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
+                let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+                lines.lock().unwrap().lines.push(text);
+                changed.notify_all();
+                line.clear();
+            }
+            lines.lock().unwrap().ended = true;
+            changed.notify_all();
+        };
+        std::thread::Builder::new().name("stderr".to_owned()).spawn(read).unwrap();
+        log
+    }
+}
+
+fn listening_on(line: &str) -> Option<SocketAddr> {
+    let (_, rest) = line.split_once("listening on http://")?;
+    let end = rest.find(|c: char| !c.is_ascii_hexdigit() && !".:[]".contains(c));
+    rest[..end.unwrap_or(rest.len())].parse().ok()
+}

@@ -1,0 +1,93 @@
+//! Configurations for tests: two pools, their keys, who may look, and limits.
+
+use std::fmt::Write as _;
+
+use sha2::Digest as _;
+
+/// The key and secret of an agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Key {
+    /// `X-App-Key`.
+    pub(crate) key: &'static str,
+    /// `X-App-Secret`.
+    pub(crate) secret: &'static str,
+}
+
+/// Of `pool-a`.
+pub(crate) const KEY_A: Key = Key { key: "key-a", secret: "secret-of-pool-a-3f9c" };
+/// Of `pool-a` also: a pool may have several.
+pub(crate) const KEY_A_NEW: Key = Key { key: "key-a-new", secret: "secret-of-pool-a-new-77d0" };
+/// Of `pool-b`.
+pub(crate) const KEY_B: Key = Key { key: "key-b", secret: "secret-of-pool-b-81ee" };
+/// Sees every pool, with [`Setup::guarded`].
+pub(crate) const TOKEN_ALL: &str = "token-of-all-pools-5b21";
+/// Sees `pool-a`, with [`Setup::guarded`].
+pub(crate) const TOKEN_A: &str = "token-of-pool-a-c4d8";
+/// Sees `pool-b`, with [`Setup::guarded`].
+pub(crate) const TOKEN_B: &str = "token-of-pool-b-09fa";
+
+/// Everything that must never be seen in a log or an error.
+pub(crate) const SECRETS: [&str; 6] =
+    [KEY_A.secret, KEY_A_NEW.secret, KEY_B.secret, TOKEN_ALL, TOKEN_A, TOKEN_B];
+
+/// A configuration in the making: pools `pool-a` ("Pool A") and `pool-b` (no name given).
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Setup {
+    guarded: bool,
+    top: String,
+    limits: String,
+}
+
+impl Setup {
+    /// Anyone may look.
+    pub(crate) fn open() -> Self {
+        Self::default()
+    }
+
+    /// Looking takes [`TOKEN_ALL`], [`TOKEN_A`] or [`TOKEN_B`].
+    pub(crate) fn guarded() -> Self {
+        Self { guarded: true, ..Self::default() }
+    }
+
+    /// A line of the file's top level, such as `evict_after = "2s"`.
+    pub(crate) fn line(mut self, line: &str) -> Self {
+        let _ = writeln!(self.top, "{line}");
+        self
+    }
+
+    /// A line of `[limits]`, such as `max_dashboards = 3`.
+    pub(crate) fn limit(mut self, line: &str) -> Self {
+        let _ = writeln!(self.limits, "{line}");
+        self
+    }
+
+    /// The file.
+    pub(crate) fn toml(&self) -> String {
+        let (viewers, viewer_a, viewer_b) = if self.guarded {
+            (
+                format!("token_sha256 = \"{}\"", sha256(TOKEN_ALL)),
+                format!("viewer_token_sha256 = \"{}\"", sha256(TOKEN_A)),
+                format!("viewer_token_sha256 = \"{}\"", sha256(TOKEN_B)),
+            )
+        } else {
+            ("open = true".to_owned(), String::new(), String::new())
+        };
+        let Self { top, limits, .. } = self;
+        let (key_a, key_a_new, key_b) = (entry(KEY_A), entry(KEY_A_NEW), entry(KEY_B));
+        format!(
+            "{top}\n[viewers]\n{viewers}\n\
+             [[pools]]\nid = \"pool-a\"\nname = \"Pool A\"\nkeys = [{key_a}, {key_a_new}]\n{viewer_a}\n\
+             [[pools]]\nid = \"pool-b\"\nkeys = [{key_b}]\n{viewer_b}\n\
+             [limits]\n{limits}"
+        )
+    }
+}
+
+/// SHA-256 in the hexadecimal that the file takes.
+pub(crate) fn sha256(text: &str) -> String {
+    hex::encode(sha2::Sha256::digest(text))
+}
+
+fn entry(key: Key) -> String {
+    format!("{{ app_key = \"{}\", app_secret_sha256 = \"{}\" }}", key.key, sha256(key.secret))
+}

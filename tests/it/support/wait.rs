@@ -1,0 +1,66 @@
+//! Waiting with a deadline. Deadlines catch hangs; they measure nothing.
+
+use std::time::{Duration, Instant};
+
+/// How long anything may take that a person would call instant: generous, for loaded machines.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+
+/// A moment after which waiting is over.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Deadline(Instant);
+
+impl Deadline {
+    /// [`DEADLINE`] from now.
+    pub(crate) fn usual() -> Self {
+        Self::after(DEADLINE)
+    }
+
+    /// `wait` from now.
+    pub(crate) fn after(wait: Duration) -> Self {
+        Self(now() + wait)
+    }
+
+    /// What is left; `None` when it has passed.
+    pub(crate) fn left(self) -> Option<Duration> {
+        self.0.checked_duration_since(now()).filter(|left| !left.is_zero())
+    }
+}
+
+/// Now.
+#[expect(clippy::disallowed_methods, reason = "tests of a real process live in real time")]
+pub(crate) fn now() -> Instant {
+    Instant::now()
+}
+
+/// The wall clock, as the server writes times: RFC 3339, UTC, milliseconds (rounded down).
+#[expect(clippy::disallowed_methods, reason = "tests of a real process live in real time")]
+pub(crate) fn wall() -> String {
+    humantime::format_rfc3339_millis(std::time::SystemTime::now()).to_string()
+}
+
+/// Asks `probe` every 10 ms until it has an answer. For what cannot be waited for: another
+/// process's state. Panics with `what` after [`DEADLINE`].
+pub(crate) fn eventually<T>(what: &str, probe: impl FnMut() -> Option<T>) -> T {
+    eventually_within(DEADLINE, what, probe)
+}
+
+/// [`eventually`] with another deadline.
+pub(crate) fn eventually_within<T>(
+    wait: Duration,
+    what: &str,
+    mut probe: impl FnMut() -> Option<T>,
+) -> T {
+    let deadline = Deadline::after(wait);
+    loop {
+        if let Some(found) = probe() {
+            return found;
+        }
+        assert!(deadline.left().is_some(), "not within {wait:?}: {what}");
+        pause(Duration::from_millis(10));
+    }
+}
+
+/// Lets `time` go by, where the passing of time is itself what a test is about.
+pub(crate) fn pause(time: Duration) {
+    let _ = crossbeam_channel::never::<()>().recv_timeout(time);
+}
