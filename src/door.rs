@@ -210,7 +210,11 @@ impl Door {
         let paths = std::iter::repeat_n(parts.ingest_path, parts.ingest_pipes.max(1));
         let pipes = paths.chain([parts.reads_path]).enumerate();
         let pipes = pipes.map(|(n, path)| Pipe::new(path, Token(1 + listeners.len() + n), now));
-        let lanes = Lanes::new(pipes.collect(), parts.limits.max_in_flight);
+        let mut lanes = Lanes::new(pipes.collect(), parts.limits.max_in_flight);
+        for pipe in &mut lanes.pipes {
+            // One that cannot be reached yet is tried again while the door runs.
+            pipe.connect(poll.registry(), now);
+        }
         let stop = Arc::new(AtomicBool::new(false));
         let handle = DoorHandle { stop: Arc::clone(&stop), waker };
         let door = Self {

@@ -21,8 +21,7 @@ impl Door {
                     Accepted::Connection((socket, peer)) => self.admit(socket, peer),
                     Accepted::Exhausted => {
                         self.counters.accept_errors.add_one();
-                        // One descriptor less in use, for the next attempt.
-                        self.close_longest_spare();
+                        break;
                     }
                     Accepted::Nobody => break,
                 }

@@ -139,8 +139,7 @@ impl Stage {
             "running_tasks": vec![task; size / 170],
         });
         self.number += 1;
-        let stamp =
-            Stamp { number: self.number, at: self.clock.now(), wall: self.clock.wall() };
+        let stamp = Stamp { number: self.number, at: self.clock.now(), wall: self.clock.wall() };
         let agent = AgentId::parse(agent).unwrap();
         match read_ping(body.to_string().as_bytes(), &agent, UnixMillis(0), 1_000) {
             Ok(Ping::Metrics(metrics)) => {
