@@ -209,10 +209,6 @@ impl Fanout {
     /// means that the hub has ended.
     fn take_batches(&mut self, first: Option<Batch>) {
         self.now = self.clock.now();
-        // Whoever a batch is for was attached before the hub heard of it: so that is read first.
-        for control in self.controls.try_iter().take(FANOUT_CONTROLS).collect::<Vec<_>>() {
-            self.control(control);
-        }
         let Some(first) = first else { return self.close_all() };
         let mut next = Some(first);
         while let Some(batch) = next {
@@ -240,6 +236,11 @@ impl Fanout {
                 }
             }
             Batch::Snapshot { pool, dashboards, snapshot } => {
+                // Each of them was attached before the hub heard of it, and so before this
+                // batch was made: with what waits now read, all of them are known.
+                for control in self.controls.try_iter().take(FANOUT_CONTROLS).collect::<Vec<_>>() {
+                    self.control(control);
+                }
                 // What came before the snapshot goes out before it.
                 self.write_updates(pool);
                 self.write_snapshot(pool, &dashboards, snapshot);

@@ -98,11 +98,23 @@ pub(super) struct Source<'a> {
 impl Source<'_> {
     /// Reads the text as TOML of [`File`]'s shape.
     pub(super) fn parse(&self) -> Result<File, ConfigError> {
-        toml::from_str(self.text).map_err(|error| ConfigError::Syntax {
-            path: self.path.to_owned(),
-            line: error.span().map(|span| self.line(&span)),
-            message: without_values(error.message()),
+        toml::from_str(self.text).map_err(|error| {
+            let message = without_values(error.message());
+            let key = error.span().and_then(|span| self.key_before(&span));
+            ConfigError::Syntax {
+                path: self.path.to_owned(),
+                line: error.span().map(|span| self.line(&span)),
+                message: key.map_or(message.clone(), |key| format!("{key}: {message}")),
+            }
         })
+    }
+
+    /// The key whose value stands at `span`: of a wrong type the parser tells the place only.
+    fn key_before(&self, span: &Range<usize>) -> Option<&str> {
+        let before = self.text.get(..span.start)?.trim_end().strip_suffix('=')?.trim_end();
+        let is_key = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+        let key = &before[before.rfind(|c| !is_key(c)).map_or(0, |end| end + 1)..];
+        (!key.is_empty()).then_some(key)
     }
 
     /// Something is wrong with what stands at `span`.

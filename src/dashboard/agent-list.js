@@ -1,6 +1,6 @@
 // A pool's agents, one row each, in the order of their names. Rows live as long as their agents
-// and are updated in place; those out of sight wait until they are seen, so that a pool of
-// thousands costs no more than a screenful.
+// and are updated in place; those out of sight have only a name, and are drawn when they come
+// into sight, so that a pool of thousands costs little more than a screenful.
 
 import { ageMs, byAge, isLate } from "./health.js";
 import { copy, fillList, Meter, setShown, setText } from "./parts.js";
@@ -9,9 +9,7 @@ import { curlLine, say, span } from "./text.js";
 /** Tasks shown before "more" is pressed. */
 const TASKS_AT_FIRST = 3;
 /** Rows this far outside the window are drawn ahead of the scroll, in pixels. */
-const SIGHT_MARGIN = "400px";
-/** New rows drawn at once, before the browser has said which are in sight. */
-const FIRST_ROWS = 60;
+const SIGHT_MARGIN = 600;
 
 const names = new Intl.Collator(undefined, { numeric: true });
 
@@ -24,7 +22,8 @@ export class AgentList {
   #rows = new Map();
   #order = [];
   #changed = new Set();
-  #sight;
+  #inSight = new Set();
+  #lookPending = false;
 
   constructor(place, feed, origin) {
     this.#feed = feed;
@@ -34,7 +33,8 @@ export class AgentList {
     this.#empty = place.querySelector(".empty");
     this.#table.hidden = true;
     setText(place.querySelector(".curl"), curlLine(origin, feed.poolId));
-    this.#sight = new IntersectionObserver((entries) => this.#seen(entries), { rootMargin: SIGHT_MARGIN });
+    addEventListener("scroll", () => this.#lookSoon(), { passive: true });
+    addEventListener("resize", () => this.#lookSoon());
   }
 
   /** Takes note of a change of the feed (its event's `detail`); `draw` shows it. */
@@ -45,19 +45,23 @@ export class AgentList {
 
   /** Shows what was noted. For an animation frame. */
   draw() {
-    if (this.#changed === null) this.#rebuild();
-    else for (const agentId of this.#changed) this.#place(agentId);
+    const before = this.#order.length;
+    let moved = this.#changed === null;
+    if (moved) this.#rebuild();
+    else for (const agentId of this.#changed) moved = this.#place(agentId) || moved;
     this.#changed = new Set();
     const { agents, departed } = this.#feed;
     const empty = this.#feed.epoch !== null && agents.size + departed.size === 0;
     setShown(this.#empty, empty);
     setShown(this.#table, this.#rows.size > 0);
+    if (moved || this.#order.length !== before) this.#look();
   }
 
   /** Moves the ages on. For once a second. */
   tick() {
+    this.#look();
     const now = this.#feed.asOf();
-    for (const row of this.#rows.values()) if (row.inSight) row.tick(now);
+    for (const row of this.#inSight) row.tick(now);
   }
 
   #state(agentId) {
@@ -74,29 +78,31 @@ export class AgentList {
     for (const state of [...departed.values(), ...agents.values()]) this.#row(state).take(state);
     this.#order = [...this.#rows.values()].sort(compare);
     let next = this.#body.firstElementChild;
-    for (const [index, row] of this.#order.entries()) {
-      row.inSight ||= index < FIRST_ROWS;
+    for (const row of this.#order) {
       if (row.element === next) next = next.nextElementSibling;
       else this.#body.insertBefore(row.element, next);
-      if (row.inSight) row.draw(this.#feed.asOf());
     }
+    for (const row of this.#inSight) row.draw(this.#feed.asOf());
   }
 
+  /** Brings one row up to date; true when rows came, went or moved. */
   #place(agentId) {
     const state = this.#state(agentId);
     const known = this.#rows.get(agentId);
     if (state === undefined) {
       if (known) this.#remove(agentId, known);
-      return;
+      return known !== undefined;
     }
     const row = this.#row(state);
-    if (row.take(state)) {
+    const moves = row.take(state);
+    if (moves) {
       if (known) this.#order.splice(this.#order.indexOf(row), 1);
       const index = firstAfter(this.#order, row);
       this.#body.insertBefore(row.element, this.#order[index]?.element ?? null);
       this.#order.splice(index, 0, row);
     }
-    if (row.inSight) row.draw(this.#feed.asOf());
+    if (this.#inSight.has(row)) row.draw(this.#feed.asOf());
+    return moves;
   }
 
   #row(state) {
@@ -104,33 +110,48 @@ export class AgentList {
     if (row === undefined) {
       row = new Row(state);
       this.#rows.set(state.agent_id, row);
-      this.#sight.observe(row.element);
     }
     return row;
   }
 
   #remove(agentId, row) {
-    this.#sight.unobserve(row.element);
+    this.#inSight.delete(row);
     row.element.remove();
     this.#rows.delete(agentId);
     const index = this.#order.indexOf(row);
     if (index >= 0) this.#order.splice(index, 1);
   }
 
-  #seen(entries) {
-    for (const { target, isIntersecting } of entries) {
-      const row = this.#rows.get(target.dataset.agent);
-      if (row === undefined) continue;
-      row.inSight = isIntersecting;
-      if (isIntersecting) row.draw(this.#feed.asOf());
+  #lookSoon() {
+    if (this.#lookPending) return;
+    this.#lookPending = true;
+    requestAnimationFrame(() => {
+      this.#lookPending = false;
+      this.#look();
+    });
+  }
+
+  /**
+   * Finds the rows in sight by halving, and draws those that came into it. An observer of every
+   * row would cost its time at every frame.
+   */
+  #look() {
+    const inSight = new Set();
+    const bottom = window.innerHeight + SIGHT_MARGIN;
+    const box = (index) => this.#order[index].element.getBoundingClientRect();
+    const first = firstWhere(this.#order.length, (index) => box(index).bottom > -SIGHT_MARGIN);
+    for (let index = first; index < this.#order.length && box(index).top < bottom; index += 1) {
+      inSight.add(this.#order[index]);
     }
+    const came = [...inSight].filter((row) => !this.#inSight.has(row));
+    this.#inSight = inSight;
+    for (const row of came) row.draw(this.#feed.asOf());
   }
 }
 
 /** One agent's row. `take` keeps a state, `draw` shows it, `tick` moves its ages on. */
 class Row {
   element;
-  inSight = false;
   name = null;
   agentId;
 
@@ -139,7 +160,7 @@ class Row {
   #now = null;
   #tasks = [];
   #allTasks = false;
-  #parts;
+  #parts = null;
   #cpu;
   #memory;
 
@@ -147,10 +168,13 @@ class Row {
     this.agentId = state.agent_id;
     this.element = copy("agent-row").firstElementChild;
     this.element.dataset.agent = this.agentId;
+  }
+
+  /** Makes the cells beside the name. */
+  #fill() {
+    this.element.append(copy("agent-cells"));
     const part = (selector) => this.element.querySelector(selector);
     this.#parts = {
-      name: part(".name"),
-      id: part(".id"),
       badge: part(".badge"),
       late: part(".late"),
       reason: part(".reason"),
@@ -174,13 +198,15 @@ class Row {
     this.#state = state;
     if (this.name === state.agent_name) return false;
     this.name = state.agent_name;
-    setText(this.#parts.name, this.name);
-    setText(this.#parts.id, this.name === this.agentId ? "" : this.agentId);
+    const [name, id] = this.element.firstElementChild.children;
+    setText(name, this.name);
+    setText(id, this.name === this.agentId ? "" : this.agentId);
     return true;
   }
 
   /** Shows the state as it is now, if it isn't shown yet. */
   draw(now) {
+    if (this.#parts === null) this.#fill();
     const state = this.#state;
     if (this.#drawn !== state) {
       this.#drawn = state;
@@ -249,12 +275,17 @@ function compare(a, b) {
 
 /** Where `row` belongs in the sorted `order`. */
 function firstAfter(order, row) {
+  return firstWhere(order.length, (index) => compare(order[index], row) >= 0);
+}
+
+/** The first index under `length` for which `holds`, which holds for all after it too. */
+function firstWhere(length, holds) {
   let low = 0;
-  let high = order.length;
+  let high = length;
   while (low < high) {
     const middle = (low + high) >> 1;
-    if (compare(order[middle], row) < 0) low = middle + 1;
-    else high = middle;
+    if (holds(middle)) high = middle;
+    else low = middle + 1;
   }
   return low;
 }

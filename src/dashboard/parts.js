@@ -3,9 +3,19 @@
 import { level } from "./health.js";
 import { percent } from "./text.js";
 
-/** A copy of what is in the template `id`. */
+const templates = new Map();
+
+/** A copy of what is in the template `id`, without the line breaks between its elements. */
 export function copy(id) {
-  return document.getElementById(id).content.cloneNode(true);
+  if (!templates.has(id)) {
+    const { content } = document.getElementById(id);
+    const texts = document.createTreeWalker(content, NodeFilter.SHOW_TEXT);
+    const breaks = [];
+    while (texts.nextNode()) if (/^\s*\n\s*$/.test(texts.currentNode.data)) breaks.push(texts.currentNode);
+    for (const text of breaks) text.remove();
+    templates.set(id, content);
+  }
+  return templates.get(id).cloneNode(true);
 }
 
 /** Sets the text of `element`. Text from agents goes onto the page this way and no other. */

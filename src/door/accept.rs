@@ -19,6 +19,8 @@ impl Door {
                 }
                 match listener.accept(self.now) {
                     Accepted::Connection((socket, peer)) => self.admit(socket, peer),
+                    // Nobody who is connected pays for it: the caps leave descriptors free, so
+                    // it is the system that has none, and it takes ours for others.
                     Accepted::Exhausted => {
                         self.counters.accept_errors.add_one();
                         break;

@@ -7,6 +7,7 @@ use serde_json::Value;
 use tungstenite::{Error, Message};
 
 use crate::support::http::{heartbeat, is_timeout};
+use crate::support::process;
 use crate::support::wait::{Deadline, now};
 use crate::support::{Conn, Dashboard, Server, Setup};
 
@@ -21,6 +22,7 @@ fn a_quiet_feed_gets_a_keepalive_after_20_s_and_a_ping_after_25() {
     let mut dashboard = Dashboard::join(server.addr(), "pool-a");
     let joined = now();
     let initial = dashboard.expect("initial_metrics");
+    let cpu_before = process::cpu_ticks(server.pid());
 
     let Message::Text(text) = next_frame(&mut dashboard) else { panic!("not a message") };
     // Whole seconds, so that a timer's rounding is no failure.
@@ -37,6 +39,10 @@ fn a_quiet_feed_gets_a_keepalive_after_20_s_and_a_ping_after_25() {
 
     assert!(matches!(next_frame(&mut dashboard), Message::Ping(_)));
     assert!(joined.elapsed() >= Duration::from_secs(24), "after {:?}", joined.elapsed());
+
+    // A server with nothing to do does next to nothing: here at most 2 % of a core.
+    let ticks = process::cpu_ticks(server.pid()) - cpu_before;
+    assert!(ticks <= 50, "{ticks} hundredths of a second of CPU while all was quiet");
 
     // And it still is a feed.
     assert_eq!(conn.ping("agent", &heartbeat(2.0)).status, 200);

@@ -134,11 +134,6 @@ impl Dashboard {
         }
     }
 
-    /// Sends a message or control frame.
-    pub(crate) fn send(&mut self, message: Message) {
-        self.socket.send(message).unwrap();
-    }
-
     /// The client, for what this type does not do.
     pub(crate) fn socket(&mut self) -> &mut WebSocket<TcpStream> {
         &mut self.socket

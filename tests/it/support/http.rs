@@ -179,11 +179,6 @@ impl Conn {
         Self { stream, unread: Vec::new() }
     }
 
-    /// The socket, for what this type does not do.
-    pub(crate) fn stream(&self) -> &TcpStream {
-        &self.stream
-    }
-
     /// Sends; panics when the peer takes nothing for [`DEADLINE`] or is gone.
     pub(crate) fn send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).unwrap();

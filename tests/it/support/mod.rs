@@ -1,8 +1,6 @@
 //! What the tests share: starting a server, raw HTTP, a dashboard, waiting, and reading `/proc`.
 //! Nothing here judges the product; it fails only when a deadline passes.
 
-#![allow(dead_code, reason = "a toolbox: not each tool is in use at every moment")]
-
 pub(crate) mod feed;
 pub(crate) mod flood;
 pub(crate) mod frames;

@@ -2,7 +2,6 @@
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 
@@ -147,8 +146,10 @@ pub(crate) struct Server {
     child: Child,
     addr: SocketAddr,
     log: Log,
-    full_pipe: Option<std::io::PipeReader>,
-    dir: TempDir,
+    /// Held so that its stderr is full and not broken.
+    _full_pipe: Option<std::io::PipeReader>,
+    /// Its working directory, with its configuration.
+    _dir: TempDir,
 }
 
 impl Server {
@@ -175,11 +176,6 @@ impl Server {
     /// Its log; empty unless stderr is collected.
     pub(crate) fn log(&self) -> &Log {
         &self.log
-    }
-
-    /// Its working directory, which holds its configuration.
-    pub(crate) fn dir(&self) -> PathBuf {
-        self.dir.path().to_owned()
     }
 
     /// Sends it a signal.
@@ -221,7 +217,7 @@ impl Server {
             log = Log::collecting(pipe);
         }
         let addr = SocketAddr::from(([127, 0, 0, 1], 0));
-        Self { child, addr, log, full_pipe, dir }
+        Self { child, addr, log, _full_pipe: full_pipe, _dir: dir }
     }
 }
 
