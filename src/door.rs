@@ -7,20 +7,23 @@
 //! pipe), where it cannot do harm; answers come back in order and go to who asked:
 //!
 //! ```text
-//!            ┌ listen ─▶ clients: a table of connection ─────────────────────────┐
-//!  sockets ──┤                │ parse ─▶ check ─┬▶ refusal, /livez: answered here ├─▶ sockets
-//!            │                                 ├▶ upgrade: the socket leaves (feed)
-//!            └────────────────────────────────┴▶ lanes ─▶ pipe ─▶ tiny_http ─▶ pipe ─▶ reply
+//!             listen ─▶ accept ─▶ clients
+//!                                    │
+//! sockets ─▶ connection ─▶ serve: parse ─▶ check ─┬▶ refused, /livez ────────▶ answer ─▶ sockets
+//!                                                 ├▶ whole ─▶ workers ───────▶ answer ─▶ sockets
+//!                                                 │           lanes ─▶ pipe ─▶ tiny_http
+//!                                                 └▶ WebSocket ─▶ feed: the socket leaves
 //! ```
 //!
 //! | room | owns |
 //! |---|---|
-//! | `listen` | the listeners: accepting, with back-off |
+//! | `listen`, `accept` | the listeners: accepting with back-off; caps on connections |
 //! | `clients`, `connection` | the table of clients; one client's socket, phase and buffers |
 //! | `parse`, `check` | pure: bytes to a head, a head to a decision |
-//! | `serve` | what happens to a client, phase by phase |
-//! | `lanes`, `pipe`, `relay` | the way to the workers and back |
-//! | `reply` | heads of answers |
+//! | `serve` | reading: what a client's bytes lead to |
+//! | `workers`, `lanes`, `pipe` | the way to tiny_http and back |
+//! | `answer`, `reply` | writing: answers, their heads, and what follows them |
+//! | `cutoff` | deadlines, the budget, stopping |
 //! | `admission`, `feed` | places for dashboards, and the way out for their sockets |
 //!
 //! Three rules keep the loop alive. Work per client and turn is bounded: one read, one request;
@@ -28,20 +31,23 @@
 //! unread, unaccepted or unwritten is remembered. And a client that is slow costs memory only
 //! within the budget, and time only within its deadlines.
 
+mod accept;
 mod admission;
+mod answer;
 mod check;
 mod clients;
 mod connection;
+mod cutoff;
 mod feed;
 mod lanes;
 mod listen;
 mod parse;
 mod pipe;
-mod relay;
 mod reply;
 mod serve;
 #[cfg(test)]
 mod tests;
+mod workers;
 
 use std::fmt;
 use std::io;
@@ -204,7 +210,11 @@ impl Door {
         let paths = std::iter::repeat_n(parts.ingest_path, parts.ingest_pipes.max(1));
         let pipes = paths.chain([parts.reads_path]).enumerate();
         let pipes = pipes.map(|(n, path)| Pipe::new(path, Token(1 + listeners.len() + n), now));
-        let lanes = Lanes::new(pipes.collect(), parts.limits.max_in_flight);
+        let mut lanes = Lanes::new(pipes.collect(), parts.limits.max_in_flight);
+        for pipe in &mut lanes.pipes {
+            // One that cannot be reached yet is tried again while the door runs.
+            pipe.connect(poll.registry(), now);
+        }
         let stop = Arc::new(AtomicBool::new(false));
         let handle = DoorHandle { stop: Arc::clone(&stop), waker };
         let door = Self {
@@ -290,8 +300,8 @@ impl Door {
         }
     }
 
-    /// An event may be about a client that has left in this turn already, and meet another in
-    /// its slot: that one then finds nothing to read, which does no harm.
+    /// The client may have left in this turn already. New ones come after all events, so that
+    /// nobody gets the event of who had the slot before.
     fn on_client_event(&mut self, slot: usize, event: &Event) {
         let Some(connection) = self.clients.get(slot) else { return };
         if event.is_error() || event.is_write_closed() {

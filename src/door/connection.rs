@@ -43,18 +43,22 @@ pub(super) enum Then {
     Linger,
 }
 
-impl Then {
-    pub(super) fn keep_if(keep: bool) -> Self {
-        if keep { Self::Keep } else { Self::Close }
-    }
-}
-
 /// How the answer is to be given.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Manner {
     pub(super) keep_alive: bool,
     /// HEAD was asked: the answer's head only.
     pub(super) head_only: bool,
+}
+
+impl Manner {
+    /// For who is told why the connection ends.
+    pub(super) const CLOSING: Self = Self { keep_alive: false, head_only: false };
+
+    /// What follows an answer to a request that was read whole.
+    pub(super) fn then(self) -> Then {
+        if self.keep_alive { Then::Keep } else { Then::Close }
+    }
 }
 
 /// A request whose body is not whole.

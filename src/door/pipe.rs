@@ -27,6 +27,9 @@ const MIN_RETRY: Duration = Duration::from_millis(10);
 /// Longest wait: tiny_http is in this process and away only while something is very wrong.
 const MAX_RETRY: Duration = Duration::from_secs(1);
 
+/// Bound of the doubling of patience with a quiet pipe: to hours.
+const MAX_DOUBLINGS: u32 = 10;
+
 /// Whose request it is. A client that is gone, or was told 503 meanwhile, does not match
 /// any more, and what comes for it is dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +64,8 @@ pub(super) struct Pipe {
     body: Option<(Ticket, usize)>,
     /// Since when nothing has come although something is in flight.
     quiet_since: Instant,
+    /// How often in a row this pipe was given up for being quiet.
+    silences: u32,
     unsent: Vec<u8>,
     sent: usize,
     /// The beginning of an answer's head.
@@ -81,6 +86,7 @@ impl Pipe {
             in_flight: VecDeque::new(),
             body: None,
             quiet_since: now,
+            silences: 0,
             unsent: Vec::new(),
             sent: 0,
             partial: Vec::new(),
@@ -114,11 +120,15 @@ impl Pipe {
     }
 
     /// When this pipe wants to be looked at although nothing comes: to be made anew, or to be
-    /// given up because nothing has come for `patience`.
+    /// given up because nothing has come for `patience`, which doubles each time in a row: what
+    /// was given up stays in tiny_http's queue, and must not pile up there when all workers hang.
     pub(super) fn deadline(&self, now: Instant, patience: Duration) -> Option<Instant> {
         match &self.link {
             None => Some(self.retry.until().unwrap_or(now)),
-            Some(_) if self.is_owed() => Some(self.quiet_since + patience),
+            Some(_) if self.is_owed() => {
+                let doubled = 1 << self.silences.min(MAX_DOUBLINGS);
+                Some(self.quiet_since + patience.saturating_mul(doubled))
+            }
             Some(_) => None,
         }
     }
@@ -188,7 +198,10 @@ impl Pipe {
         joined: &'a mut Vec<u8>,
         now: Instant,
     ) -> io::Result<Option<&'a [u8]>> {
-        let Some(link) = &mut self.link else { return Ok(None) };
+        let Some(link) = &mut self.link else {
+            self.readable = false;
+            return Ok(None);
+        };
         let count = loop {
             match link.read(scratch) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
@@ -231,6 +244,7 @@ impl Pipe {
         };
         let ticket = self.in_flight.pop_front().ok_or(Nonsense)?;
         self.retry.reset();
+        self.silences = 0;
         *data = rest;
         let body = take(data, head.body_bytes);
         Ok(Some(self.piece(ticket, Some(head), body, head.body_bytes)))
@@ -246,6 +260,11 @@ impl Pipe {
         let left = left - body.len();
         self.body = (left > 0).then_some((ticket, left));
         Piece { ticket, head, body, last: left == 0 }
+    }
+
+    /// Counts a silence that is the reason to [`Pipe::fail`].
+    pub(super) fn note_silence(&mut self) {
+        self.silences += 1;
     }
 
     /// Gives the socket up and says who waits in vain: first the one whose answer was cut
@@ -318,6 +337,24 @@ mod tests {
             assert_eq!(answers(&mut pipe, data, size), expected, "{size}");
             assert_eq!(pipe.in_flight(), 0);
         }
+    }
+
+    #[test]
+    fn patience_with_a_quiet_pipe_doubles_until_something_comes() {
+        let (mut pipe, now) = pipe();
+        let patience = Duration::from_secs(10);
+        let (link, _workers) = UnixStream::pair().unwrap();
+        pipe.link = Some(link);
+        assert_eq!(pipe.deadline(now, patience), None, "nothing is owed");
+        pipe.push(ticket(1), b"request", now);
+        for seconds in [10, 20, 40] {
+            let deadline = now + Duration::from_secs(seconds);
+            assert_eq!(pipe.deadline(now, patience), Some(deadline));
+            pipe.note_silence();
+        }
+        let mut data = &b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n"[..];
+        pipe.next_piece(&mut data).unwrap();
+        assert_eq!(pipe.deadline(now, patience), Some(now + patience), "a body is owed");
     }
 
     #[test]

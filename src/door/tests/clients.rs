@@ -2,13 +2,9 @@
 
 use std::io::{Read as _, Write as _};
 
-use super::house::{Client, DEADLINE, House, ok, ping};
+use super::house::{Client, DEADLINE, HANDSHAKE, House, ok, ping};
 use crate::id::PoolIndex;
 use crate::limits::Limits;
-
-const HANDSHAKE: &str = "GET /ws/agent-pools/a/metrics?token=only-a HTTP/1.1\r\nHost: localhost\r\n\
-    Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
-    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
 #[test]
 fn a_heartbeat_reaches_the_worker_in_canonical_form_and_its_answer_the_client() {

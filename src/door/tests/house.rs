@@ -56,23 +56,41 @@ impl OpenFeed for Feed {
 impl House {
     /// Workers say 200 to everything.
     pub(super) fn open(limits: Limits) -> Self {
-        Self::build(limits, true)
+        Self::build(limits, Gate::default(), true)
+    }
+
+    /// The test answers; who connects from this machine is a trusted proxy.
+    pub(super) fn behind_proxy(limits: Limits) -> Self {
+        let gate = Gate::default().with_proxy("127.0.0.0/8".parse().unwrap());
+        Self::build(limits, gate, false)
     }
 
     /// The test answers what it finds in `ingest` and `reads`.
     pub(super) fn with_workers_in_hand(limits: Limits) -> Self {
-        Self::build(limits, false)
+        Self::build(limits, Gate::default(), false)
     }
 
-    fn build(limits: Limits, automatic: bool) -> Self {
+    fn build(limits: Limits, gate: Gate, automatic: bool) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let (ingest_path, reads_path) = (directory.path().join("i"), directory.path().join("r"));
         let ingest = worker(&ingest_path, automatic);
         let reads = worker(&reads_path, automatic);
+        Self::front(limits, gate, directory, ingest, reads)
+    }
+
+    /// A door whose two paths in `directory` are served already.
+    pub(super) fn front(
+        limits: Limits,
+        gate: Gate,
+        directory: tempfile::TempDir,
+        ingest: Receiver<Seen>,
+        reads: Receiver<Seen>,
+    ) -> Self {
+        let (ingest_path, reads_path) = (directory.path().join("i"), directory.path().join("r"));
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let counters = Arc::new(Counters::default());
-        let gate = Gate::default()
+        let gate = gate
             .with_key("ka", PoolIndex(0), SecretDigest::of("sa"))
             .with_key("kb", PoolIndex(1), SecretDigest::of("sb"))
             .with_viewer(Viewer::All, SecretDigest::of("all"))
@@ -93,7 +111,8 @@ impl House {
             feed: Box::new(Feed { out, works: Arc::clone(&feed_works) }),
         })
         .unwrap();
-        let thread = std::thread::Builder::new().spawn(move || door.run()).unwrap();
+        let thread =
+            std::thread::Builder::new().name("door".into()).spawn(move || door.run()).unwrap();
         Self {
             address,
             counters,
@@ -217,6 +236,11 @@ impl OneByOne<'_> {
         Some(byte[0])
     }
 }
+
+/// A handshake for pool `a` that is in order.
+pub(super) const HANDSHAKE: &str = "GET /ws/agent-pools/a/metrics?token=only-a HTTP/1.1\r\nHost: localhost\r\n\
+    Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
 /// A heartbeat of pool `a`.
 pub(super) fn ping(agent: &str, body: &[u8]) -> Vec<u8> {

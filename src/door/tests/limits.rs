@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::time::Duration;
 
-use super::house::{Client, DEADLINE, House, ping};
+use super::house::{Client, DEADLINE, HANDSHAKE, House, ping};
 use crate::limits::{KIB, Limits};
 
 const SHORT: Duration = Duration::from_millis(200);
@@ -31,6 +31,20 @@ fn each_phase_has_its_deadline_and_its_end() {
     idle.send(&ping("a", b""));
     assert_eq!(idle.answer().status, 200);
     idle.ends();
+}
+
+#[test]
+fn an_empty_line_behind_a_body_begins_no_request() {
+    let house = House::open(Limits { head_timeout: SHORT, ..Limits::default() });
+    let mut sloppy = house.client();
+    sloppy.send(&ping("a", b"{}"));
+    assert_eq!(sloppy.answer().status, 200);
+    sloppy.send(b"\r\n");
+    let mut later = house.client();
+    later.send(b"G");
+    assert_eq!(later.answer().status, 408, "a deadline that began later is over");
+    sloppy.send(&ping("a", b"{}"));
+    assert_eq!(sloppy.answer().status, 200);
 }
 
 #[test]
@@ -103,6 +117,38 @@ fn an_address_has_a_cap_of_its_own() {
     third.send(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n");
     assert_eq!(third.answer().status, 200);
     first.ends();
+}
+
+#[test]
+fn a_trusted_proxy_speaks_for_its_clients() {
+    let limits = Limits {
+        max_connections_per_address: 1,
+        max_dashboards_per_address: 1,
+        ..Limits::default()
+    };
+    let house = House::behind_proxy(limits);
+    let mut clients = [house.client(), house.client()];
+    for (client, proto) in clients.iter_mut().zip(["https", "http"]) {
+        let request =
+            format!("GET /login HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-Proto: {proto}\r\n\r\n");
+        client.send(request.as_bytes());
+        let seen = house.reads.recv_timeout(DEADLINE).unwrap();
+        assert_eq!(seen.field("X-Secure").is_some(), proto == "https");
+        seen.say("{}");
+        assert_eq!(client.answer().status, 200, "exempt from the cap of one address");
+    }
+    let mut upgrades = Vec::new();
+    for (address, admitted) in [("192.0.2.1", true), ("192.0.2.2", true), ("192.0.2.1", false)] {
+        let mut client = house.client();
+        client.send(
+            HANDSHAKE.replace("Host", &format!("X-Forwarded-For: {address}\r\nHost")).as_bytes(),
+        );
+        if admitted {
+            upgrades.push(house.dashboards.recv_timeout(DEADLINE).unwrap());
+        } else {
+            assert_eq!(client.answer().status, 503);
+        }
+    }
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! What the door makes of workers that are slow, gone, or talk nonsense.
 
+use std::io::Write as _;
 use std::time::Duration;
 
 use super::house::{DEADLINE, House, ok, ping};
+use crate::auth::Gate;
 use crate::limits::{KIB, Limits, MIB};
 
 #[test]
@@ -59,6 +61,21 @@ fn a_broken_pipe_costs_what_was_in_flight_and_is_made_anew() {
         house.ingest.recv_timeout(DEADLINE).unwrap().say("{}");
         assert_eq!(first.answer().status, 200);
     }
+}
+
+#[test]
+fn a_pipe_that_ends_while_nothing_is_in_flight_costs_nobody_anything() {
+    let house = House::with_workers_in_hand(Limits::default());
+    let mut client = house.client();
+    client.send(&ping("a", b""));
+    let seen = house.ingest.recv_timeout(DEADLINE).unwrap();
+    seen.say("{}");
+    seen.break_pipe();
+    assert_eq!(client.answer().status, 200);
+    house.wait_until("the end is seen", |counters| counters.pipe_breaks.get() == 1);
+    client.send(&ping("a", b""));
+    house.ingest.recv_timeout(DEADLINE).unwrap().say("{}");
+    assert_eq!(client.answer().status, 200);
 }
 
 #[test]
@@ -164,4 +181,49 @@ fn an_answer_beyond_the_budget_is_a_503_or_the_end_of_the_slowest_and_no_more() 
     client.send(get);
     house.reads.recv_timeout(DEADLINE).unwrap().say("small");
     assert_eq!(client.answer().body, b"small", "the connection and the pipe are in step");
+}
+
+#[test]
+fn the_real_tiny_http_takes_what_the_door_writes() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut servers = Vec::new();
+    for path in ["i", "r"] {
+        let server = tiny_http::Server::http_unix(&directory.path().join(path)).unwrap();
+        let server = std::sync::Arc::new(server);
+        servers.push(std::sync::Arc::clone(&server));
+        let serve = move || server.incoming_requests().for_each(serve_with_tiny_http);
+        std::thread::Builder::new().spawn(serve).unwrap();
+    }
+    let nothing = crossbeam_channel::never;
+    let limits = Limits::default();
+    let house = House::front(limits, Gate::default(), directory, nothing(), nothing());
+    let mut clients: Vec<_> = (0..20).map(|_| house.client()).collect();
+    for length in [0, 1, 1_024, 1_025, 64 * KIB] {
+        let body = vec![b'x'; length];
+        for client in &mut clients {
+            client.send(&ping("a", &body));
+        }
+        for client in &mut clients {
+            let reply = client.answer();
+            assert_eq!((reply.status, reply.body), (200, length.to_string().into_bytes()));
+        }
+    }
+    clients[0].send(&ping("drop", b""));
+    assert_eq!(clients[0].answer().status, 500, "tiny_http's own answer for who gave none");
+    house.check_health();
+    assert_eq!(house.counters.pipe_breaks.get(), 0);
+    for server in servers {
+        server.unblock();
+    }
+}
+
+fn serve_with_tiny_http(mut request: tiny_http::Request) {
+    if request.url().contains("drop") {
+        return;
+    }
+    let mut body = Vec::new();
+    request.as_reader().read_to_end(&mut body).unwrap();
+    let mut writer = request.into_writer();
+    writer.write_all(&ok(&body.len().to_string())).unwrap();
+    writer.flush().unwrap();
 }

@@ -5,7 +5,8 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use super::Door;
-use super::connection::{Manner, Pending, Phase, Queued, Then};
+use super::check::Relay;
+use super::connection::{Manner, Pending, Phase, Queued};
 use super::lanes::Lane;
 use super::pipe::{Piece, Ticket};
 use super::reply::AnswerHead;
@@ -26,13 +27,7 @@ impl Door {
     }
 
     /// Stamps a request that is whole, and hands it to a worker or has it wait for one.
-    pub(super) fn hand_over(
-        &mut self,
-        slot: usize,
-        relay: super::check::Relay,
-        body: &[u8],
-        manner: Manner,
-    ) {
+    pub(super) fn hand_over(&mut self, slot: usize, relay: Relay, body: &[u8], manner: Manner) {
         self.stamped += 1;
         let number = self.stamped;
         let stamp = Stamp { number, at: self.clock.now(), wall: self.clock.wall() };
@@ -106,6 +101,7 @@ impl Door {
             let pipe = &mut self.lanes.pipes[index];
             if pipe.deadline(self.now, patience).is_some_and(|deadline| deadline <= self.now) {
                 if pipe.is_up() {
+                    pipe.note_silence();
                     self.pipe_broke(index, &"no answer for too long");
                 } else {
                     pipe.connect(self.poll.registry(), self.now);
@@ -174,7 +170,7 @@ impl Door {
         manner: Manner,
     ) {
         let slot = ticket.slot;
-        let then = Then::keep_if(manner.keep_alive);
+        let then = manner.then();
         if head.body_bytes > self.limits.max_buffered_bytes {
             self.answer(slot, &Answer::problem(503, "the answer is too large"), manner, then);
         } else if manner.head_only {
@@ -198,7 +194,7 @@ impl Door {
                 Phase::InFlight(pending) if pending.number == ticket.number => {
                     let manner = pending.manner;
                     let broke = Answer::problem(503, "the request was lost on its way; try again");
-                    self.answer(ticket.slot, &broke, manner, Then::keep_if(manner.keep_alive));
+                    self.answer(ticket.slot, &broke, manner, manner.then());
                 }
                 Phase::Answering(_, Some(number)) if *number == ticket.number => {
                     self.close(ticket.slot);

@@ -1,0 +1,137 @@
+//! Giving answers, and what follows them: the next request, or the end.
+
+use std::io::{Read as _, Write as _};
+use std::net::Shutdown;
+use std::time::Duration;
+
+use mio::net::TcpStream;
+
+use super::connection::{Manner, Phase, Then};
+use super::reply::AnswerHead;
+use super::{Door, READ_BYTES};
+use crate::answer::Answer;
+use crate::limits::MIB;
+
+/// How long a client that was answered and is to be closed may take to stop sending.
+const LINGER_TIME: Duration = Duration::from_secs(1);
+
+/// How much of what it still sends is read and dropped, in bytes.
+const LINGER_BYTES: usize = MIB;
+
+impl Door {
+    /// Gives an answer of the door's own.
+    pub(super) fn answer(&mut self, slot: usize, answer: &Answer, manner: Manner, then: Then) {
+        if answer.status.0 >= 400 {
+            log::debug!("refused with {}: {}", answer.status.0, answer.status.phrase());
+        }
+        let bytes = answer.to_bytes();
+        if let Ok(Some((head, body))) = AnswerHead::split(&bytes) {
+            let body = if manner.head_only { &[] } else { body };
+            self.begin(slot, &head, body, then, None);
+        }
+    }
+
+    /// Begins an answer; `more` is the number of the request whose answer is not whole yet.
+    pub(super) fn begin(
+        &mut self,
+        slot: usize,
+        head: &AnswerHead<'_>,
+        body: &[u8],
+        then: Then,
+        more: Option<u64>,
+    ) {
+        if head.status == 503 {
+            self.counters.overloads.add_one();
+        }
+        let then = if self.ends_at.is_some() && then == Then::Keep { Then::Close } else { then };
+        let deadline = self.now + self.limits.answer_timeout;
+        self.clients.enter(slot, Phase::Answering(then, more), self.now, deadline);
+        self.compose(head, body, then != Then::Keep);
+        let composed = std::mem::take(&mut self.composed);
+        self.send(slot, &composed);
+        self.composed = composed;
+    }
+
+    /// Leaves an answer in `composed` as it goes to the client.
+    fn compose(&mut self, head: &AnswerHead<'_>, body: &[u8], close: bool) {
+        self.composed.clear();
+        // One large answer must not cost its memory for ever.
+        self.composed.shrink_to(READ_BYTES);
+        head.write(&mut self.composed, self.date.as_str(), close);
+        self.composed.extend_from_slice(body);
+    }
+
+    /// Tells a client that never got into the table why. Best effort: a socket that was just
+    /// accepted takes a few hundred bytes at once.
+    pub(super) fn turn_away(&mut self, mut socket: TcpStream, detail: &str) {
+        self.counters.connections_refused.add_one();
+        self.counters.overloads.add_one();
+        let bytes = Answer::problem(503, detail).to_bytes();
+        if let Ok(Some((head, body))) = AnswerHead::split(&bytes) {
+            self.compose(&head, body, true);
+        }
+        let _ = socket.write(&self.composed);
+        let _ = socket.shutdown(Shutdown::Write);
+        // Closing with bytes unread would reset the connection, and the answer with it.
+        let _ = socket.read(&mut self.scratch);
+    }
+
+    pub(super) fn send(&mut self, slot: usize, bytes: &[u8]) {
+        let Some(connection) = self.clients.get(slot) else { return };
+        match connection.send(bytes) {
+            Ok(()) => self.go_on(slot),
+            Err(_) => self.close(slot),
+        }
+    }
+
+    /// Sends what was kept; the client has room again.
+    pub(super) fn flush(&mut self, slot: usize) {
+        let Some(connection) = self.clients.get(slot) else { return };
+        match connection.flush() {
+            Ok(()) => {
+                self.go_on(slot);
+                self.clients.account(slot);
+            }
+            Err(_) => self.close(slot),
+        }
+    }
+
+    /// When the answer is out: the next request, or the end.
+    fn go_on(&mut self, slot: usize) {
+        let Some(connection) = self.clients.get(slot) else { return };
+        let Phase::Answering(then, None) = connection.phase else { return };
+        if !connection.is_flushed() {
+            return;
+        }
+        let more = connection.is_readable() || !connection.input.is_empty();
+        match then {
+            Then::Keep if self.ends_at.is_none() => {
+                let deadline = self.now + self.limits.idle_timeout;
+                self.clients.enter(slot, Phase::Idle, self.now, deadline);
+                if more {
+                    self.clients.list(slot);
+                }
+            }
+            // Closing with bytes unread would reset the connection, and the answer with it.
+            Then::Linger => self.begin_to_linger(slot),
+            Then::Keep | Then::Close if more => self.begin_to_linger(slot),
+            Then::Keep | Then::Close => self.close(slot),
+        }
+    }
+
+    fn begin_to_linger(&mut self, slot: usize) {
+        let Some(connection) = self.clients.get(slot) else { return };
+        connection.input = Vec::new();
+        if connection.socket.shutdown(Shutdown::Write).is_err() {
+            return self.close(slot);
+        }
+        let deadline = self.now + LINGER_TIME;
+        self.clients.enter(slot, Phase::Lingering(LINGER_BYTES), self.now, deadline);
+        self.clients.list(slot);
+    }
+
+    pub(super) fn close(&mut self, slot: usize) {
+        // Closing the descriptor takes it off the poll's list.
+        drop(self.clients.remove(slot));
+    }
+}

@@ -1,0 +1,87 @@
+//! Who is too slow, who takes too much, and the end: deadlines, the budget, stopping.
+
+use super::Door;
+use super::connection::{Manner, Phase, Then};
+use crate::answer::Answer;
+
+impl Door {
+    pub(super) fn keep_deadlines(&mut self) {
+        for slot in self.clients.expired(self.now) {
+            let Some(connection) = self.clients.get(slot) else { continue };
+            match &connection.phase {
+                Phase::Head(_) => {
+                    let late = Answer::problem(408, "the head did not come in time");
+                    self.answer(slot, &late, Manner::CLOSING, Then::Linger);
+                }
+                Phase::Body(_) => {
+                    let late = Answer::problem(408, "the body did not come in time");
+                    self.answer(slot, &late, Manner::CLOSING, Then::Linger);
+                }
+                Phase::Waiting(_) | Phase::InFlight(_) => {
+                    self.answer_unserved(slot, "no worker answered in time");
+                }
+                Phase::Idle | Phase::Answering(..) | Phase::Lingering(_) => self.close(slot),
+            }
+            self.clients.account(slot);
+        }
+    }
+
+    /// 503 for a request that is whole.
+    fn answer_unserved(&mut self, slot: usize, detail: &str) {
+        let Some(connection) = self.clients.get(slot) else { return };
+        let manner = match &connection.phase {
+            Phase::Waiting(queued) => queued.pending.manner,
+            Phase::InFlight(pending) => pending.manner,
+            _ => Manner::CLOSING,
+        };
+        self.answer(slot, &Answer::problem(503, detail), manner, manner.then());
+    }
+
+    /// Within the budget again: the slowest go first. A little more room is made than is
+    /// needed, since to look for the slowest is to look at all.
+    pub(super) fn make_room_in_memory(&mut self) {
+        let budget = self.limits.max_buffered_bytes;
+        let held = |door: &Self| door.clients.buffered() + door.lanes.held();
+        if held(self) <= budget {
+            return;
+        }
+        let enough = budget - budget / 8;
+        for slot in self.clients.holders() {
+            if held(self) <= enough {
+                break;
+            }
+            self.counters.buffer_evictions.add_one();
+            self.evict(slot);
+        }
+    }
+
+    fn evict(&mut self, slot: usize) {
+        let Some(connection) = self.clients.get(slot) else { return };
+        connection.input = Vec::new();
+        if matches!(connection.phase, Phase::Answering(..)) || !connection.is_flushed() {
+            return self.close(slot);
+        }
+        let full = Answer::problem(503, "the server holds too many requests at once");
+        self.answer(slot, &full, Manner::CLOSING, Then::Linger);
+        self.clients.account(slot);
+    }
+
+    /// No new connection, no new request: who rests is closed, who has sent half a request is
+    /// told, and whose request is in flight gets the answer.
+    pub(super) fn begin_to_stop(&mut self) {
+        // Known before anyone is told, so that nobody is kept.
+        self.ends_at = Some(self.now + super::STOP_GRACE);
+        self.listeners.clear();
+        for slot in self.clients.slots() {
+            let Some(connection) = self.clients.get(slot) else { continue };
+            match connection.phase {
+                Phase::Idle | Phase::Lingering(_) => self.close(slot),
+                Phase::Head(_) | Phase::Body(_) => {
+                    let stopping = Answer::problem(503, "the server is stopping");
+                    self.answer(slot, &stopping, Manner::CLOSING, Then::Linger);
+                }
+                Phase::Waiting(_) | Phase::InFlight(_) | Phase::Answering(..) => {}
+            }
+        }
+    }
+}

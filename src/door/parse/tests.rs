@@ -1,0 +1,240 @@
+//! Heads at their edges.
+
+use super::*;
+
+const MAX: usize = 8 * 1024;
+
+/// Scans and parses `bytes`, which must be one whole head, or says how it is refused.
+fn parse(bytes: &[u8]) -> Result<Head<'_>, u16> {
+    let end = Scan::default().end(bytes, MAX).map_err(|malformed| malformed.status)?;
+    assert_eq!(end, Some(bytes.len()), "{}", bytes.escape_ascii());
+    Head::parse(bytes, STACK_HEADERS).map_err(|malformed| malformed.status)
+}
+
+fn with_line(line: &str) -> Vec<u8> {
+    format!("GET / HTTP/1.1\r\nHost: h\r\n{line}\r\n\r\n").into_bytes()
+}
+
+fn refusal(bytes: &[u8]) -> u16 {
+    parse(bytes).map(|_| ()).expect_err(&bytes.escape_ascii().to_string())
+}
+
+#[test]
+fn the_seeds_request_is_read() {
+    let head = parse(
+        b"POST /api/v1/agents/a/ping?x=1?2 HTTP/1.1\r\nhost:localhost:8080\r\n\
+          X-App-Key: k\t \r\nX-APP-SECRET:  s p\r\nContent-Length: 12\r\nX-Other: \xff\r\n\r\n",
+    )
+    .unwrap();
+    assert_eq!((head.method, head.path), ("POST", "/api/v1/agents/a/ping"));
+    assert_eq!((head.query, head.version), (Some("x=1?2"), Version::Http11));
+    assert!(head.keep_alive);
+    assert_eq!(head.fields.host, Some("localhost:8080"));
+    assert_eq!((head.fields.app_key, head.fields.app_secret), (Some("k"), Some("s p")));
+    assert_eq!(head.fields.content_length, Some(12));
+}
+
+#[test]
+fn a_head_that_comes_byte_by_byte_ends_where_the_whole_one_does() {
+    let bytes = b"\r\nGET / HTTP/1.1\r\nHost: h\r\nA: b\tc\r\n\r\nleft over";
+    let whole = Scan::default().end(bytes, MAX).unwrap();
+    let end = bytes.len() - "left over".len();
+    assert_eq!(whole, Some(end));
+    let mut scan = Scan::default();
+    for length in 0..end {
+        assert_eq!(scan.end(&bytes[..length], MAX), Ok(None), "{length}");
+    }
+    assert_eq!(scan.end(&bytes[..end], MAX), Ok(Some(end)));
+    assert!(Head::parse(&bytes[..end], STACK_HEADERS).is_ok());
+}
+
+#[test]
+fn what_can_never_become_a_head_is_refused_however_it_is_cut() {
+    for bytes in [
+        &b"GET / HTTP/1.1\nHost: h\n\n"[..],
+        b"GET / HTTP/1.1\rHost: h\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: h\r\n\n",
+        b"GET / HTTP/1.1\r\nHost: h\r\n\r\r\n",
+        b"GET / HTTP/1.1\r\n Host: h\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: h\r\n\tfolded\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: h\0\r\n\r\n",
+        b"GET /\x01 HTTP/1.1\r\nHost: h\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: \x7f\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01",
+    ] {
+        assert_eq!(Scan::default().end(bytes, MAX).unwrap_err().status, 400);
+        let mut scan = Scan::default();
+        let refused = (0..=bytes.len()).any(|length| scan.end(&bytes[..length], MAX).is_err());
+        assert!(refused, "{}", bytes.escape_ascii());
+    }
+}
+
+#[test]
+fn the_limit_of_a_head_is_exact() {
+    let bytes = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n";
+    for more in [&b""[..], b"body"] {
+        let data = [&bytes[..], more].concat();
+        assert_eq!(Scan::default().end(&data, bytes.len()), Ok(Some(bytes.len())));
+        for short in 1..=5 {
+            let max = bytes.len() - short;
+            assert_eq!(Scan::default().end(&data, max), Err(TOO_LARGE), "{short}");
+        }
+    }
+    assert_eq!(Scan::default().end(&[b'a'; 99], 100), Ok(None));
+    assert_eq!(Scan::default().end(&[b'a'; 100], 100), Err(TOO_LARGE));
+}
+
+#[test]
+fn the_limit_of_headers_is_exact_on_stack_and_heap() {
+    for max in [3, STACK_HEADERS, STACK_HEADERS + 10] {
+        for (extra, ok) in [(0, true), (1, false)] {
+            let lines = "A: b\r\n".repeat(max - 1 + extra);
+            let bytes = format!("GET / HTTP/1.1\r\nHost: h\r\n{lines}\r\n").into_bytes();
+            let parsed = Head::parse(&bytes, max).map(|_| ()).map_err(|bad| bad.status);
+            assert_eq!(parsed, if ok { Ok(()) } else { Err(431) }, "{max}");
+        }
+    }
+}
+
+#[test]
+fn request_lines_at_their_edges() {
+    let line = |line: &str| format!("{line}\r\nHost: h\r\n\r\n").into_bytes();
+    for (text, status) in [
+        ("GET  / HTTP/1.1", 400),
+        ("GET / HTTP/1.1 ", 400),
+        (" GET / HTTP/1.1", 400),
+        ("GET\t/\tHTTP/1.1", 400),
+        ("GET /", 400),
+        ("GET / http/1.1", 400),
+        ("GET / HTTP/1.", 400),
+        ("GET / HTTP/1.10", 400),
+        ("GET / HTTP/x.1", 400),
+        ("GET / HTTP/1.2", 505),
+        ("GET / HTTP/0.9", 505),
+        ("PRI * HTTP/2.0", 505),
+        ("G(T / HTTP/1.1", 400),
+        ("GET /é HTTP/1.1", 400),
+        ("GET /a#b HTTP/1.1", 400),
+        ("GET a HTTP/1.1", 400),
+        ("OPTIONS * HTTP/1.1", 400),
+        ("CONNECT h:80 HTTP/1.1", 400),
+        ("GET ftp://h/ HTTP/1.1", 400),
+        ("GET http:///a HTTP/1.1", 400),
+        ("GET http://u@h/a HTTP/1.1", 400),
+        ("GET http://h?a HTTP/1.1", 400),
+    ] {
+        assert_eq!(refusal(&line(text)), status, "{text}");
+    }
+    assert_eq!(refusal(b"\r\n\r\n"), 400);
+}
+
+#[test]
+fn an_absolute_targets_authority_replaces_host() {
+    let bytes = b"GET HTTP://other:81/a?b HTTP/1.1\r\nHost: h\r\n\r\n";
+    let head = parse(bytes).unwrap();
+    assert_eq!((head.path, head.query), ("/a", Some("b")));
+    assert_eq!(head.fields.host, Some("other:81"));
+    assert_eq!(parse(b"GET http://o HTTP/1.0\r\n\r\n").unwrap().path, "/");
+    assert_eq!(refusal(b"GET http://other/ HTTP/1.1\r\n\r\n"), 400);
+}
+
+#[test]
+fn field_lines_at_their_edges() {
+    for (line, status) in [
+        ("Host: i", 400),
+        ("Content-Length: 5\r\nContent-Length: 5", 400),
+        ("Content-Length: +5", 400),
+        ("Content-Length: -5", 400),
+        ("Content-Length: 5, 5", 400),
+        ("Content-Length: 5 5", 400),
+        ("Content-Length: 0x5", 400),
+        ("Content-Length:", 400),
+        ("Content-Length : 5", 400),
+        ("Content Length: 5", 400),
+        (": 5", 400),
+        ("no colon", 400),
+        ("Transfer-Encoding: chunked", 501),
+        ("transfer-encoding: identity", 501),
+        ("Expect: 200-ok", 417),
+        ("X-App-Key: a\r\nx-app-key: a", 400),
+        ("X-App-Key: é", 400),
+        ("Cookie: é", 400),
+        ("If-None-Match: é", 400),
+    ] {
+        assert_eq!(refusal(&with_line(line)), status, "{line}");
+    }
+    assert!(parse(&with_line("X-Né: a")).is_err());
+    assert!(parse(&with_line("User-Agent: é")).is_ok());
+    assert_eq!(refusal(b"GET / HTTP/1.1\r\nA: b\r\n\r\n"), 400);
+    assert!(parse(b"GET / HTTP/1.0\r\n\r\n").is_ok());
+    assert_eq!(refusal(b"GET / HTTP/1.0\r\nHost: a\r\nHost: a\r\n\r\n"), 400);
+}
+
+#[test]
+fn lengths_beyond_all_numbers_are_numbers_still() {
+    for (digits, length) in [
+        ("0", 0),
+        ("007", 7),
+        ("18446744073709551615", u64::MAX),
+        ("18446744073709551616", u64::MAX),
+        ("99999999999999999999999999", u64::MAX),
+    ] {
+        let bytes = with_line(&format!("Content-Length: {digits}"));
+        assert_eq!(parse(&bytes).unwrap().fields.content_length, Some(length));
+    }
+}
+
+#[test]
+fn connection_expect_and_lists() {
+    assert!(!parse(&with_line("Connection: keep-alive, Close")).unwrap().keep_alive);
+    let old = b"GET / HTTP/1.0\r\nConnection: keep-alive\r\nExpect: 100-continue\r\n\r\n";
+    let old = parse(old).unwrap();
+    assert!(!old.keep_alive && !old.fields.expects_continue);
+    assert!(parse(&with_line("Expect: 100-Continue")).unwrap().fields.expects_continue);
+    let bytes =
+        with_line("Connection: keep-alive\r\nConnection: x ,\tUpgrade\r\nUpgrade: h2c, WebSocket");
+    let fields = parse(&bytes).unwrap().fields;
+    assert!(fields.wants_upgrade && fields.wants_websocket);
+    let bytes = with_line(
+        "X-Forwarded-For: 1.1.1.1\r\nX-Forwarded-For: 2.2.2.2\r\nX-Forwarded-Proto: http\r\n\
+         X-Forwarded-Proto: https",
+    );
+    let fields = parse(&bytes).unwrap().fields;
+    assert_eq!(fields.forwarded_for.as_deref(), Some("1.1.1.1, 2.2.2.2"));
+    assert_eq!(fields.forwarded_proto, Some("https"));
+}
+
+#[test]
+fn no_bytes_at_all_make_the_parser_fall_over() {
+    // A cheap generator: what matters is that every run tries the same odd mixtures.
+    let pieces: [&[u8]; 12] = [
+        b"GET ",
+        b"/",
+        b" HTTP/1.1",
+        b"\r\n",
+        b"\r",
+        b"\n",
+        b"Host",
+        b":",
+        b" ",
+        b"\x00",
+        b"\xff",
+        b"a",
+    ];
+    let mut state = 1_u64;
+    for _ in 0..20_000 {
+        let mut bytes = Vec::new();
+        for _ in 0..12 {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            bytes.extend_from_slice(pieces[(state >> 33) as usize % pieces.len()]);
+        }
+        let mut scan = Scan::default();
+        for length in 0..=bytes.len() {
+            if let Ok(Some(end)) = scan.end(&bytes[..length], 40) {
+                let _ = Head::parse(&bytes[..end], 2);
+                break;
+            }
+        }
+        let _ = Head::parse(&bytes, 2);
+    }
+}
