@@ -82,12 +82,14 @@ fn run() -> Result<()> {
         progress(&format!("round {round} of {rounds}"));
         for ((connections, _), row) in HEARTBEATS.iter().zip(&mut beat_rows) {
             for &kind in &kinds {
-                row.push(kind, beats::measure(kind, *connections, clock)?);
+                let outcome = beats::measure(kind, *connections, clock);
+                row.push(kind, outcome.map_err(|error| row.blame(kind, &*error))?);
             }
         }
         for ((dashboards, rate, _), row) in deliveries.iter().zip(&mut feed_rows) {
             for &kind in &kinds {
-                row.push(kind, feed::measure(kind, *dashboards, *rate, &update, clock)?);
+                let outcome = feed::measure(kind, *dashboards, *rate, &update, clock);
+                row.push(kind, outcome.map_err(|error| row.blame(kind, &*error))?);
             }
         }
     }

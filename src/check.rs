@@ -82,7 +82,7 @@ fn describe(config: &Config, path: &Path) -> String {
 
 fn viewers(config: &Config) -> Vec<String> {
     if config.open {
-        return vec!["anyone, without a token, at all pools".to_owned()];
+        return vec!["anyone, without a token, at all pools (open = true)".to_owned()];
     }
     let mut lines = Vec::new();
     if config.gate.has_viewer(Viewer::All) {

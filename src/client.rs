@@ -20,7 +20,7 @@ use crate::event::Control;
 use crate::fanout::FanoutHandle;
 use crate::hub::HubHandle;
 use crate::id::DashboardId;
-use crate::limits::{KIB, MAX_CLIENT_MESSAGE_BYTES, SILENCE_TIMEOUT};
+use crate::limits::{KIB, MAX_CLIENT_MESSAGE_BYTES};
 use socket::{Socket, TooManyFrames};
 
 /// What tungstenite reads at a time: dashboards send Pongs and little else. Allocated per client.
@@ -63,12 +63,9 @@ impl OpenFeed for Clients {
             }
             Ok(())
         });
-        match (spawned, ()) {
-            (Ok(()), ()) => Ok(()),
-            (Err(error), ()) => match take(&slot) {
-                Some(upgrade) => Err((upgrade, error)),
-                None => Ok(()),
-            },
+        match spawned {
+            Ok(()) => Ok(()),
+            Err(error) => take(&slot).map_or(Ok(()), |upgrade| Err((upgrade, error))),
         }
     }
 }
@@ -96,16 +93,13 @@ impl Client {
         // The permit lives as long as the thread.
         let Upgrade { socket, accept_key, read_ahead, pool, permit: _permit } = upgrade;
         let socket = Arc::new(socket);
-        if let Err(error) = socket.set_read_timeout(Some(SILENCE_TIMEOUT)) {
-            log::warn!("dashboard {}: {error}", self.id);
-            return;
-        }
-        let attach = Control::Attach {
-            dashboard: self.id,
-            pool,
-            socket: Arc::clone(&socket),
-            greeting: greeting(&accept_key),
-        };
+        let mut reading =
+            match Socket::new(Arc::clone(&socket), self.id, self.fanout.clone(), clock) {
+                Ok(reading) => reading,
+                Err(error) => return log::warn!("dashboard {}: {error}", self.id),
+            };
+        let attach =
+            Control::Attach { dashboard: self.id, pool, socket, greeting: greeting(&accept_key) };
         // Attached before the hub hears of it: see `Control::Attach`.
         if self.fanout.send(attach).is_err() {
             return;
@@ -116,10 +110,9 @@ impl Client {
             return;
         }
         log::debug!("dashboard {} joined", self.id);
-        let mut socket = Socket::new(socket, self.id, self.fanout.clone(), clock);
-        socket.count(&read_ahead);
+        reading.count(&read_ahead);
         let mut websocket =
-            WebSocket::from_partially_read(socket, read_ahead, Side::Server, Some(config()));
+            WebSocket::from_partially_read(reading, read_ahead, Side::Server, Some(config()));
         // What it says is ignored. Reading also answers Pings and Closes.
         let error = loop {
             if let Err(error) = websocket.read() {

@@ -55,8 +55,9 @@ pub(crate) fn measure(
     clock: Clock,
 ) -> Result<Outcome> {
     let server = Server::start(kind)?;
-    let mut load = Load::connect(kind, &server, AGENTS, update, clock)?;
+    let mut load = Load::new(AGENTS, clock)?;
     load.add_dashboards(kind, &server, dashboards)?;
+    load.connect_agents(kind, &server, update)?;
     let every = Duration::from_secs(1) / per_second;
     load.run(clock.now() + WARM_UP, every)?;
     load.delays.clear();
@@ -83,10 +84,11 @@ pub(crate) fn measure(
 /// Memory that an idle dashboard costs the server, in bytes.
 pub(crate) fn memory_each(kind: Kind, update: &[u8], clock: Clock) -> Result<f64> {
     let server = Server::start(kind)?;
-    let mut load = Load::connect(kind, &server, 1, update, clock)?;
+    let mut load = Load::new(1, clock)?;
     let mut resident = [0.0; 2];
     for (total, resident) in [FEW, MANY].into_iter().zip(&mut resident) {
         load.add_dashboards(kind, &server, total)?;
+        load.connect_agents(kind, &server, update)?;
         for _ in 0..UPDATES_BEFORE_IDLE {
             let due = load.tally.updates + total as u64;
             load.send()?;
@@ -105,9 +107,10 @@ pub(crate) fn memory_each(kind: Kind, update: &[u8], clock: Clock) -> Result<f64
 pub(crate) fn our_update(clock: Clock) -> Result<Vec<u8>> {
     let kind = Kind::AgentMetrics;
     let server = Server::start(kind)?;
-    let mut load = Load::connect(kind, &server, 1, &[], clock)?;
+    let mut load = Load::new(1, clock)?;
     load.tally.keep_newest = true;
     load.add_dashboards(kind, &server, 1)?;
+    load.connect_agents(kind, &server, &[])?;
     // Several, because the first has no rhythm in it yet.
     for due in 1..=UPDATES_BEFORE_IDLE {
         load.send()?;
@@ -127,6 +130,7 @@ struct Load {
     poll: Poll,
     events: Events,
     agents: Vec<Agent>,
+    agents_planned: usize,
     dashboards: Vec<Dashboard>,
     tally: Tally,
     /// Heartbeats sent so far; the next agent in turn follows from it.
@@ -138,24 +142,12 @@ struct Load {
 }
 
 impl Load {
-    fn connect(
-        kind: Kind,
-        server: &Server,
-        agents: usize,
-        update: &[u8],
-        clock: Clock,
-    ) -> Result<Self> {
-        let poll = Poll::new()?;
-        let agents = (0..agents)
-            .map(|number| {
-                let post = kind.trigger(number, update);
-                Agent::connect(server.address, poll.registry(), Token(number), post)
-            })
-            .collect::<Result<_>>()?;
+    fn new(agents_planned: usize, clock: Clock) -> Result<Self> {
         Ok(Self {
-            poll,
+            poll: Poll::new()?,
             events: Events::with_capacity(1_024),
-            agents,
+            agents: Vec::new(),
+            agents_planned,
             dashboards: Vec::new(),
             tally: Tally::default(),
             sent: 0,
@@ -165,12 +157,24 @@ impl Load {
         })
     }
 
+    /// Connects the agents that are not there yet. After the dashboards: an agent that connects
+    /// and says nothing for seconds is rightly cut off.
+    fn connect_agents(&mut self, kind: Kind, server: &Server, update: &[u8]) -> Result<()> {
+        while self.agents.len() < self.agents_planned {
+            let number = self.agents.len();
+            let post = kind.trigger(number, update);
+            let registry = self.poll.registry();
+            self.agents.push(Agent::connect(server.address, registry, Token(number), post)?);
+        }
+        Ok(())
+    }
+
     /// Adds dashboards until there are `total`, and waits until each has its first message if
     /// this server sends one.
     fn add_dashboards(&mut self, kind: Kind, server: &Server, total: usize) -> Result<()> {
         let mut due = self.tally.messages;
         while self.dashboards.len() < total {
-            let token = Token(self.agents.len() + self.dashboards.len());
+            let token = Token(self.agents_planned + self.dashboards.len());
             let registry = self.poll.registry();
             let path = kind.feed_path();
             let dashboard =
@@ -217,7 +221,7 @@ impl Load {
 
     /// Takes what still comes, until `due` updates were received or nothing came for a while.
     fn settle(&mut self, due: u64) -> Result<()> {
-        const QUIET: Duration = Duration::from_millis(300);
+        const QUIET: Duration = Duration::from_secs(1);
         while self.tally.updates < due || self.agents.iter().any(|agent| agent.waiting) {
             if !self.turn(QUIET)? {
                 break;
@@ -231,12 +235,12 @@ impl Load {
         self.poll.poll(&mut self.events, Some(timeout))?;
         for event in &self.events {
             let Token(token) = event.token();
-            if let Some(agent) = self.agents.get_mut(token) {
-                agent.receive(&mut self.scratch)?;
+            if token < self.agents_planned {
+                self.agents[token].receive(&mut self.scratch)?;
                 continue;
             }
             self.tally.stamp = None;
-            let dashboard = &mut self.dashboards[token - self.agents.len()];
+            let dashboard = &mut self.dashboards[token - self.agents_planned];
             dashboard.receive(&mut self.scratch, &mut self.tally)?;
             if let Some(sent) = self.tally.stamp {
                 self.delays.push(stamp(self.clock).saturating_sub(sent));

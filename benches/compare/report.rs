@@ -51,6 +51,11 @@ impl<T> Row<T> {
         }
     }
 
+    /// `error` with where it happened.
+    pub(crate) fn blame(&self, kind: Kind, error: &dyn std::error::Error) -> String {
+        format!("{}, {}: {error}", kind.name(), self.load)
+    }
+
     fn spread(&self, kind: Kind, value: impl Fn(&T) -> f64) -> Spread {
         Spread::of(self.outcomes.of(kind).iter().map(value).collect())
     }

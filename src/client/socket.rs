@@ -12,7 +12,12 @@ use crate::clock::Clock;
 use crate::event::Control;
 use crate::fanout::{FanoutHandle, Stopped};
 use crate::id::DashboardId;
-use crate::limits::{CLOSE_GRACE, KIB};
+use crate::limits::{CLOSE_GRACE, KIB, SILENCE_TIMEOUT};
+
+/// Of [`SILENCE_TIMEOUT`], the part before and after the moment that a silent dashboard is looked
+/// at once more.
+const SILENCE_LAST_LOOK: Duration = Duration::from_secs(5);
+const FIRST_SILENCE: Duration = SILENCE_TIMEOUT.saturating_sub(SILENCE_LAST_LOOK);
 
 /// What is read and thrown away after a broken rule, at most.
 const MAX_DRAIN_BYTES: usize = 256 * KIB;
@@ -50,8 +55,9 @@ impl Socket {
         id: DashboardId,
         fanout: FanoutHandle,
         clock: Clock,
-    ) -> Self {
-        Self { socket, id, fanout, clock, meter: Meter::default(), over_limit: false }
+    ) -> io::Result<Self> {
+        socket.set_read_timeout(Some(FIRST_SILENCE))?;
+        Ok(Self { socket, id, fanout, clock, meter: Meter::default(), over_limit: false })
     }
 
     /// Counts the frames in `bytes`. Over the limit, the next read says so.
@@ -72,8 +78,7 @@ impl Socket {
             {
                 return;
             }
-            match (&*self.socket).read(&mut buffer) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            match self.read_uninterrupted(&mut buffer) {
                 Ok(0) | Err(_) => return,
                 Ok(read) if read >= left => return,
                 Ok(read) => left -= read,
@@ -82,18 +87,44 @@ impl Socket {
     }
 }
 
+impl Socket {
+    /// Reads with the socket's timeout. A timed read is not restarted when the process was
+    /// stopped and continued.
+    fn read_uninterrupted(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match (&*self.socket).read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                read => return read,
+            }
+        }
+    }
+
+    /// Reads, and takes silence for an end only when a last look finds it still there. Without
+    /// that, a server that was itself stopped for longer than the timeout would drop everyone on
+    /// waking: their Pongs can only come after our Pings.
+    fn read_patiently(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.read_uninterrupted(buffer) {
+            Err(error) if is_timeout(&error) => {
+                self.socket.set_read_timeout(Some(SILENCE_LAST_LOOK))?;
+                let read = self.read_uninterrupted(buffer)?;
+                self.socket.set_read_timeout(Some(FIRST_SILENCE))?;
+                Ok(read)
+            }
+            read => read,
+        }
+    }
+}
+
+fn is_timeout(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+}
+
 impl Read for Socket {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.over_limit {
             return Err(io::Error::other(TooManyFrames));
         }
-        let read = loop {
-            match (&*self.socket).read(buffer) {
-                // A timed read is not restarted when the process was stopped and continued.
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                read => break read?,
-            }
-        };
+        let read = self.read_patiently(buffer)?;
         self.count(&buffer[..read]);
         if self.over_limit { Err(io::Error::other(TooManyFrames)) } else { Ok(read) }
     }

@@ -1,11 +1,13 @@
-//! What a dashboard may send, frame by frame (RFC 6455), on a server where nothing else happens:
-//! no agent, no heartbeat.
+//! What a dashboard may send, frame by frame (RFC 6455), to a pool where nothing else happens.
 
-use super::support::flood::Holdings;
+use std::io::Write as _;
+
+use super::support::flood::{Holdings, connect_from, warm_up};
 use super::support::frames::{
     BINARY, CLOSE, CONTINUATION, FIN, Heard, PING, PONG, RawFeed, TEXT, frame,
 };
-use super::support::{Server, Setup};
+use super::support::process::thread_names;
+use super::support::{Request, Server, Setup, eventually};
 
 /// Joins an empty pool and takes its snapshot.
 fn join(server: &Server) -> RawFeed {
@@ -24,7 +26,6 @@ fn assert_closed_with(feed: &mut RawFeed, code: u16, why: &str) {
 #[test]
 fn a_ping_and_a_close_are_answered_while_nothing_happens() {
     let server = Server::start(&Setup::open().toml());
-    let before = Holdings::of(server.pid());
     let mut feed = join(&server);
     for payload in [&b"are you there"[..], b"", &[b'x'; 125]] {
         assert!(feed.send(FIN | PING, payload));
@@ -46,15 +47,17 @@ fn a_ping_and_a_close_are_answered_while_nothing_happens() {
     }
     assert_eq!(feed.hear(), Heard::Pong(b"slow".to_vec()));
     drop(feed);
-    before.wait_for_return(server.pid());
+    eventually("no dashboard's thread is left", || {
+        let names = thread_names(server.pid());
+        (!names.iter().any(|name| name.starts_with("client-"))).then_some(())
+    });
 }
 
 #[test]
 fn what_follows_the_upgrade_request_in_one_piece_is_not_lost() {
-    use std::io::Write as _;
     let server = Server::start(&Setup::open().toml());
-    let mut stream = super::support::flood::connect_from(1, server.addr()).unwrap();
-    let request = super::support::Request::feed("pool-b").bytes();
+    let mut stream = connect_from(1, server.addr()).unwrap();
+    let request = Request::feed("pool-b").bytes();
     stream.write_all(&[request, frame(FIN | PING, b"early")].concat()).unwrap();
     let mut feed = RawFeed::upgraded(stream).unwrap();
     let heard = [feed.hear(), feed.hear()];
@@ -78,6 +81,7 @@ fn what_is_sent_is_ignored_up_to_the_limit() {
 #[test]
 fn a_violation_is_answered_with_its_code() {
     let server = Server::start(&Setup::open().toml());
+    let _kept = warm_up(server.addr());
     let before = Holdings::of(server.pid());
     let two = |first: Vec<u8>, second: Vec<u8>| [first, second].concat();
     let giant = [&[FIN | TEXT, 0xFF][..], &(1_u64 << 62).to_be_bytes(), &[0; 4]].concat();
@@ -128,6 +132,7 @@ fn a_hundred_frames_a_minute_are_taken_and_pongs_are_not_counted() {
 #[test]
 fn floods_of_frames_end_their_thread() {
     let server = Server::start(&Setup::open().toml());
+    let _kept = warm_up(server.addr());
     let before = Holdings::of(server.pid());
     let piece = |first| frame(first, b"").repeat(10_000);
     for (why, start, flood) in [

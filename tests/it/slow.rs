@@ -157,8 +157,10 @@ fn who_never_reads_costs_the_others_nothing_and_holds_true_state_when_it_reads_a
     let grown_kib = resident_kib(server.pid()).saturating_sub(settled_kib);
     assert!(grown_kib <= 2 * 1024, "{grown_kib} KiB more after {UPDATES} updates");
     let status = Status::read(addr);
-    let counted = ["lags", "conflations", "cut_offs"].map(|name| status.counter(name));
-    assert_eq!(counted, [1, 0, 0], "lags, conflations, cut-offs");
+    // More than once where the kernel's buffers grow meanwhile. That no reader fell behind is
+    // proven by what it read.
+    assert!(status.counter("lags") >= 1, "the kernel took all of it: this proves nothing");
+    assert_eq!((status.counter("conflations"), status.counter("cut_offs")), (0, 0));
 
     let truth = View::of(addr);
     let mut view = View::default();
@@ -187,12 +189,12 @@ fn who_never_reads_for_too_long_is_cut_off_and_nobody_else() {
     let mut agents = Agents::new(addr);
     let mut view = View::default();
     view.take(&reader.json());
-    eventually("who does not read falls behind", || {
+    // Heartbeats flow on: what the kernel's buffers take, it is not behind with.
+    eventually("who does not read is cut off", || {
         agents.round();
         (0..Agents::COUNT).for_each(|_| view.take(&reader.json()));
-        (Status::read(addr).counter("lags") == 1).then_some(())
+        (Status::read(addr).counter("cut_offs") == 1).then_some(())
     });
-    eventually("it is cut off", || (Status::read(addr).counter("cut_offs") == 1).then_some(()));
     eventually("it is gone", || (Status::read(addr).counter("dashboards") == 1).then_some(()));
     while stalled.hear() != Heard::End {}
     agents.round();
