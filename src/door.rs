@@ -221,7 +221,7 @@ impl Door {
             poll,
             listener_tokens: listeners.len(),
             listeners,
-            clients: Clients::new(Arc::clone(&parts.counters), now),
+            clients: Clients::new(parts.limits.max_connections, Arc::clone(&parts.counters), now),
             lanes,
             rules: Rules::new(parts.gate, parts.pools, parts.limits.max_body_bytes),
             limits: parts.limits,

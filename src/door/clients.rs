@@ -41,14 +41,17 @@ struct Entry {
 }
 
 impl Clients {
-    pub(super) fn new(counters: Arc<Counters>, now: Instant) -> Self {
+    /// Room for `max` connections, reserved at once and touched when needed: were these to grow
+    /// amid a flood, they would lie above its buffers and keep their memory from going back to
+    /// the system.
+    pub(super) fn new(max: usize, counters: Arc<Counters>, now: Instant) -> Self {
         Self {
-            table: Slab::new(),
+            table: Slab::with_capacity(max),
             addresses: Slab::new(),
             by_address: HashMap::new(),
-            spare: Spare::default(),
+            spare: Spare { queue: VecDeque::with_capacity(2 * max + UNTIDY) },
             spares: 0,
-            listed: VecDeque::new(),
+            listed: VecDeque::with_capacity(max),
             earliest: None,
             swept: now,
             buffered: 0,

@@ -7,6 +7,11 @@ use super::check::{Decision, Relay};
 use super::connection::{Incoming, Manner, Phase, Received, Then};
 use super::parse::{Head, Scan};
 use crate::answer::{Answer, Body};
+use crate::limits::KIB;
+
+/// Room added to a buffer at a time, in bytes: a body that trickles in is not moved with
+/// every byte.
+const MIN_GROWTH_BYTES: usize = 4 * KIB;
 
 /// What one look at a client's bytes came to.
 enum Progress {
@@ -57,6 +62,10 @@ impl Door {
                 self.put_back(slot, fresh[taken..].to_vec());
             }
             Received::Bytes(count) => {
+                if held.capacity() - held.len() < count {
+                    // Not doubled, as a Vec would: what it holds is what the budget counts.
+                    held.reserve_exact(count.max(MIN_GROWTH_BYTES));
+                }
                 held.extend_from_slice(&scratch[..count]);
                 if let Progress::Took(taken) = self.take_in(slot, &held) {
                     held.drain(..taken);
