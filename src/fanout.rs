@@ -190,9 +190,6 @@ impl Fanout {
             self.retry(hub);
             self.keep_house();
         }
-        for dashboard in self.feeds.iter().flat_map(|feed| feed.dashboards.values()) {
-            dashboard.hang_up();
-        }
     }
 
     fn is_done(&self) -> bool {
@@ -309,7 +306,6 @@ impl Fanout {
             if let Some(at) = dashboard.retry_at() {
                 self.retries.remove(&(at, id));
             }
-            dashboard.hang_up();
         }
     }
 

@@ -62,6 +62,9 @@ pub struct Server {
     /// Pools with how many workers each has.
     pools: Vec<(Arc<http::Pool>, usize)>,
     agent: Option<Sender<()>>,
+    /// For tests that end a fanout thread.
+    #[cfg(test)]
+    fanouts: Vec<crate::fanout::FanoutHandle>,
     /// The Unix sockets' home. Behind the pools, so that it is removed after them: tiny_http's
     /// own threads end only while the sockets are there.
     _directory: TempDir,

@@ -272,9 +272,12 @@ impl Dashboard {
         }
         wants
     }
+}
 
-    /// Ends the connection in both directions, which the client thread sees as its end.
-    pub(super) fn hang_up(&self) {
+impl Drop for Dashboard {
+    /// Ends the connection in both directions, which the client thread sees as its end: however
+    /// the fanout thread comes to let go of it.
+    fn drop(&mut self) {
         let _ = self.socket.shutdown(Shutdown::Both);
     }
 }

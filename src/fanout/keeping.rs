@@ -26,7 +26,7 @@ impl Fanout {
             Control::Attach { dashboard: id, pool, socket, greeting } => {
                 let dashboard = Dashboard::new(socket, self.now);
                 if self.closing_until.is_some() {
-                    return dashboard.hang_up();
+                    return;
                 }
                 self.homes.insert(id, pool);
                 self.feeds[pool.0].dashboards.insert(id, dashboard);

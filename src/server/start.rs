@@ -72,6 +72,8 @@ impl Server {
         let handlers = Arc::new(shared.handlers(&hub, config.pools, &gate));
         let ingest = shared.spawn_pool(&directory, "http", sizes.workers, Arc::clone(&handlers))?;
         let reads = shared.spawn_pool(&directory, "read", 1, handlers)?;
+        #[cfg(test)]
+        let for_tests = fanouts.clone();
         let clients = Clients::new(shared.crew.clone(), hub.clone(), fanouts, clock);
         let (door, door_handle) = Door::new(door::Parts {
             listeners,
@@ -97,6 +99,8 @@ impl Server {
             hub,
             pools: vec![(ingest, sizes.workers), (reads, 1)],
             agent: None,
+            #[cfg(test)]
+            fanouts: for_tests,
             _directory: directory,
         })
     }
