@@ -33,7 +33,9 @@ fn withstands(server: &mut Server, rounds: usize, attack: impl Fn(SocketAddr)) {
         before.wait_for_return(pid);
         resident.push(resident_kib(pid));
     }
-    let grown = resident.last().unwrap().saturating_sub(resident[0]);
+    // The allocator keeps what the first rounds made it take from the system.
+    let settled = resident[resident.len() / 2];
+    let grown = resident.last().unwrap().saturating_sub(settled);
     assert!(grown <= MEMORY_SLACK_KIB, "memory rises with the rounds, KiB: {resident:?}");
 }
 
@@ -249,7 +251,7 @@ fn bodies_that_stop_one_byte_short_stay_within_the_budget() {
     let mut request = announcing(&(64 * 1024).to_string(), KEY_A.secret);
     request.extend_from_slice(&[b' '; 64 * 1024 - 1]);
     let start_kib = resident_kib(pid);
-    withstands(&mut server, 3, |addr| {
+    withstands(&mut server, 4, |addr| {
         let mut conns = Vec::new();
         for number in 0..2_000_u16 {
             let from = 2 + u8::try_from(number / 700).unwrap();
@@ -265,6 +267,8 @@ fn bodies_that_stop_one_byte_short_stay_within_the_budget() {
         let held_kib = resident_kib(pid).saturating_sub(start_kib);
         assert!(held_kib < BUDGET_KIB * 3 / 2, "{held_kib} KiB held, the budget is {BUDGET_KIB}");
     });
+    let kept_kib = resident_kib(pid).saturating_sub(start_kib);
+    assert!(kept_kib < BUDGET_KIB * 3 / 2, "{kept_kib} KiB kept, the budget is {BUDGET_KIB}");
     assert!(
         Status::read(server.addr()).counter("buffer_evictions") > 0,
         "the budget was never met"

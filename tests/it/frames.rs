@@ -85,7 +85,7 @@ fn a_violation_is_answered_with_its_code() {
     let before = Holdings::of(server.pid());
     let two = |first: Vec<u8>, second: Vec<u8>| [first, second].concat();
     let giant = [&[FIN | TEXT, 0xFF][..], &(1_u64 << 62).to_be_bytes(), &[0; 4]].concat();
-    for (why, bytes, code) in [
+    let violations = [
         ("unmasked", vec![FIN | TEXT, 2, b'h', b'i'], 1002),
         ("a reserved opcode", frame(FIN | 0x3, b""), 1002),
         ("a reserved control opcode", frame(FIN | 0xB, b""), 1002),
@@ -106,9 +106,14 @@ fn a_violation_is_answered_with_its_code() {
             1009,
         ),
         ("a giant that never comes", giant, 1009),
-    ] {
+    ];
+    // All at once: the server grants each a moment to take its leave.
+    let feeds = violations.map(|(why, bytes, code)| {
         let mut feed = join(&server);
         feed.send_bytes(&bytes);
+        (why, feed, code)
+    });
+    for (why, mut feed, code) in feeds {
         assert_closed_with(&mut feed, code, why);
     }
     before.wait_for_return(server.pid());
