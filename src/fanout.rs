@@ -302,10 +302,9 @@ impl Fanout {
     /// Forgets a dashboard and ends its connection, which also ends its client thread.
     fn remove(&mut self, id: DashboardId) {
         let Some(pool) = self.homes.remove(&id) else { return };
-        if let Some(dashboard) = self.feeds[pool.0].dashboards.remove(&id) {
-            if let Some(at) = dashboard.retry_at() {
-                self.retries.remove(&(at, id));
-            }
+        let dashboard = self.feeds[pool.0].dashboards.remove(&id);
+        if let Some(at) = dashboard.and_then(|dashboard| dashboard.retry_at()) {
+            self.retries.remove(&(at, id));
         }
     }
 

@@ -49,7 +49,7 @@ pub trait Handle: Send + Sync {
     fn handle(&self, request: &Request) -> Answer;
 }
 
-/// One tiny_http server, on a Unix socket, and what its workers share.
+/// One tiny_http server, on a Unix socket, with one pipe to it, and what its workers share.
 pub struct Pool {
     server: Server,
     handle: Arc<dyn Handle>,
@@ -81,13 +81,26 @@ impl Pool {
     /// # Errors
     /// When tiny_http's accept loop is gone: no pipe could be made anew.
     pub fn work(&self) -> io::Result<()> {
+        let mut next = None;
         loop {
-            match self.server.recv() {
-                Ok(request) => self.serve(request),
-                Err(_) if self.stopping.load(Ordering::Acquire) => return Ok(()),
-                Err(error) => return Err(error),
+            let request = match next.take() {
+                Some(request) => request,
+                None => match self.server.recv() {
+                    Ok(request) => request,
+                    Err(_) if self.is_stopping() => return Ok(()),
+                    Err(error) => return Err(error),
+                },
+            };
+            next = self.serve(request)?;
+            // The look for the next request may have taken the word to stop instead.
+            if next.is_none() && self.is_stopping() {
+                return Ok(());
             }
         }
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
     }
 
     /// Ends `workers` workers, each once it has answered what it has begun.
@@ -98,7 +111,13 @@ impl Pool {
         }
     }
 
-    fn serve(&self, mut inner: tiny_http::Request) {
+    /// Answers one request, and gives the next one that waits, if there is one.
+    ///
+    /// The answer is one write: tiny_http's own printing would make many, add headers, and choose
+    /// encodings. While more requests wait it stays in the pipe's buffer, and goes out with theirs
+    /// in one system call: a server has one pipe, and whoever takes a request off the queue
+    /// flushes behind its answer or takes another.
+    fn serve(&self, mut inner: tiny_http::Request) -> io::Result<Option<tiny_http::Request>> {
         let answer = match self.read(&mut inner) {
             Ok(request) => self.answer(&request),
             Err(why) => {
@@ -106,13 +125,17 @@ impl Pool {
                 Answer::problem(500, "internal error")
             }
         };
-        // One write: tiny_http's own printing would make many, add headers, and choose encodings.
-        // Taking the writer also drops the request, so that the pipe goes on while this is sent.
+        // Taking the writer drops the request, so that the pipe goes on while this is sent.
         let mut writer = inner.into_writer();
-        let sent = writer.write_all(&answer.to_bytes()).and_then(|()| writer.flush());
+        let next = self.server.try_recv();
+        let mut sent = writer.write_all(&answer.to_bytes());
+        if !matches!(next, Ok(Some(_))) {
+            sent = sent.and_then(|()| writer.flush());
+        }
         if let Err(error) = sent {
             log::warn!("a pipe broke under an answer: {error}");
         }
+        next
     }
 
     fn answer(&self, request: &Request) -> Answer {

@@ -27,6 +27,9 @@ use crate::registry::Rules;
 /// Connections that wait to be accepted: the system may cap it lower.
 const BACKLOG: i32 = 1_024;
 
+/// Pipes to the workers for heartbeats. More than one would not do: see [`http::Pool`].
+const PIPES: usize = 1;
+
 /// Threads beside the dashboards', with room.
 const OTHER_THREADS: usize = 64;
 
@@ -78,7 +81,7 @@ impl Server {
         let (door, door_handle) = Door::new(door::Parts {
             listeners,
             ingest_path: socket_path(&directory, "http"),
-            ingest_pipes: sizes.pipes,
+            ingest_pipes: PIPES,
             reads_path: socket_path(&directory, "read"),
             gate,
             pools: shared.pools.to_vec(),

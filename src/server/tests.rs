@@ -7,6 +7,8 @@ use std::thread::Builder;
 use std::time::Duration;
 
 use crossbeam_channel::bounded;
+use serde_json::Value;
+use tungstenite::protocol::{Role, WebSocket};
 
 use super::{Server, Sizes, ThreadDied};
 use crate::clock::Clock;
@@ -19,10 +21,14 @@ use crate::signals::Signal;
 const NO_SUCH_POOL: PoolIndex = PoolIndex(99);
 
 fn start() -> Server {
+    start_with(Sizes::default(), &Arc::default())
+}
+
+fn start_with(sizes: Sizes, counters: &Arc<Counters>) -> Server {
     let overrides =
         Overrides { listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))], evict_after: None };
     let config = Config::dev(&overrides).unwrap();
-    Server::start(config, Sizes::default(), Clock::start(), Arc::new(Counters::default())).unwrap()
+    Server::start(config, sizes, Clock::start(), Arc::clone(counters)).unwrap()
 }
 
 /// A dashboard that has its snapshot, to see what becomes of it.
@@ -116,4 +122,66 @@ fn a_signal_ends_the_server_well() {
     assert_eq!(rest, [0x88, 2, 0x03, 0xE9]);
     assert!(crew.is_empty(), "{} threads", crew.len());
     assert!(!directory.exists());
+}
+
+/// One heartbeat or goodbye of the agent "a" over a kept connection, answered.
+fn say(socket: &mut TcpStream, line: &str, body: &str) {
+    let request = format!(
+        "{line} HTTP/1.1\r\nHost: localhost\r\nX-App-Key: dev\r\nX-App-Secret: dev\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    socket.write_all(request.as_bytes()).unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"}") {
+        let mut some = [0; 1024];
+        let read = socket.read(&mut some).unwrap();
+        assert_ne!(read, 0, "{}", String::from_utf8_lossy(&answer));
+        answer.extend_from_slice(&some[..read]);
+    }
+    assert!(answer.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&answer));
+}
+
+/// Four workers finish in any order, and one agent beats over four connections: of each
+/// connection, whose requests wait for one another, the dashboard never sees an older heartbeat
+/// after a newer one, and it sees every one that was not overtaken.
+#[test]
+fn four_workers_never_turn_back_time() {
+    const CONNECTIONS: u64 = 4;
+    const BEATS: u64 = 500;
+    let counters = Arc::new(Counters::default());
+    let server = start_with(Sizes { workers: 4, fanouts: 2 }, &counters);
+    let address = server.addresses()[0];
+    let feed = dashboard(&server);
+    let beat = |connection: u64| {
+        let mut socket = TcpStream::connect(address).unwrap();
+        for number in 1..=BEATS {
+            let body = format!(
+                r#"{{"status":"busy","cpu_usage":1,"memory_usage":1,"running_tasks":[{{"task_id":{number},"task_type":"","workspace_id":"{connection}","started_at":""}}]}}"#
+            );
+            say(&mut socket, "POST /api/v1/agents/a/ping", &body);
+        }
+    };
+    std::thread::scope(|scope| {
+        for connection in 0..CONNECTIONS {
+            scope.spawn(move || beat(connection));
+        }
+    });
+    let accepted = counters.heartbeats.get();
+    assert_eq!(accepted + counters.overtaken.get(), CONNECTIONS * BEATS);
+    assert_eq!((counters.conflations.get(), counters.lags.get()), (0, 0));
+    let mut feed = WebSocket::from_raw_socket(feed, Role::Client, None);
+    let mut newest = [0; CONNECTIONS as usize];
+    for seq in 1..=accepted {
+        let message: Value = serde_json::from_str(feed.read().unwrap().to_text().unwrap()).unwrap();
+        assert_eq!(message["seq"], seq);
+        let task = &message["metrics"]["running_tasks"][0];
+        let connection: usize = task["workspace_id"].as_str().unwrap().parse().unwrap();
+        let number = task["task_id"].as_u64().unwrap();
+        assert!(number > newest[connection], "{number} after {}", newest[connection]);
+        newest[connection] = number;
+    }
+    let stop = bounded(1);
+    stop.0.send(Signal::Terminate).unwrap();
+    assert_eq!(server.run(&stop.1), Ok(()));
 }
