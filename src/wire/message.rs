@@ -262,6 +262,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+    use crate::event::Load;
     use crate::wire::{Ping, read_ping};
 
     fn pool() -> PoolId {
@@ -341,6 +342,26 @@ mod tests {
             value["departed"],
             json!([{"agent_id": "gone", "agent_name": "Gone \"x\"", "reason": "timeout",
                     "at": "1970-01-01T00:00:00.001Z", "running_tasks": [{"task_id": 7}]}])
+        );
+    }
+
+    #[test]
+    fn a_pool_of_the_list_begins_with_its_id_and_name() {
+        let load = Load { cpu_mean: 1.0, cpu_max: 2.0, memory_mean: 3.0, memory_max: 4.0 };
+        let by_status = vec![("busy".into(), 2), ("idle".into(), 1)];
+        let full = Summary { by_status, agents: 3, departed: 4, load: Some(load) };
+        let empty = Summary { by_status: Vec::new(), agents: 0, departed: 0, load: None };
+        let other = PoolId::parse("other").unwrap();
+        let body = summaries([(&pool(), "Farm", &full), (&other, "Other", &empty)].into_iter());
+        assert_eq!(
+            String::from_utf8(body).unwrap(),
+            concat!(
+                r#"{"pools":[{"pool_id":"pool-xxx","name":"Farm","#,
+                r#""agents":{"total":3,"by_status":{"busy":2,"idle":1}},"departed":4,"#,
+                r#""cpu":{"mean":1.0,"max":2.0},"memory":{"mean":3.0,"max":4.0}},"#,
+                r#"{"pool_id":"other","name":"Other","agents":{"total":0,"by_status":{}},"#,
+                r#""departed":0,"cpu":null,"memory":null}]}"#
+            )
         );
     }
 
