@@ -21,6 +21,10 @@ check: ## Formatting, lints and documentation, each without a warning
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --lib --document-private-items
 
 test: test-tools ## All tests
+	@command -v node >/dev/null || { echo "The page's tests need Node, and there is none"; exit 1; }
+	@node -e 'process.exit(parseInt(process.versions.node) < 20)' || \
+		{ echo "The page's tests need Node 20 or later; this is $$(node --version)"; exit 1; }
+	node --test tests/dashboard/*.test.mjs
 	$(CARGO) test --locked
 
 # A C compiler makes the shim that lets system calls fail; Node and its package ws are the

@@ -37,7 +37,7 @@ macro_rules! file {
     };
 }
 
-static FILES: [File; 15] = [
+static FILES: [File; 14] = [
     // Every pool's page too: the script reads the pool from the address.
     file!("/", Html, "index.html"),
     file!("/login", Html, "login.html"),
@@ -45,6 +45,7 @@ static FILES: [File; 15] = [
     file!("/app.js", JavaScript, "app.js"),
     file!("/agent-list.js", JavaScript, "agent-list.js"),
     file!("/health.js", JavaScript, "health.js"),
+    file!("/icons.js", JavaScript, "icons.js"),
     file!("/login.js", JavaScript, "login.js"),
     file!("/login-page.js", JavaScript, "login-page.js"),
     file!("/metrics-client.js", JavaScript, "metrics-client.js"),
@@ -52,16 +53,15 @@ static FILES: [File; 15] = [
     file!("/pool-card.js", JavaScript, "pool-card.js"),
     file!("/text.js", JavaScript, "text.js"),
     file!("/favicon.svg", Svg, "favicon.svg"),
-    file!("/favicon-alert.svg", Svg, "favicon-alert.svg"),
-    file!("/favicon-off.svg", Svg, "favicon-off.svg"),
 ];
 
-/// A page may load its own files and speak to its own server (`'self'` covers same-origin
-/// WebSockets: CSP level 3, "scheme-part match"), and do nothing else. No script may write markup
-/// from text (Trusted Types), and no other site may frame the page.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
-    connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; \
-    require-trusted-types-for 'script'; trusted-types 'none'";
+/// A page may load its own files, show the icons that its script holds (`data:`), and speak to its
+/// own server (`'self'` covers same-origin WebSockets: CSP level 3, "scheme-part match"), and do
+/// nothing else. No script may write markup from text (Trusted Types), and no other site may frame
+/// the page.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
+    img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'self'; \
+    frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'";
 
 /// Whether `path` is a page or one of its files.
 #[must_use]
@@ -105,8 +105,9 @@ impl File {
         ];
         if self.kind == Kind::Html {
             headers.push(("Content-Security-Policy", POLICY.to_owned()));
-            // A wall screen's address has a token in it until the page has used it.
-            headers.push(("Referrer-Policy", "no-referrer".to_owned()));
+            // A wall screen's address has a token in it until the page has used it. Nothing at all
+            // would be too little: the login form, sent without scripts, then has the Origin `null`.
+            headers.push(("Referrer-Policy", "strict-origin".to_owned()));
             headers.push(("Cross-Origin-Opener-Policy", "same-origin".to_owned()));
         }
         headers
@@ -181,7 +182,7 @@ mod tests {
             assert!(policy.starts_with("default-src 'none'; "), "{policy}");
             assert!(policy.contains("frame-ancestors 'none'"), "{policy}");
             assert!(!policy.contains("unsafe") && !policy.contains('*') && !policy.contains("  "));
-            assert_eq!(header(&page, "Referrer-Policy"), Some("no-referrer"));
+            assert_eq!(header(&page, "Referrer-Policy"), Some("strict-origin"));
             assert_eq!(header(&page, "Cross-Origin-Opener-Policy"), Some("same-origin"));
             assert_eq!(header(&page, "Cache-Control"), Some("no-cache"));
         }
@@ -237,6 +238,8 @@ mod tests {
         for entry in std::fs::read_dir(folder).unwrap() {
             let name = entry.unwrap().file_name().into_string().unwrap();
             let path = match name.as_str() {
+                // For the README.
+                "screenshot.png" => continue,
                 "index.html" => "/".to_owned(),
                 "login.html" => "/login".to_owned(),
                 _ => format!("/{name}"),

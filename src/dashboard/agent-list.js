@@ -4,7 +4,7 @@
 
 import { ageMs, byAge, isLate } from "./health.js";
 import { copy, fillList, Meter, setShown, setText } from "./parts.js";
-import { curlLine, say, span } from "./text.js";
+import { agentCommand, curlLine, say, span } from "./text.js";
 
 /** Tasks shown before "more" is pressed. */
 const TASKS_AT_FIRST = 3;
@@ -32,7 +32,9 @@ export class AgentList {
     this.#body = place.querySelector(".body");
     this.#empty = place.querySelector(".empty");
     this.#table.hidden = true;
-    setText(place.querySelector(".curl"), curlLine(origin, feed.poolId));
+    setText(place.querySelector(".curl"), curlLine(origin));
+    setText(place.querySelector(".agent-command"), agentCommand(origin));
+    setText(place.querySelector(".pool-id"), feed.poolId);
     addEventListener("scroll", () => this.#lookSoon(), { passive: true });
     addEventListener("resize", () => this.#lookSoon());
   }
@@ -200,6 +202,7 @@ class Row {
     this.name = state.agent_name;
     const [name, id] = this.element.firstElementChild.children;
     setText(name, this.name);
+    name.title = this.name;
     setText(id, this.name === this.agentId ? "" : this.agentId);
     return true;
   }
@@ -232,7 +235,9 @@ class Row {
     const { heard, late, tasks } = this.#parts;
     const time = state.last_update_time ?? state.at;
     const age = ageMs(time, now);
-    const words = age === null ? say.unknown : say.ago(age);
+    // A departure's time is when the server gave it up, up to `evict_after` past its last word.
+    const since = this.#departed ? say.goneFor : say.ago;
+    const words = age === null ? say.unknown : since(age);
     setText(heard, words);
     if (heard.dateTime !== time) heard.dateTime = time;
     const isOverdue = !this.#departed && isLate(state, now);
@@ -261,6 +266,8 @@ class Row {
       setText(item.querySelector(".type"), task.task_type);
       setText(item.querySelector(".task-id"), `#${task.task_id}`);
       setText(item.querySelector(".workspace"), task.workspace_id);
+      const what = item.querySelector(".what");
+      if (what.title !== what.textContent) what.title = what.textContent;
       item.classList.toggle("longest", index === 0 && total > 1);
     });
     setShown(more, total > TASKS_AT_FIRST);

@@ -3,6 +3,7 @@
 
 import { AgentList } from "./agent-list.js";
 import { summarise } from "./health.js";
+import { icons } from "./icons.js";
 import { attachLogin, logIn, loginProblem } from "./login.js";
 import { fetchPools, PoolFeed, Refusal, RETRY_LAST_MS, retryDelay } from "./metrics-client.js";
 import { setShown, setText } from "./parts.js";
@@ -178,20 +179,21 @@ function drawSummaries() {
     view.summary = view.feed.epoch === null ? null : summarise(view.feed);
     view.card.show(view.summary, view.feed.connection);
   }
-  drawTitle(connectionNow().state);
+  drawTitle(connectionNow());
 }
 
 /** Title and icon tell from afar: disconnected, or how many are offline. */
-function drawTitle(state) {
+function drawTitle({ state, reason }) {
   const known = views.filter(({ summary }) => summary !== null);
   const offline = known.reduce((sum, { summary }) => sum + summary.departed, 0);
-  const connected = state !== "waiting" && state !== "refused";
-  const trouble = connected ? null : $("login").hidden ? say.disconnected : say.loginNeeded;
+  // An attempt after a loss is not yet a connection: the title does not flicker with each.
+  const connected = state === "connecting" ? reason === null : state !== "waiting" && state !== "refused";
+  const lost = connected ? null : $("login").hidden ? say.disconnected : say.loginNeeded;
   const place = poolId !== null && views.length === 1 ? views[0].pool.name : null;
-  const title = say.title(place, offline, trouble);
+  const title = say.title(place, offline, lost);
   if (document.title !== title) document.title = title;
-  const alert = known.some(({ summary }) => summary.trouble) ? "/favicon-alert.svg" : "/favicon.svg";
-  const icon = connected ? alert : "/favicon-off.svg";
+  const trouble = known.some(({ summary }) => summary.trouble);
+  const icon = connected ? (trouble ? icons.alert : icons.fine) : icons.off;
   if ($("icon").getAttribute("href") !== icon) $("icon").setAttribute("href", icon);
 }
 
@@ -218,7 +220,8 @@ function drawConnection() {
   if (away) setText($("stale"), say.stale(feed.serverNow() - feed.asOf(), reason));
   else if (reason !== null) setText($("stale"), state === "refused" ? say.refused(reason) : say.unreachable(reason));
   document.body.classList.toggle("away", away);
-  drawTitle(state);
+  if (away) setShown($("restarted"), false);
+  drawTitle({ state, reason });
   announce(state, reason);
 }
 

@@ -6,6 +6,11 @@ export const WARM_PERCENT = 70;
 export const HOT_PERCENT = 90;
 /** The rhythm assumed until an agent's own is known: the slowest that the project recommends. */
 const ASSUMED_INTERVAL_MS = 60_000;
+/**
+ * The fastest rhythm that an agent is held to: heartbeats that come together, by hand or after a
+ * pause of the network, are no promise of more like them.
+ */
+const FASTEST_INTERVAL_MS = 2_000;
 /** An agent is late once this many of its own intervals, and the slack, passed without a word. */
 const LATE_INTERVALS = 2.5;
 /** For networks and schedulers: agents with a rhythm of a second are not late at once. */
@@ -26,7 +31,7 @@ export function ageMs(time, now) {
 /** Whether the agent's heartbeat is overdue by its own rhythm. */
 export function isLate(agent, now) {
   const age = ageMs(agent.last_update_time, now);
-  const interval = agent.interval_ms ?? ASSUMED_INTERVAL_MS;
+  const interval = Math.max(agent.interval_ms ?? ASSUMED_INTERVAL_MS, FASTEST_INTERVAL_MS);
   return age !== null && age > interval * LATE_INTERVALS + LATE_SLACK_MS;
 }
 

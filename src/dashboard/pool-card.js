@@ -32,7 +32,7 @@ export class PoolCard {
     const known = summary !== null;
     const live = connection.state === "live";
     this.element.classList.toggle("stale", !live);
-    this.element.classList.toggle("vacant", known && summary.agents === 0);
+    this.element.classList.toggle("vacant", known && summary.agents === 0 && !summary.trouble);
     this.element.classList.toggle("trouble", known && live && summary.trouble);
     setShown(this.#state, !live);
     if (!live) setText(this.#state, connection.reason ?? say.connection[connection.state](0));
@@ -46,11 +46,11 @@ export class PoolCard {
 
 /** What the counts line says, each with the kind that colours it. */
 function chips(summary) {
-  const { agents, byState, late, departed, hot } = summary;
+  const { agents, byState, late, departed, lost, hot } = summary;
   const list = [["all", say.agents(agents)]];
   for (const [status, number] of byState) list.push([status, say.state(number, status)]);
   if (late > 0) list.push(["late", say.late(late)]);
-  if (departed > 0) list.push(["offline", say.departed(departed)]);
+  if (departed > 0) list.push([lost > 0 ? "lost" : "offline", say.departed(departed)]);
   if (hot > 0) list.push(["hot", say.hot(hot)]);
   return list;
 }

@@ -34,6 +34,7 @@ function count(number, one, many) {
 export const say = {
   agents: (number) => count(number, "agent", "agents"),
   ago: (ms) => `${span(ms)} ago`,
+  goneFor: (ms) => `offline for ${span(ms)}`,
   unknown: "unknown",
 
   /** `trouble` is what keeps the page from being live, or null. */
@@ -66,8 +67,8 @@ export const say = {
   late: (number) => `${number} late`,
   departed: (number) => `${number} offline`,
   hot: (number) => `${number} at 90 % or more`,
-  room: ({ agents, reporting, room }) => {
-    if (agents === 0) return "No agent has reported yet";
+  room: ({ agents, departed, reporting, room }) => {
+    if (agents + departed === 0) return "No agent has reported yet";
     if (reporting === 0) return "No agent reports any more";
     return `Room for another job on ${room} of ${count(reporting, "agent", "agents")}`;
   },
@@ -91,11 +92,15 @@ export const say = {
 };
 
 /** The heartbeat to paste, for a pool without agents. */
-export function curlLine(origin, poolId) {
+export function curlLine(origin) {
   return [
     `curl -X POST ${origin}/api/v1/agents/my-agent/ping \\`,
     `  -H "X-App-Key: KEY" -H "X-App-Secret: SECRET" \\`,
     `  -d '{"status":"idle","cpu_usage":12.5,"memory_usage":40}'`,
-    `# KEY and SECRET: a key of pool ${poolId}`,
   ].join("\n");
+}
+
+/** The command that reports a machine's real figures, for a pool without agents. */
+export function agentCommand(origin) {
+  return [`AGENT_METRICS_APP_SECRET=SECRET \\`, `  agent-metrics agent --server ${origin} --app-key KEY`].join("\n");
 }

@@ -1,5 +1,6 @@
 //! What dashboards and readers get: the seed's three messages, ours, and the read answers.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -168,28 +169,65 @@ fn push_departure(text: &mut Vec<u8>, departure: &Departure) {
     text.push(b'}');
 }
 
+/// `GET /api/v1/agent-pools`. Structs, and not `json!`, whose maps sort their members: who reads
+/// this by eye finds a pool's id and name first.
+#[derive(Serialize)]
+struct PoolList<'a> {
+    pools: Vec<PoolSummary<'a>>,
+}
+
+#[derive(Serialize)]
+struct PoolSummary<'a> {
+    pool_id: &'a str,
+    name: &'a str,
+    agents: AgentCounts<'a>,
+    departed: usize,
+    cpu: Option<MeanAndMax>,
+    memory: Option<MeanAndMax>,
+}
+
+#[derive(Serialize)]
+struct AgentCounts<'a> {
+    total: usize,
+    by_status: BTreeMap<&'a str, usize>,
+}
+
+/// In percent.
+#[derive(Serialize)]
+struct MeanAndMax {
+    mean: f64,
+    max: f64,
+}
+
+impl<'a> PoolSummary<'a> {
+    fn new(id: &'a PoolId, name: &'a str, summary: &'a Summary) -> Self {
+        let by_status = summary.by_status.iter().map(|(status, count)| (&**status, *count));
+        let load = summary.load;
+        Self {
+            pool_id: id.as_str(),
+            name,
+            agents: AgentCounts { total: summary.agents, by_status: by_status.collect() },
+            departed: summary.departed,
+            cpu: load.map(|load| MeanAndMax { mean: load.cpu_mean, max: load.cpu_max }),
+            memory: load.map(|load| MeanAndMax { mean: load.memory_mean, max: load.memory_max }),
+        }
+    }
+}
+
 /// The body of `GET /api/v1/agent-pools`: each pool with its name and summary.
 #[must_use]
 pub fn summaries<'a>(pools: impl Iterator<Item = (&'a PoolId, &'a str, &'a Summary)>) -> Vec<u8> {
-    let pools: Vec<_> = pools
-        .map(|(id, name, summary)| {
-            let by_status: serde_json::Map<_, _> = summary
-                .by_status
-                .iter()
-                .map(|(status, count)| (status.to_string(), json!(count)))
-                .collect();
-            let load = summary.load;
-            json!({
-                "pool_id": id.as_str(),
-                "name": name,
-                "agents": {"total": summary.agents, "by_status": by_status},
-                "departed": summary.departed,
-                "cpu": load.map(|load| json!({"mean": load.cpu_mean, "max": load.cpu_max})),
-                "memory": load.map(|load| json!({"mean": load.memory_mean, "max": load.memory_max})),
-            })
-        })
-        .collect();
-    json!({ "pools": pools }).to_string().into_bytes()
+    let pools = pools.map(|(id, name, summary)| PoolSummary::new(id, name, summary)).collect();
+    json_bytes(&PoolList { pools })
+}
+
+/// `GET /api/v1/status`.
+#[derive(Serialize)]
+struct ServerStatus<'a> {
+    version: &'static str,
+    epoch: &'a str,
+    started_at: String,
+    counters: BTreeMap<&'static str, u64>,
 }
 
 /// The body of `GET /api/v1/status`.
@@ -199,15 +237,18 @@ pub fn status(
     started_at: UnixMillis,
     counters: impl Iterator<Item = (&'static str, u64)>,
 ) -> Vec<u8> {
-    let counters: serde_json::Map<_, _> =
-        counters.map(|(name, value)| (name.to_owned(), json!(value))).collect();
-    let body = json!({
-        "version": env!("CARGO_PKG_VERSION"),
-        "epoch": epoch,
-        "started_at": started_at.to_string(),
-        "counters": counters,
-    });
-    body.to_string().into_bytes()
+    json_bytes(&ServerStatus {
+        version: env!("CARGO_PKG_VERSION"),
+        epoch,
+        started_at: started_at.to_string(),
+        counters: counters.collect(),
+    })
+}
+
+fn json_bytes(value: &impl Serialize) -> Vec<u8> {
+    let mut text = Vec::new();
+    push_json(&mut text, value);
+    text
 }
 
 /// The body of a DELETE's 200.
@@ -221,6 +262,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+    use crate::event::Load;
     use crate::wire::{Ping, read_ping};
 
     fn pool() -> PoolId {
@@ -300,6 +342,26 @@ mod tests {
             value["departed"],
             json!([{"agent_id": "gone", "agent_name": "Gone \"x\"", "reason": "timeout",
                     "at": "1970-01-01T00:00:00.001Z", "running_tasks": [{"task_id": 7}]}])
+        );
+    }
+
+    #[test]
+    fn a_pool_of_the_list_begins_with_its_id_and_name() {
+        let load = Load { cpu_mean: 1.0, cpu_max: 2.0, memory_mean: 3.0, memory_max: 4.0 };
+        let by_status = vec![("busy".into(), 2), ("idle".into(), 1)];
+        let full = Summary { by_status, agents: 3, departed: 4, load: Some(load) };
+        let empty = Summary { by_status: Vec::new(), agents: 0, departed: 0, load: None };
+        let other = PoolId::parse("other").unwrap();
+        let body = summaries([(&pool(), "Farm", &full), (&other, "Other", &empty)].into_iter());
+        assert_eq!(
+            String::from_utf8(body).unwrap(),
+            concat!(
+                r#"{"pools":[{"pool_id":"pool-xxx","name":"Farm","#,
+                r#""agents":{"total":3,"by_status":{"busy":2,"idle":1}},"departed":4,"#,
+                r#""cpu":{"mean":1.0,"max":2.0},"memory":{"mean":3.0,"max":4.0}},"#,
+                r#"{"pool_id":"other","name":"Other","agents":{"total":0,"by_status":{}},"#,
+                r#""departed":0,"cpu":null,"memory":null}]}"#
+            )
         );
     }
 

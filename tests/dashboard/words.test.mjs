@@ -41,6 +41,8 @@ test("late is judged by the agent's own rhythm", () => {
   const agent = (silent, interval_ms) => ({ last_update_time: before(silent), interval_ms });
   assert.equal(isLate(agent(7_000, 2_000), NOW), false);
   assert.equal(isLate(agent(7_001, 2_000), NOW), true);
+  assert.equal(isLate(agent(7_000, 10), NOW), false);
+  assert.equal(isLate(agent(7_001, 10), NOW), true);
   assert.equal(isLate(agent(76_000, 30_000), NOW), false);
   assert.equal(isLate(agent(152_000, null), NOW), false);
   assert.equal(isLate(agent(152_001, null), NOW), true);

@@ -13,6 +13,7 @@ mod feed_refusals;
 mod frames;
 mod idle;
 mod keepalive;
+mod page;
 mod pools;
 mod refusals;
 mod scarcity;
