@@ -18,7 +18,7 @@
 //! | room | owns |
 //! |---|---|
 //! | `listen`, `accept` | the listeners: accepting with back-off; caps on connections |
-//! | `clients`, `connection` | the table of clients; one client's socket, phase and buffers |
+//! | `clients`, `connection`, `held` | the table of clients; one client's socket, phase and buffers |
 //! | `parse`, `check` | pure: bytes to a head, a head to a decision |
 //! | `serve` | reading: what a client's bytes lead to |
 //! | `workers`, `lanes`, `pipe` | the way to tiny_http and back |
@@ -39,6 +39,7 @@ mod clients;
 mod connection;
 mod cutoff;
 mod feed;
+mod held;
 mod lanes;
 mod listen;
 mod parse;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use mio::net::TcpStream;
 
 use super::connection::{Manner, Phase, Then};
+use super::held::Held;
 use super::reply::AnswerHead;
 use super::{Door, READ_BYTES};
 use crate::answer::Answer;
@@ -121,7 +122,7 @@ impl Door {
 
     fn begin_to_linger(&mut self, slot: usize) {
         let Some(connection) = self.clients.get(slot) else { return };
-        connection.input = Vec::new();
+        connection.input = Held::default();
         if connection.socket.shutdown(Shutdown::Write).is_err() {
             return self.close(slot);
         }

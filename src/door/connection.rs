@@ -8,6 +8,7 @@ use std::time::Instant;
 use mio::net::TcpStream;
 
 use super::check::Relay;
+use super::held::Held;
 use super::parse::Scan;
 use crate::limits::KIB;
 
@@ -115,7 +116,7 @@ pub(super) struct Connection {
     /// ...the socket has taken all that it was given.
     writable: bool,
     /// Read, and not yet part of a request that is on its way.
-    pub(super) input: Vec<u8>,
+    pub(super) input: Held,
     output: Vec<u8>,
     written: usize,
     /// Bytes that the budget has been told of.
@@ -145,7 +146,7 @@ impl Connection {
             readable: false,
             half_closed: false,
             writable: true,
-            input: Vec::new(),
+            input: Held::default(),
             output: Vec::new(),
             written: 0,
             accounted: 0,
@@ -262,6 +263,6 @@ impl Connection {
             Phase::Waiting(queued) => queued.request.capacity(),
             _ => 0,
         };
-        self.input.capacity() + self.output.capacity() + request
+        self.input.cost_bytes() + self.output.capacity() + request
     }
 }

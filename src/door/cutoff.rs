@@ -2,6 +2,7 @@
 
 use super::Door;
 use super::connection::{Manner, Phase, Then};
+use super::held::Held;
 use crate::answer::Answer;
 
 impl Door {
@@ -57,7 +58,7 @@ impl Door {
 
     fn evict(&mut self, slot: usize) {
         let Some(connection) = self.clients.get(slot) else { return };
-        connection.input = Vec::new();
+        connection.input = Held::default();
         if matches!(connection.phase, Phase::Answering(..)) || !connection.is_flushed() {
             return self.close(slot);
         }

@@ -5,13 +5,9 @@ use std::net::IpAddr;
 use super::Door;
 use super::check::{Decision, Relay};
 use super::connection::{Incoming, Manner, Phase, Received, Then};
+use super::held::Held;
 use super::parse::{Head, Scan};
 use crate::answer::{Answer, Body};
-use crate::limits::KIB;
-
-/// Room added to a buffer at a time, in bytes: a body that trickles in is not moved with
-/// every byte.
-const MIN_GROWTH_BYTES: usize = 4 * KIB;
 
 /// What one look at a client's bytes came to.
 enum Progress {
@@ -46,7 +42,7 @@ impl Door {
         if !held.is_empty()
             && let Progress::Took(count) = self.take_in(slot, &held)
         {
-            held.drain(..count);
+            held.remove_front(count);
             return self.put_back(slot, held);
         }
         let Some(connection) = self.clients.get(slot) else { return };
@@ -59,16 +55,12 @@ impl Door {
                     Progress::Took(taken) => taken,
                     Progress::NeedMore => 0,
                 };
-                self.put_back(slot, fresh[taken..].to_vec());
+                self.put_back(slot, Held::from(&fresh[taken..]));
             }
             Received::Bytes(count) => {
-                if held.capacity() - held.len() < count {
-                    // Not doubled, as a Vec would: what it holds is what the budget counts.
-                    held.reserve_exact(count.max(MIN_GROWTH_BYTES));
-                }
                 held.extend_from_slice(&scratch[..count]);
                 if let Progress::Took(taken) = self.take_in(slot, &held) {
-                    held.drain(..taken);
+                    held.remove_front(taken);
                 }
                 self.put_back(slot, held);
             }
@@ -76,11 +68,11 @@ impl Door {
     }
 
     /// Keeps what no request has used yet. What can go on without a new event is listed.
-    fn put_back(&mut self, slot: usize, rest: Vec<u8>) {
+    fn put_back(&mut self, slot: usize, rest: Held) {
         let Some(connection) = self.clients.get(slot) else { return };
         // An empty buffer is given back: most clients are idle.
         let unused = rest.is_empty() || matches!(connection.phase, Phase::Lingering(_));
-        connection.input = if unused { Vec::new() } else { rest };
+        connection.input = if unused { Held::default() } else { rest };
         let idle_with_bytes = matches!(connection.phase, Phase::Idle) && !unused;
         if connection.takes_input() && (connection.is_readable() || idle_with_bytes) {
             self.clients.list(slot);
