@@ -22,7 +22,7 @@ check: ## Formatting, lints and documentation, each without a warning
 
 test: test-tools ## All tests
 	@command -v node >/dev/null || { echo "The page's tests need Node, and there is none"; exit 1; }
-	@node -e 'process.exit(parseInt(process.versions.node) < 20)' || \
+	@node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' || \
 		{ echo "The page's tests need Node 20 or later; this is $$(node --version)"; exit 1; }
 	node --test tests/dashboard/*.test.mjs
 	$(CARGO) test --locked

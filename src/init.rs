@@ -213,7 +213,7 @@ Or let this machine report itself:
   AGENT_METRICS_APP_SECRET={app_secret} \
     agent-metrics agent --server http://localhost:{DEFAULT_PORT} --app-key {app_key}
 
-Then open http://localhost:{DEFAULT_PORT}/ and sign in with the viewer token.
+Then open http://localhost:{DEFAULT_PORT}/ and log in with the viewer token.
 "#
         )
     }

@@ -132,12 +132,6 @@ fn run_agent(args: AgentArgs) -> Result<(), Failure> {
         Settings::new(&args.server, &args.app_key, secret, args.interval, id, args.name)?;
     logged(&Arc::default(), || {
         let signals = Signals::start()?;
-        log::info!(
-            "agent {} beats to {} every {}",
-            settings.id(),
-            settings.server(),
-            humantime::format_duration(settings.interval())
-        );
         let (stop, stopped) = bounded(1);
         let (crew, ends) = Crew::new(1);
         crew.spawn("agent", Role::Vital, move || {
