@@ -1,6 +1,6 @@
 //! agent-metrics: a small self-hosted server that shows, live, what your agents are doing. Built
-//! with threads and channels, without an async runtime, and meant to be read: in an hour, in the
-//! order of the modules below.
+//! with threads and channels, without an async runtime, and meant to be read, in the order of the
+//! modules below: registry, hub and fanout in an hour, the door in another.
 //!
 //! ```text
 //!             :8080                    private Unix sockets
