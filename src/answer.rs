@@ -87,9 +87,8 @@ impl Answer {
         }
     }
 
-    /// A problem body (RFC 9457) with `error` equal to `detail`, and the headers that its
-    /// status calls for: `Retry-After` with 503, `WWW-Authenticate` with 401 (the caller of
-    /// [`Answer::with_header`] may add more).
+    /// A problem body (RFC 9457) with `error` equal to `detail`, and `Retry-After` with 503. What
+    /// other statuses call for (`WWW-Authenticate` with 401, `Allow` with 405) the caller adds.
     #[must_use]
     pub fn problem(status: u16, detail: &str) -> Self {
         let status = Status(status);
