@@ -155,7 +155,7 @@ impl Rules {
     fn viewer(&self, head: &Head<'_>) -> Result<Viewer, Answer> {
         let fields = &head.fields;
         self.check_browser(fields)?;
-        let token = presented_token(fields.authorization, head.query, fields.cookie);
+        let token = presented_token(fields.authorization, head.query, fields.cookie.as_deref());
         self.gate.viewer(token.as_deref()).ok_or_else(|| {
             Answer::problem(401, "a viewer token is needed, and none or a wrong one was sent")
                 .with_header("WWW-Authenticate", "Bearer realm=\"agent-metrics\"")

@@ -92,7 +92,7 @@ pub(super) enum Version {
 }
 
 /// A head, well-formed, with the fields that the door uses. Values are visible ASCII, spaces
-/// and tabs.
+/// and tabs, cookies aside.
 #[derive(Debug)]
 pub(super) struct Head<'a> {
     pub(super) method: &'a str,
@@ -117,7 +117,9 @@ pub(super) struct Fields<'a> {
     pub(super) app_key: Option<&'a str>,
     pub(super) app_secret: Option<&'a str>,
     pub(super) authorization: Option<&'a str>,
-    pub(super) cookie: Option<&'a str>,
+    /// The one value that may hold what is not ASCII, replaced where it is not UTF-8: browsers
+    /// send here what any other program on the same host has set, whatever its port.
+    pub(super) cookie: Option<Cow<'a, str>>,
     pub(super) origin: Option<&'a str>,
     pub(super) if_none_match: Option<Cow<'a, str>>,
     /// All lines, in order, as one list: proxies append to it or add a line.
@@ -246,7 +248,10 @@ impl<'a> Fields<'a> {
         match name.len() {
             4 if is("Host") => once(&mut self.host, value, "Host is there twice"),
             6 if is("Expect") => self.take_expect(value),
-            6 if is("Cookie") => once(&mut self.cookie, value, "Cookie is there twice"),
+            6 if is("Cookie") => match self.cookie.replace(String::from_utf8_lossy(value)) {
+                None => Ok(()),
+                Some(_) => Err(bad("Cookie is there twice")),
+            },
             6 if is("Origin") => once(&mut self.origin, value, "Origin is there twice"),
             7 if is("Upgrade") => {
                 self.wants_websocket |= lists(text(value)?, "websocket");

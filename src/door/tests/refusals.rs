@@ -181,3 +181,25 @@ fn who_may_see_what_over_rest() {
     }
     refused(&house, b"POST /login HTTP/1.1\r\nHost: localhost\r\n\r\n", 411, true);
 }
+
+#[test]
+fn a_cookie_of_another_program_on_the_same_host_is_no_obstacle() {
+    let house = House::open(Limits::default());
+    let mut client = house.client();
+    for (cookies, status) in [
+        ("other=é; agent_metrics_viewer=only-a", 200),
+        ("agent_metrics_viewer=only-a; other=\u{80}", 200),
+        ("other=é", 401),
+        ("agent_metrics_viewer=only-é", 401),
+    ] {
+        let request = format!(
+            "GET /api/v1/agent-pools HTTP/1.1\r\nHost: localhost\r\nCookie: {cookies}\r\n\r\n"
+        );
+        client.send(request.as_bytes());
+        assert_eq!(client.answer().status, status, "{cookies}");
+    }
+    // Not even UTF-8.
+    client.send(b"GET /api/v1/agent-pools HTTP/1.1\r\nHost: localhost\r\n");
+    client.send(b"Cookie: other=\xe9; agent_metrics_viewer=only-a\r\n\r\n");
+    assert_eq!(client.answer().status, 200);
+}
