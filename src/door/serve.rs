@@ -163,7 +163,8 @@ impl Door {
         0
     }
 
-    /// A refusal keeps the connection when the whole body is here, to be skipped.
+    /// A refusal keeps the connection when the whole body is here, to be skipped. With 411 there
+    /// is no saying: a body that nothing announced would be taken for the next request.
     fn refuse(
         &mut self,
         slot: usize,
@@ -172,7 +173,7 @@ impl Door {
         body_bytes: usize,
         rest: &[u8],
     ) -> usize {
-        if body_bytes <= rest.len() {
+        if body_bytes <= rest.len() && answer.status.0 != 411 {
             self.answer(slot, answer, manner, manner.then());
             return body_bytes;
         }
