@@ -56,6 +56,11 @@ impl Manner {
     /// For who is told why the connection ends.
     pub(super) const CLOSING: Self = Self { keep_alive: false, head_only: false };
 
+    /// The same, for an answer that ends the connection.
+    pub(super) fn closing(self) -> Self {
+        Self { keep_alive: false, ..self }
+    }
+
     /// What follows an answer to a request that was read whole.
     pub(super) fn then(self) -> Then {
         if self.keep_alive { Then::Keep } else { Then::Close }
@@ -170,6 +175,16 @@ impl Connection {
     /// Whether bytes of the client are looked at in this phase.
     pub(super) fn takes_input(&self) -> bool {
         matches!(self.phase, Phase::Idle | Phase::Head(_) | Phase::Body(_) | Phase::Lingering(_))
+    }
+
+    /// How the request at hand is to be answered. One whose head is not whole has not said.
+    pub(super) fn manner(&self) -> Manner {
+        match &self.phase {
+            Phase::Body(incoming) => incoming.manner,
+            Phase::Waiting(queued) => queued.pending.manner,
+            Phase::InFlight(pending) => pending.manner,
+            _ => Manner::CLOSING,
+        }
     }
 
     /// The whole request with this number, if it waits for a pipe.

@@ -1,7 +1,7 @@
 //! Who is too slow, who takes too much, and the end: deadlines, the budget, stopping.
 
 use super::Door;
-use super::connection::{Manner, Phase, Then};
+use super::connection::{Phase, Then};
 use super::held::Held;
 use crate::answer::Answer;
 
@@ -9,33 +9,24 @@ impl Door {
     pub(super) fn keep_deadlines(&mut self) {
         for slot in self.clients.expired(self.now) {
             let Some(connection) = self.clients.get(slot) else { continue };
+            let manner = connection.manner();
             match &connection.phase {
                 Phase::Head(_) => {
                     let late = Answer::problem(408, "the head did not come in time");
-                    self.answer(slot, &late, Manner::CLOSING, Then::Linger);
+                    self.answer(slot, &late, manner.closing(), Then::Linger);
                 }
                 Phase::Body(_) => {
                     let late = Answer::problem(408, "the body did not come in time");
-                    self.answer(slot, &late, Manner::CLOSING, Then::Linger);
+                    self.answer(slot, &late, manner.closing(), Then::Linger);
                 }
                 Phase::Waiting(_) | Phase::InFlight(_) => {
-                    self.answer_unserved(slot, "no worker answered in time");
+                    let unserved = Answer::problem(503, "no worker answered in time");
+                    self.answer(slot, &unserved, manner, manner.then());
                 }
                 Phase::Idle | Phase::Answering(..) | Phase::Lingering(_) => self.close(slot),
             }
             self.clients.account(slot);
         }
-    }
-
-    /// 503 for a request that is whole.
-    fn answer_unserved(&mut self, slot: usize, detail: &str) {
-        let Some(connection) = self.clients.get(slot) else { return };
-        let manner = match &connection.phase {
-            Phase::Waiting(queued) => queued.pending.manner,
-            Phase::InFlight(pending) => pending.manner,
-            _ => Manner::CLOSING,
-        };
-        self.answer(slot, &Answer::problem(503, detail), manner, manner.then());
     }
 
     /// Within the budget again: the slowest go first. A little more room is made than is
@@ -59,11 +50,12 @@ impl Door {
     fn evict(&mut self, slot: usize) {
         let Some(connection) = self.clients.get(slot) else { return };
         connection.input = Held::default();
+        let manner = connection.manner().closing();
         if matches!(connection.phase, Phase::Answering(..)) || !connection.is_flushed() {
             return self.close(slot);
         }
         let full = Answer::problem(503, "the server holds too many requests at once");
-        self.answer(slot, &full, Manner::CLOSING, Then::Linger);
+        self.answer(slot, &full, manner, Then::Linger);
         self.clients.account(slot);
     }
 
@@ -75,11 +67,12 @@ impl Door {
         self.listeners.clear();
         for slot in self.clients.slots() {
             let Some(connection) = self.clients.get(slot) else { continue };
+            let manner = connection.manner().closing();
             match connection.phase {
                 Phase::Idle | Phase::Lingering(_) => self.close(slot),
                 Phase::Head(_) | Phase::Body(_) => {
                     let stopping = Answer::problem(503, "the server is stopping");
-                    self.answer(slot, &stopping, Manner::CLOSING, Then::Linger);
+                    self.answer(slot, &stopping, manner, Then::Linger);
                 }
                 Phase::Waiting(_) | Phase::InFlight(_) | Phase::Answering(..) => {}
             }

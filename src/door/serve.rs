@@ -177,8 +177,7 @@ impl Door {
             self.answer(slot, answer, manner, manner.then());
             return body_bytes;
         }
-        let manner = Manner { keep_alive: false, ..manner };
-        self.answer(slot, answer, manner, Then::Linger);
+        self.answer(slot, answer, manner.closing(), Then::Linger);
         rest.len()
     }
 

@@ -205,3 +205,24 @@ fn many_connections_that_come_at_once_are_all_answered() {
     assert_eq!(house.counters.requests.get(), 900);
     assert_eq!(house.counters.overloads.get(), 0);
 }
+
+#[test]
+fn head_gets_no_body_even_with_the_answer_that_ends_the_connection() {
+    let house = House::open(Limits { body_timeout: SHORT, ..Limits::default() });
+    let mut late = house.client();
+    late.send(b"HEAD /livez HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n1234");
+    assert_eq!(late.answer_head().status, 408);
+    late.ends();
+    let limits = Limits { max_buffered_bytes: 1024 * KIB, ..Limits::default() };
+    let house = House::with_workers_in_hand(limits);
+    let mut slowest = house.client();
+    slowest.send(b"HEAD /readyz HTTP/1.1\r\nHost: x\r\n\r\nGET /livez");
+    let _waits = house.reads.recv_timeout(DEADLINE).unwrap();
+    let whole = ping("fat", &vec![b'x'; 64 * KIB]);
+    let mut fat: Vec<Client> = (0..20).map(|_| house.client()).collect();
+    for client in &mut fat {
+        client.send(&whole[..whole.len() - 1]);
+    }
+    assert_eq!(slowest.answer_head().status, 503);
+    slowest.ends();
+}
