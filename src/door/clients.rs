@@ -16,6 +16,13 @@ use crate::counters::Counters;
 /// Shortest time between two looks at all deadlines: a deadline is kept this exactly.
 const SWEEP_EVERY: Duration = Duration::from_millis(100);
 
+/// A look at the deadlines that comes later than this was held up by us (the process was
+/// suspended, say), and many turns' worth of what clients sent meanwhile may wait unread.
+const STALL: Duration = Duration::from_secs(1);
+
+/// What everyone has at least after a stall: time for us to read what has come.
+const STALL_GRACE: Duration = Duration::from_secs(1);
+
 /// See the module.
 pub(super) struct Clients {
     table: Slab<Connection>,
@@ -205,16 +212,27 @@ impl Clients {
         self.earliest.map(|earliest| earliest.max(self.swept + SWEEP_EVERY))
     }
 
-    /// Those whose phase has lasted too long, if it is time to look.
+    /// Those whose phase has lasted too long, if it is time to look. After a stall that is
+    /// nobody: deadlines move, since it was we who were away.
     pub(super) fn expired(&mut self, now: Instant) -> Vec<usize> {
-        if self.next_sweep().is_none_or(|due| now < due) {
+        let Some(due) = self.next_sweep().filter(|due| *due <= now) else { return Vec::new() };
+        self.swept = now;
+        let late = now - due;
+        if late > STALL {
+            self.postpone(late + STALL_GRACE);
             return Vec::new();
         }
-        self.swept = now;
         let past = |connection: &Connection| connection.deadline <= now;
         let deadlines = self.table.iter().map(|(_, connection)| connection.deadline);
         self.earliest = deadlines.filter(|deadline| *deadline > now).min();
         self.table.iter().filter(|(_, c)| past(c)).map(|(slot, _)| slot).collect()
+    }
+
+    fn postpone(&mut self, by: Duration) {
+        for (_, connection) in &mut self.table {
+            connection.deadline += by;
+        }
+        self.earliest = self.earliest.map(|earliest| earliest + by);
     }
 
     /// Brings the account of buffered bytes up to date with what one client holds.
@@ -270,4 +288,40 @@ impl Spare {
 
 fn holds(table: &Slab<Connection>, (slot, spare): (usize, u64)) -> bool {
     table.get(slot).is_some_and(|connection| connection.spare == spare)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::clock::Clock;
+
+    #[test]
+    fn after_a_stall_of_ours_everyone_has_time_still() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let start = Clock::start().now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let table = || {
+            let mut clients = Clients::new(2, Arc::default(), start);
+            for deadline in [10, 40] {
+                let socket = TcpStream::connect(address).unwrap();
+                let socket = mio::net::TcpStream::from_std(socket);
+                let peer = address.ip();
+                clients.insert(Connection::new(socket, peer, None, start, at(deadline)));
+            }
+            clients
+        };
+        let mut clients = table();
+        assert!(clients.expired(at(9)).is_empty());
+        assert_eq!(clients.expired(at(11)), [0], "late by no more than a stall is");
+        let mut clients = table();
+        assert!(clients.expired(at(50)).is_empty(), "40 s late");
+        assert_eq!(clients.next_sweep(), Some(at(51)), "the stalled time and a grace");
+        assert_eq!(clients.expired(at(51)), [0]);
+        clients.remove(0);
+        assert!(clients.expired(at(80)).is_empty());
+        assert_eq!(clients.expired(at(81)), [1]);
+    }
 }
