@@ -83,10 +83,8 @@ impl Held {
             Self::Small(bytes) => {
                 bytes.drain(..count);
             }
-            Self::Large(pages, used) => {
-                pages.copy_within(count..*used, 0);
-                *used -= count;
-            }
+            // Moved, since pages that were written to stay in memory, and must not go uncounted.
+            Self::Large(pages, used) => *self = Self::from(&pages[count..*used]),
         }
     }
 
@@ -148,5 +146,8 @@ mod tests {
         held.extend_from_slice(b"x");
         assert!(matches!(held, Held::Large(..)));
         assert_eq!(held.cost_bytes(), LARGE_BYTES + PAGE_BYTES);
+        held.remove_front(LARGE_BYTES);
+        assert!(matches!(held, Held::Small(_)), "what was written to is given back, not forgotten");
+        assert_eq!(held.cost_bytes(), 1);
     }
 }
