@@ -96,7 +96,8 @@ limits! {
     max_head_bytes: SIZE in KIB, MIB;
     max_headers: COUNT in 8, 1_024;
     max_body_bytes: SIZE in KIB, 16 * MIB;
-    max_buffered_bytes: SIZE in KIB, 64 * KIB * MIB;
+    // Below, the pipes' own buffers would be all of it.
+    max_buffered_bytes: SIZE in MIB, 64 * KIB * MIB;
     head_timeout: TIME in MIN_TIMEOUT, MAX_TIMEOUT;
     body_timeout: TIME in MIN_TIMEOUT, MAX_TIMEOUT;
     idle_timeout: TIME in MIN_TIMEOUT, MAX_TIMEOUT;

@@ -395,7 +395,7 @@ fn limits_have_bounds_and_units() {
         ("head_timeout = 10", "must be a text with a unit"),
         ("max_connections = 0", "0 is out of range"),
         ("max_in_flight = 4097", "4097 is out of range, 1 to 4096 is allowed"),
-        ("max_buffered_bytes = '70 KiB'", "70 KiB is too little, one request"),
+        ("max_buffered_bytes = '1023 KiB'", "1023 KiB is out of range, 1 MiB to"),
         ("max_pool_bytes = '63 KiB'", "one heartbeat of max_body_bytes (64 KiB) is the least"),
         ("lag_max = '29s'", "29s is too little, lag_timeout (30s) is the least"),
     ] {
@@ -408,6 +408,9 @@ fn limits_have_bounds_and_units() {
     {
         assert!(parse(&with_pool(&format!("[limits]\n{line}"))).is_ok(), "{line}");
     }
+    let pair = "[limits]\nmax_buffered_bytes = '2 MiB'\nmax_body_bytes = '3 MiB'";
+    let words = "[limits] max_buffered_bytes: 2 MiB is too little, one request";
+    assert_error(&with_pool(pair), ":3", &[words]);
     // The other half of a pair is at fault when only it is given.
     assert_error(&with_pool("[limits]\nlag_timeout = '6m'"), ":3", &["[limits] lag_max: 5m"]);
 }
