@@ -24,7 +24,9 @@ use crate::event::{Batch, Control, FanoutIndex};
 use crate::frame;
 use crate::hub::HubHandle;
 use crate::id::{DashboardId, PoolId, PoolIndex};
-use crate::limits::{CLOSE_GRACE, FANOUT_CONTROLS, KEEPALIVE_AFTER, Limits, PING_EVERY};
+use crate::limits::{
+    CLOSE_GRACE, FANOUT_BATCHES, FANOUT_CONTROLS, KEEPALIVE_AFTER, Limits, PING_EVERY,
+};
 use crate::wire::Snapshot;
 use dashboard::{Dashboard, Sent};
 use queue::Kind;
@@ -182,6 +184,7 @@ impl Fanout {
                     Ok(control) => {
                         self.now = self.clock.now();
                         self.control(control);
+                        self.take_controls();
                     }
                     Err(_) => self.controls = never(),
                 },
@@ -202,15 +205,21 @@ impl Fanout {
         self.housekeeping_at.min(retry).min(close)
     }
 
-    /// Takes `first` and every batch that waits behind it, and writes what they hold. `None`
-    /// means that the hub has ended.
+    /// Takes `first` and the batches that wait behind it, as much as one turn takes, and writes
+    /// what they hold. `None` means that the hub has ended.
+    ///
+    /// A hub that has more than can be written refills its channel as fast as it is emptied:
+    /// without an end to the turn, nobody would be answered, tried again or cut off until the
+    /// load is over.
     fn take_batches(&mut self, first: Option<Batch>) {
         self.now = self.clock.now();
         let Some(first) = first else { return self.close_all() };
-        let mut next = Some(first);
-        while let Some(batch) = next {
-            self.batch(batch);
-            next = self.batches.try_recv().ok();
+        self.batch(first);
+        for _ in 1..FANOUT_BATCHES {
+            match self.batches.try_recv() {
+                Ok(batch) => self.batch(batch),
+                Err(_) => break,
+            }
         }
         for pool in 0..self.feeds.len() {
             self.write_updates(PoolIndex(pool));
@@ -235,9 +244,7 @@ impl Fanout {
             Batch::Snapshot { pool, dashboards, snapshot } => {
                 // Each of them was attached before the hub heard of it, and so before this
                 // batch was made: with what waits now read, all of them are known.
-                for control in self.controls.try_iter().take(FANOUT_CONTROLS).collect::<Vec<_>>() {
-                    self.control(control);
-                }
+                self.take_controls();
                 // What came before the snapshot goes out before it.
                 self.write_updates(pool);
                 self.write_snapshot(pool, &dashboards, snapshot);

@@ -13,7 +13,7 @@ use crate::event::Control;
 use crate::frame;
 use crate::hub::HubHandle;
 use crate::id::DashboardId;
-use crate::limits::MIB;
+use crate::limits::{FANOUT_CONTROLS, MIB};
 use crate::wire::{self, Envelope};
 
 /// Snapshots on their way, of one fanout thread, in bytes. Beyond it those who have been taking
@@ -21,6 +21,16 @@ use crate::wire::{self, Envelope};
 const MAX_SNAPSHOT_BYTES: usize = 64 * MIB;
 
 impl Fanout {
+    /// Takes the client threads' words that wait now.
+    pub(super) fn take_controls(&mut self) {
+        for _ in 0..FANOUT_CONTROLS {
+            match self.controls.try_recv() {
+                Ok(control) => self.control(control),
+                Err(_) => break,
+            }
+        }
+    }
+
     pub(super) fn control(&mut self, control: Control) {
         match control {
             Control::Attach { dashboard: id, pool, socket, greeting } => {

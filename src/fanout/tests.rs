@@ -7,16 +7,16 @@ use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
-use crossbeam_channel::{bounded, never};
+use crossbeam_channel::{Sender, bounded, never};
 use serde_json::{Value, json};
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{Role, WebSocket};
 use tungstenite::{Error, Message};
 
-use super::{FanoutHandle, Parts, Times, fanout};
+use super::{Fanout, FanoutHandle, Parts, Times, fanout};
 use crate::clock::{Clock, UnixMillis};
 use crate::counters::Counters;
-use crate::event::{Control, FanoutIndex, Stamp};
+use crate::event::{Batch, Control, FanoutIndex, Stamp};
 use crate::frame;
 use crate::hub::{self, HubHandle, hub};
 use crate::id::{AgentId, DashboardId, PoolId, PoolIndex};
@@ -80,6 +80,21 @@ fn stage(change: impl FnOnce(&mut Times)) -> Stage {
     Stage { hub: hub_handle, fanout: fanout_handle, counters, clock, number: 0, threads }
 }
 
+/// A fanout thread's work on the test's own thread, with room for `room` batches.
+fn alone(room: usize) -> (Fanout, FanoutHandle, Sender<Batch>) {
+    let (batches, receiver) = bounded(room);
+    let (fanout, handle) = fanout(Parts {
+        index: FanoutIndex(0),
+        batches: receiver,
+        pools: [PoolId::parse("p").unwrap()].into(),
+        epoch: "e".into(),
+        times: Times::from(&Limits::default()),
+        clock: Clock::start(),
+        counters: Arc::default(),
+    });
+    (fanout, handle, batches)
+}
+
 /// The far end of a dashboard's socket.
 struct Peer {
     socket: TcpStream,
@@ -104,23 +119,26 @@ fn next(peer: &mut WebSocket<TcpStream>) -> Value {
     }
 }
 
+/// A dashboard, attached but not joined, with a small buffer on the server's side.
+fn attach(fanout: &FanoutHandle, dashboard: u64) -> Peer {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    peer.set_read_timeout(Some(PATIENCE)).unwrap();
+    let (socket, _) = listener.accept().unwrap();
+    socket2::SockRef::from(&socket).set_send_buffer_size(4096).unwrap();
+    let attach = Control::Attach {
+        dashboard: DashboardId(dashboard),
+        pool: POOL,
+        socket: Arc::new(socket),
+        greeting: GREETING.to_vec(),
+    };
+    fanout.send(attach).unwrap();
+    Peer { socket: peer }
+}
+
 impl Stage {
-    /// A dashboard, attached but not joined, with a small buffer on the server's side.
     fn attach(&self, dashboard: u64) -> Peer {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        peer.set_read_timeout(Some(PATIENCE)).unwrap();
-        let (socket, _) = listener.accept().unwrap();
-        socket2::SockRef::from(&socket).set_send_buffer_size(4096).unwrap();
-        self.fanout
-            .send(Control::Attach {
-                dashboard: DashboardId(dashboard),
-                pool: POOL,
-                socket: Arc::new(socket),
-                greeting: GREETING.to_vec(),
-            })
-            .unwrap();
-        Peer { socket: peer }
+        attach(&self.fanout, dashboard)
     }
 
     fn join(&self, dashboard: u64) -> Peer {
@@ -331,4 +349,19 @@ fn the_end_is_a_close_with_1001() {
     for thread in stage.threads {
         thread.join().unwrap();
     }
+}
+
+/// However much the hub has to say, a turn ends, and with it the wait of everyone else.
+#[test]
+fn a_turn_ends_though_there_is_always_more() {
+    let (mut fanout, handle, batches) = alone(4 * FANOUT_BATCHES);
+    let batch = |seq| Batch::Updates { pool: POOL, frames: vec![0x81, 0], count: 1, seq };
+    for seq in 1..=4 * FANOUT_BATCHES as u64 {
+        batches.try_send(batch(seq)).unwrap();
+    }
+    let _peer = attach(&handle, 1);
+    fanout.take_batches(Some(batch(0)));
+    assert!(!batches.is_empty());
+    fanout.take_controls();
+    assert_eq!(fanout.homes.len(), 1);
 }
