@@ -131,7 +131,7 @@ impl Dashboard {
             }
         }
         self.queue.push(Arc::clone(frames), kind, sent);
-        self.behind.get_or_insert(Behind { since: now, window_start: now, taken: 0 });
+        self.fall_behind(now);
         if self.queue.update_bytes() > MAX_BACKLOG_BYTES {
             self.queue.drop_messages();
             self.state = State::Lagging;
@@ -145,8 +145,13 @@ impl Dashboard {
         self.deliver(&Arc::new(frames), Kind::Updates, now)
     }
 
-    /// Sends control frames, between what it is owed.
-    pub(super) fn send_control(&mut self, frames: Vec<u8>) -> Sent {
+    fn fall_behind(&mut self, now: Instant) {
+        self.behind.get_or_insert(Behind { since: now, window_start: now, taken: 0 });
+    }
+
+    /// Sends control frames, between what it is owed. One that takes not even those is behind,
+    /// too: in a quiet pool nothing else would tell.
+    pub(super) fn send_control(&mut self, frames: Vec<u8>, now: Instant) -> Sent {
         if !self.queue.is_empty() {
             self.queue.push_control(frames);
             return Sent::Queued;
@@ -155,6 +160,7 @@ impl Dashboard {
             Ok(sent) if sent == frames.len() => Sent::All,
             Ok(sent) => {
                 self.queue.push(Arc::new(frames), Kind::Whole, sent);
+                self.fall_behind(now);
                 Sent::Queued
             }
             Err(Ended) => Sent::Broken,
@@ -163,16 +169,16 @@ impl Dashboard {
 
     /// Answers its control frames. A Close ends what it is sent, and by `until` the connection;
     /// behind a Close comes nothing, also no second one.
-    pub(super) fn reply(&mut self, frames: Vec<u8>, until: Instant) -> Sent {
+    pub(super) fn reply(&mut self, frames: Vec<u8>, now: Instant, until: Instant) -> Sent {
         if matches!(self.state, State::Closing { .. }) {
             return Sent::Queued;
         }
         if !frame::is_close(&frames) {
-            return self.send_control(frames);
+            return self.send_control(frames, now);
         }
         self.state = State::Closing { until, peer_gone: false };
         if self.queue.is_empty() {
-            return self.send_control(frames);
+            return self.send_control(frames, now);
         }
         self.queue.end_with(frames);
         Sent::Queued

@@ -40,11 +40,11 @@ impl Fanout {
                 }
                 self.homes.insert(id, pool);
                 self.feeds[pool.0].dashboards.insert(id, dashboard);
-                self.with(id, |dashboard, _| dashboard.send_control(greeting));
+                self.with(id, |dashboard, now| dashboard.send_control(greeting, now));
             }
             Control::Reply { dashboard, frames } => {
                 let until = self.now + self.times.close_grace;
-                self.with(dashboard, |dashboard, _| dashboard.reply(frames, until));
+                self.with(dashboard, |dashboard, now| dashboard.reply(frames, now, until));
             }
             Control::Close { dashboard, code } => self.close(dashboard, code),
             Control::Gone { dashboard } => {
@@ -56,7 +56,7 @@ impl Fanout {
 
     fn close(&mut self, id: DashboardId, code: CloseCode) {
         let until = self.now + self.times.close_grace;
-        self.with(id, |dashboard, _| dashboard.reply(frame::close(code), until));
+        self.with(id, |dashboard, now| dashboard.reply(frame::close(code), now, until));
     }
 
     /// The hub has ended, and so does everything here.
@@ -119,7 +119,7 @@ impl Fanout {
     fn ping(&mut self, id: DashboardId, pool: usize) {
         let Some(dashboard) = self.feeds[pool].dashboards.get_mut(&id) else { return };
         if dashboard.wants_ping(self.now, self.times.ping_every) {
-            self.with(id, |dashboard, _| dashboard.send_control(frame::ping()));
+            self.with(id, |dashboard, now| dashboard.send_control(frame::ping(), now));
         }
     }
 

@@ -28,6 +28,13 @@ const POOL: PoolIndex = PoolIndex(0);
 const PATIENCE: Duration = Duration::from_secs(20);
 const GREETING: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\n\r\n";
 
+const RULES: Rules = Rules {
+    evict_after: Duration::from_secs(300),
+    tick: Duration::from_secs(1),
+    max_agents_per_pool: 1_000,
+    max_pool_bytes: 1 << 30,
+};
+
 struct Stage {
     hub: HubHandle,
     fanout: FanoutHandle,
@@ -42,16 +49,10 @@ fn stage(change: impl FnOnce(&mut Times)) -> Stage {
     let counters = Arc::new(Counters::default());
     let pools: Arc<[PoolId]> = [PoolId::parse("p").unwrap()].into();
     let (batches, batch_receiver) = bounded(FANOUT_BATCHES);
-    let rules = Rules {
-        evict_after: Duration::from_secs(300),
-        tick: Duration::from_secs(1),
-        max_agents_per_pool: 1_000,
-        max_pool_bytes: 1 << 30,
-    };
     let (hub, hub_handle) = hub(hub::Parts {
         pools: Arc::clone(&pools),
         epoch: "e".into(),
-        rules,
+        rules: RULES,
         patience: PATIENCE,
         ticks: never(),
         fanouts: vec![batches],
@@ -349,6 +350,24 @@ fn the_end_is_a_close_with_1001() {
     for thread in stage.threads {
         thread.join().unwrap();
     }
+}
+
+/// In a quiet pool, too, who takes nothing is cut off: also where only control frames are owed.
+#[test]
+fn who_takes_no_control_frames_is_cut_off() {
+    let stage = stage(|times| {
+        times.housekeeping_every = Duration::from_millis(20);
+        times.lag_timeout = Duration::from_millis(200);
+    });
+    let _peer = stage.join(1);
+    let pongs = [0x8A, 0].repeat(8 << 20);
+    stage.fanout.send(Control::Reply { dashboard: DashboardId(1), frames: pongs }).unwrap();
+    let deadline = stage.clock.now() + PATIENCE;
+    while stage.counters.cut_offs.get() == 0 {
+        assert!(stage.clock.now() < deadline, "still there: {:?}", stage.counters);
+        stage.hub.alive().unwrap();
+    }
+    stage.end();
 }
 
 /// However much the hub has to say, a turn ends, and with it the wait of everyone else.
