@@ -62,6 +62,9 @@ impl Fanout {
     /// The hub has ended, and so does everything here.
     pub(super) fn close_all(&mut self) {
         self.batches = never();
+        // Who was attached in the last moment gets its Close as well: left in the channel it
+        // would hold up its thread, and that the whole stop.
+        self.take_controls();
         self.closing_until = Some(self.now + self.times.close_grace);
         for id in self.homes.keys().copied().collect::<Vec<_>>() {
             self.close(id, CloseCode::Away);

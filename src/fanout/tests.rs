@@ -18,7 +18,7 @@ use crate::clock::{Clock, UnixMillis};
 use crate::counters::Counters;
 use crate::event::{Batch, Control, FanoutIndex, Stamp};
 use crate::frame;
-use crate::hub::{self, HubHandle, hub};
+use crate::hub::{self, Hub, HubHandle, hub};
 use crate::id::{AgentId, DashboardId, PoolId, PoolIndex};
 use crate::limits::{FANOUT_BATCHES, Limits};
 use crate::registry::Rules;
@@ -79,6 +79,21 @@ fn stage(change: impl FnOnce(&mut Times)) -> Stage {
         spawn("fanout-0", Box::new(move || fanout.run(&for_fanout))),
     ];
     Stage { hub: hub_handle, fanout: fanout_handle, counters, clock, number: 0, threads }
+}
+
+/// A hub that nobody runs, for a fanout thread that asks it for nothing.
+fn idle_hub() -> (Hub, HubHandle) {
+    let clock = Clock::start();
+    hub(hub::Parts {
+        pools: [PoolId::parse("p").unwrap()].into(),
+        epoch: "e".into(),
+        rules: RULES,
+        patience: PATIENCE,
+        ticks: never(),
+        fanouts: Vec::new(),
+        clock,
+        counters: Arc::default(),
+    })
 }
 
 /// A fanout thread's work on the test's own thread, with room for `room` batches.
@@ -350,6 +365,31 @@ fn the_end_is_a_close_with_1001() {
     for thread in stage.threads {
         thread.join().unwrap();
     }
+}
+
+/// Who was attached when the hub ended gets a Close as well, though the thread had not yet heard
+/// of it.
+#[test]
+fn the_end_finds_who_was_just_attached() {
+    let (idle_hub, hub) = idle_hub();
+    // Several times: which of the two channels is looked at first is chance.
+    for _ in 0..8 {
+        let (fanout, handle, batches) = alone(1);
+        let peer = attach(&handle, 1);
+        drop(batches);
+        let closes = Builder::new().spawn(move || {
+            let mut peer = peer.websocket();
+            let close = peer.read().unwrap();
+            handle.send(Control::Gone { dashboard: DashboardId(1) }).unwrap();
+            close
+        });
+        fanout.run(&hub);
+        match closes.unwrap().join().unwrap() {
+            Message::Close(Some(close)) => assert_eq!(close.code, CloseCode::Away),
+            other => panic!("{other:?}"),
+        }
+    }
+    drop(idle_hub);
 }
 
 /// In a quiet pool, too, who takes nothing is cut off: also where only control frames are owed.
