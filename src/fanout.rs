@@ -4,7 +4,7 @@
 //! for its channels only, never for a socket.
 //!
 //! Waking one of a few threads per heartbeat, instead of a thread per dashboard, is what makes a
-//! delivery cheap: see ARCHITECTURE in the README for the figures.
+//! delivery cheap: `make bench` has the figures.
 
 mod dashboard;
 mod keeping;

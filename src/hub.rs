@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::TryRecvError::{Disconnected, Empty};
 use crossbeam_channel::{Receiver, Select, Sender, bounded, select};
 
 use crate::clock::{Clock, UnixMillis};
@@ -156,11 +157,18 @@ impl Hub {
                 outbox.wait_in(&mut select);
             }
             select.ready();
-            // Being ready is only a hint. The tick is asked first: it is rare.
-            if let Ok(now) = self.ticks.try_recv() {
-                return Ok(Next::Tick(now));
+            // Being ready is only a hint. The tick is asked first: it is rare. A channel that is
+            // closed is always ready, so its end counts here as well.
+            match self.ticks.try_recv() {
+                Ok(now) => return Ok(Next::Tick(now)),
+                Err(Disconnected) => return Err(HubFailure::TicksGone),
+                Err(Empty) => {}
             }
-            return Ok(self.inbox.try_recv().map_or(Next::Room, Next::Event));
+            return Ok(match self.inbox.try_recv() {
+                Ok(event) => Next::Event(event),
+                Err(Empty) => Next::Room,
+                Err(Disconnected) => Next::Event(Event::Shutdown),
+            });
         }
         select! {
             recv(self.ticks) -> now => now.map(Next::Tick).map_err(|_| HubFailure::TicksGone),

@@ -83,7 +83,7 @@ impl Registry {
         self.pools[pool.0].heartbeat(agent, metrics, stamp, &self.rules)
     }
 
-    /// Takes a goodbye. `None` when the agent was not known.
+    /// Takes a goodbye.
     pub fn goodbye(&mut self, pool: PoolIndex, agent: &AgentId, stamp: Stamp) -> Farewell {
         self.pools[pool.0].goodbye(pool, agent, stamp)
     }

@@ -260,3 +260,17 @@ fn a_dead_tick_ends_the_hub() {
     stage.ticks = bounded(0).0;
     assert_eq!(stage.thread.join().unwrap(), Err(HubFailure::TicksGone));
 }
+
+/// The same while something waits for room in a fanout thread's channel.
+#[test]
+fn a_dead_tick_ends_a_blocked_hub() {
+    let mut stage = stage(1, 100);
+    stage.join(1, POOL);
+    stage.beat(POOL, "a", 1).unwrap();
+    // Answered, so the hub has begun to wait for room.
+    stage.hub.alive().unwrap();
+    stage.beat(POOL, "a", 2).unwrap();
+    stage.hub.alive().unwrap();
+    stage.ticks = bounded(0).0;
+    assert_eq!(stage.thread.join().unwrap(), Err(HubFailure::TicksGone));
+}
