@@ -167,7 +167,8 @@ pub enum Control {
         pool: PoolIndex,
         /// The socket; the client thread goes on reading it.
         socket: Arc<TcpStream>,
-        /// The answer to the handshake, which goes out first.
+        /// The answer to the handshake, which goes out in front of the first snapshot: who has it
+        /// has joined, and whatever is heard of an agent from then on comes as an update.
         greeting: Vec<u8>,
     },
     /// Control frames that answer the dashboard's: a Pong, or the reply to its Close.

@@ -23,6 +23,9 @@ const RETRY_LONGEST: Duration = Duration::from_millis(160);
 #[derive(Debug)]
 pub(super) struct Dashboard {
     socket: Arc<TcpStream>,
+    /// The handshake's answer, until it goes out in front of the first thing that is sent: the
+    /// snapshot, so that who has the answer has joined.
+    greeting: Option<Vec<u8>>,
     queue: Queue,
     state: State,
     /// Since when something is owed, and how it is being taken.
@@ -79,9 +82,10 @@ pub(super) enum Pumped {
 }
 
 impl Dashboard {
-    pub(super) fn new(socket: Arc<TcpStream>, now: Instant) -> Self {
+    pub(super) fn new(socket: Arc<TcpStream>, greeting: Vec<u8>, now: Instant) -> Self {
         Self {
             socket,
+            greeting: Some(greeting),
             queue: Queue::default(),
             state: State::Waiting,
             behind: None,
@@ -118,6 +122,9 @@ impl Dashboard {
         if kind == Kind::Snapshot {
             self.state = State::Live;
         }
+        if self.greet(now) == Sent::Broken {
+            return Sent::Broken;
+        }
         let mut sent = 0;
         if self.queue.is_empty() {
             match send_now(&self.socket, frames) {
@@ -149,9 +156,19 @@ impl Dashboard {
         self.behind.get_or_insert(Behind { since: now, window_start: now, taken: 0 });
     }
 
-    /// Sends control frames, between what it is owed. One that takes not even those is behind,
-    /// too: in a quiet pool nothing else would tell.
+    fn greet(&mut self, now: Instant) -> Sent {
+        self.greeting.take().map_or(Sent::All, |greeting| self.send_whole(greeting, now))
+    }
+
+    /// Sends control frames, between what it is owed.
     pub(super) fn send_control(&mut self, frames: Vec<u8>, now: Instant) -> Sent {
+        match self.greet(now) {
+            Sent::Broken => Sent::Broken,
+            _ => self.send_whole(frames, now),
+        }
+    }
+
+    fn send_whole(&mut self, frames: Vec<u8>, now: Instant) -> Sent {
         if !self.queue.is_empty() {
             self.queue.push_control(frames);
             return Sent::Queued;

@@ -34,13 +34,11 @@ impl Fanout {
     pub(super) fn control(&mut self, control: Control) {
         match control {
             Control::Attach { dashboard: id, pool, socket, greeting } => {
-                let dashboard = Dashboard::new(socket, self.now);
-                if self.closing_until.is_some() {
-                    return;
+                let dashboard = Dashboard::new(socket, greeting, self.now);
+                if self.closing_until.is_none() {
+                    self.homes.insert(id, pool);
+                    self.feeds[pool.0].dashboards.insert(id, dashboard);
                 }
-                self.homes.insert(id, pool);
-                self.feeds[pool.0].dashboards.insert(id, dashboard);
-                self.with(id, |dashboard, now| dashboard.send_control(greeting, now));
             }
             Control::Reply { dashboard, frames } => {
                 let until = self.now + self.times.close_grace;

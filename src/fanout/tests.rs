@@ -220,6 +220,22 @@ fn greeting_snapshot_updates() {
     stage.end();
 }
 
+/// Who has the handshake's answer has joined: what is heard of agents from then on comes as updates,
+/// never hidden in the snapshot.
+#[test]
+fn the_greeting_means_joined() {
+    let mut stage = stage(|_| {});
+    for id in 0..50 {
+        let peer = stage.attach(id);
+        stage.hub.join(DashboardId(id), POOL, FanoutIndex(0)).unwrap();
+        let mut peer = peer.websocket();
+        stage.beat("a", 1, 0);
+        assert_eq!(next(&mut peer)["seq"], id);
+        assert_eq!(next(&mut peer)["seq"], id + 1);
+    }
+    stage.end();
+}
+
 /// One who does not read falls behind and costs the others nothing; when it reads again it gets
 /// what was begun, then a fresh snapshot, and from there on the truth.
 #[test]
@@ -328,10 +344,11 @@ fn a_quiet_line_is_kept_alive() {
 #[test]
 fn replies_go_out_at_once() {
     let mut stage = stage(|_| {});
-    let mut peer = stage.attach(1).websocket();
+    let peer = stage.attach(1);
     let id = DashboardId(1);
     let pong = vec![0x8A, 2, b'h', b'i'];
     stage.fanout.send(Control::Reply { dashboard: id, frames: pong }).unwrap();
+    let mut peer = peer.websocket();
     assert_eq!(peer.read().unwrap(), Message::Pong(b"hi"[..].into()));
     stage.fanout.send(Control::Close { dashboard: id, code: CloseCode::Policy }).unwrap();
     stage.fanout.send(Control::Reply { dashboard: id, frames: frame::ping() }).unwrap();
