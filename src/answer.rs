@@ -38,15 +38,13 @@ impl Status {
     }
 }
 
-/// A body, owned or shared or built in.
+/// A body, owned or built in.
 #[derive(Debug, Clone)]
 pub enum Body {
     /// Made for this answer.
     Owned(Vec<u8>),
     /// Part of the binary.
     Static(&'static [u8]),
-    /// One text for many readers.
-    Shared(std::sync::Arc<str>),
 }
 
 impl Body {
@@ -56,7 +54,6 @@ impl Body {
         match self {
             Self::Owned(bytes) => bytes,
             Self::Static(bytes) => bytes,
-            Self::Shared(text) => text.as_bytes(),
         }
     }
 }

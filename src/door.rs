@@ -91,11 +91,10 @@ const WAKER: Token = Token(0);
 pub struct Parts {
     /// Bound and listening; at least one.
     pub listeners: Vec<std::net::TcpListener>,
-    /// The Unix socket where heartbeats and goodbyes are served.
+    /// The Unix socket where heartbeats and goodbyes are served, over one connection: more would
+    /// not do, see [`crate::http::Pool`].
     pub ingest_path: PathBuf,
-    /// Connections to it; at least one.
-    pub ingest_pipes: usize,
-    /// The Unix socket where everything else is served, over one connection.
+    /// The Unix socket where everything else is served, likewise.
     pub reads_path: PathBuf,
     /// Who may do what.
     pub gate: Arc<Gate>,
@@ -208,10 +207,9 @@ impl Door {
             listeners.push(Listener::new(listener));
         }
         let now = parts.clock.now();
-        let paths = std::iter::repeat_n(parts.ingest_path, parts.ingest_pipes.max(1));
-        let pipes = paths.chain([parts.reads_path]).enumerate();
-        let pipes = pipes.map(|(n, path)| Pipe::new(path, Token(1 + listeners.len() + n), now));
-        let mut lanes = Lanes::new(pipes.collect(), parts.limits.max_in_flight);
+        let pipe = |path, number| Pipe::new(path, Token(1 + listeners.len() + number), now);
+        let pipes = [pipe(parts.ingest_path, 0), pipe(parts.reads_path, 1)];
+        let mut lanes = Lanes::new(pipes, parts.limits.max_in_flight);
         for pipe in &mut lanes.pipes {
             // One that cannot be reached yet is tried again while the door runs.
             pipe.connect(poll.registry(), now);

@@ -285,8 +285,10 @@ impl Fanout {
         let frames = Arc::new(frames);
         self.snapshots.push(Arc::downgrade(&frames));
         for id in waiting {
-            self.with(*id, |dashboard, now| dashboard.deliver(&frames, Kind::Snapshot, now));
-            self.counters.deliveries.add_one();
+            let sent = self.with(*id, |it, now| it.deliver(&frames, Kind::Snapshot, now));
+            if sent != Sent::Broken {
+                self.counters.deliveries.add_one();
+            }
         }
     }
 

@@ -17,10 +17,10 @@ pub(super) enum Lane {
 /// Of the requests in flight, reads may be one in so many.
 const READS_SHARE: usize = 4;
 
-/// Pipes and queues. A pipe goes by its index: the one for reads is the last.
+/// A pipe and a queue for each lane. A pipe goes by its index, which is the lane's.
 #[derive(Debug)]
 pub(super) struct Lanes {
-    pub(super) pipes: Vec<Pipe>,
+    pub(super) pipes: [Pipe; 2],
     ingest: Queue,
     reads: Queue,
 }
@@ -33,32 +33,20 @@ struct Queue {
 }
 
 impl Lanes {
-    /// The last of `pipes` is for reads. `max_in_flight` is divided between the lanes, each of
+    /// `pipes` in the order of [`Lane`]. `max_in_flight` is divided between the lanes, each of
     /// which has one place at least.
-    pub(super) fn new(pipes: Vec<Pipe>, max_in_flight: usize) -> Self {
+    pub(super) fn new(pipes: [Pipe; 2], max_in_flight: usize) -> Self {
         let reads = (max_in_flight / READS_SHARE).max(1);
         let ingest = max_in_flight.saturating_sub(reads).max(1);
         let queue = |max_in_flight| Queue { max_in_flight, waiting: VecDeque::new() };
         Self { pipes, ingest: queue(ingest), reads: queue(reads) }
     }
 
-    /// The pipe that a request of `lane` may take now: of those with room the one with the
-    /// fewest requests, unless others were there first.
+    /// The pipe of `lane`, if it may take a request now.
     pub(super) fn choose(&mut self, lane: Lane) -> Option<&mut Pipe> {
         let max = self.queue(lane).max_in_flight;
-        let pipes = self.pipes_of(lane);
-        if pipes.iter().map(Pipe::in_flight).sum::<usize>() >= max {
-            return None;
-        }
-        pipes.iter_mut().filter(|pipe| pipe.has_room()).min_by_key(|pipe| pipe.in_flight())
-    }
-
-    fn pipes_of(&mut self, lane: Lane) -> &mut [Pipe] {
-        let reads = self.pipes.len().saturating_sub(1);
-        match lane {
-            Lane::Ingest => &mut self.pipes[..reads],
-            Lane::Reads => &mut self.pipes[reads..],
-        }
+        let pipe = &mut self.pipes[lane as usize];
+        (pipe.has_room() && pipe.in_flight() < max).then_some(pipe)
     }
 
     fn queue(&mut self, lane: Lane) -> &mut Queue {

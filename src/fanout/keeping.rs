@@ -61,7 +61,7 @@ impl Fanout {
     pub(super) fn close_all(&mut self) {
         self.batches = never();
         // Who was attached in the last moment gets its Close as well: left in the channel it
-        // would hold up its thread, and that the whole stop.
+        // would hold up its thread, and with it the whole stop.
         self.take_controls();
         self.closing_until = Some(self.now + self.times.close_grace);
         for id in self.homes.keys().copied().collect::<Vec<_>>() {

@@ -10,7 +10,7 @@ use tiny_http::Method;
 use super::{Handle, Request};
 use crate::answer::{Answer, Body, Status};
 use crate::auth::{Gate, VIEWER_COOKIE};
-use crate::clock::{Clock, UnixMillis};
+use crate::clock::UnixMillis;
 use crate::config::Pool;
 use crate::counters::Counters;
 use crate::event::Verdict;
@@ -37,8 +37,6 @@ pub struct Handlers {
     pub epoch: Arc<str>,
     /// When it started.
     pub started_at: UnixMillis,
-    /// For the wall time.
-    pub clock: Clock,
     /// Running tasks in one heartbeat.
     pub max_tasks: usize,
     /// What the server counts.

@@ -27,9 +27,6 @@ use crate::registry::Rules;
 /// Connections that wait to be accepted: the system may cap it lower.
 const BACKLOG: i32 = 1_024;
 
-/// Pipes to the workers for heartbeats. More than one would not do: see [`http::Pool`].
-const PIPES: usize = 1;
-
 /// Threads beside the dashboards', with room.
 const OTHER_THREADS: usize = 64;
 
@@ -81,7 +78,6 @@ impl Server {
         let (door, door_handle) = Door::new(door::Parts {
             listeners,
             ingest_path: socket_path(&directory, "http"),
-            ingest_pipes: PIPES,
             reads_path: socket_path(&directory, "read"),
             gate,
             pools: shared.pools.to_vec(),
@@ -172,7 +168,6 @@ impl Shared {
             gate: Arc::clone(gate),
             epoch: Arc::clone(&self.epoch),
             started_at: self.clock.wall(),
-            clock: self.clock,
             max_tasks: self.limits.max_tasks_per_heartbeat,
             counters: Arc::clone(&self.counters),
         }

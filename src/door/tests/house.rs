@@ -100,7 +100,6 @@ impl House {
         let (door, handle) = Door::new(Parts {
             listeners: vec![listener],
             ingest_path,
-            ingest_pipes: 1,
             reads_path,
             gate: Arc::new(gate),
             pools: vec![PoolId::parse("a").unwrap(), PoolId::parse("b").unwrap()],
