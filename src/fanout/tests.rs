@@ -244,6 +244,7 @@ fn who_falls_behind_starts_anew_with_a_snapshot() {
     let slow = stage.join(1);
     let mut quick = stage.join(2).websocket();
     assert_eq!(next(&mut quick)["type"], "initial_metrics");
+    let (seen, sights) = bounded(2);
     let drain = Builder::new().name("quick".to_owned()).spawn(move || {
         let mut last = 0;
         while let Ok(message) = quick.read() {
@@ -251,11 +252,17 @@ fn who_falls_behind_starts_anew_with_a_snapshot() {
                 let seq = serde_json::from_str::<Value>(&text).unwrap()["seq"].as_u64().unwrap();
                 assert!(seq > last, "{seq} after {last}");
                 last = seq;
+                seen.send(()).unwrap();
             }
         }
         last
     });
-    let beats = stage.beat_until(4_000, |counters| counters.lags.get() > 0);
+    // In step with the quick one: a fanout thread that the machine starves would make the hub
+    // conflate, and then the numbers have gaps.
+    let beats = stage.beat_until(4_000, |counters| {
+        sights.recv_timeout(PATIENCE).unwrap();
+        counters.lags.get() > 0
+    });
     stage.beat("b", 77, 0);
     let mut slow = slow.websocket();
     assert_eq!(next(&mut slow)["type"], "initial_metrics");
