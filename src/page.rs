@@ -37,11 +37,12 @@ macro_rules! file {
     };
 }
 
-static FILES: [File; 14] = [
+static FILES: [File; 22] = [
     // Every pool's page too: the script reads the pool from the address.
     file!("/", Html, "index.html"),
     file!("/login", Html, "login.html"),
     file!("/style.css", Css, "style.css"),
+    file!("/agents.css", Css, "agents.css"),
     file!("/app.js", JavaScript, "app.js"),
     file!("/agent-list.js", JavaScript, "agent-list.js"),
     file!("/health.js", JavaScript, "health.js"),
@@ -52,6 +53,13 @@ static FILES: [File; 14] = [
     file!("/parts.js", JavaScript, "parts.js"),
     file!("/pool-card.js", JavaScript, "pool-card.js"),
     file!("/text.js", JavaScript, "text.js"),
+    file!("/agent-row.js", JavaScript, "agent-row.js"),
+    file!("/history.js", JavaScript, "history.js"),
+    file!("/numbers.js", JavaScript, "numbers.js"),
+    file!("/toolbar.js", JavaScript, "toolbar.js"),
+    file!("/view.js", JavaScript, "view.js"),
+    file!("/words-en.js", JavaScript, "words-en.js"),
+    file!("/words-zh.js", JavaScript, "words-zh.js"),
     file!("/favicon.svg", Svg, "favicon.svg"),
 ];
 

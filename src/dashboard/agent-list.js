@@ -1,127 +1,229 @@
-// A pool's agents, one row each, in the order of their names. Rows live as long as their agents
-// and are updated in place; those out of sight have only a name, and are drawn when they come
-// into sight, so that a pool of thousands costs little more than a screenful.
+// A pool's agents, as the view wants them: which, in which order, as a table or a grid. Rows live
+// as long as their agents and are updated in place; only those in sight are drawn, so that a pool
+// of thousands costs little more than a screenful.
 
-import { ageMs, byAge, isLate } from "./health.js";
-import { copy, fillList, Meter, setShown, setText } from "./parts.js";
-import { agentCommand, curlLine, say, span } from "./text.js";
+import { HISTORY_MS } from "./history.js";
+import { AgentRow } from "./agent-row.js";
+import { copy, setShown, setText } from "./parts.js";
+import { agentCommand, curlLine } from "./text.js";
+import { Toolbar } from "./toolbar.js";
+import { isRestless, isShown, orderOf } from "./view.js";
 
-/** Tasks shown before "more" is pressed. */
-const TASKS_AT_FIRST = 3;
 /** Rows this far outside the window are drawn ahead of the scroll, in pixels. */
 const SIGHT_MARGIN = 600;
+/** Rows that heartbeats move do so this often at most: a list that jumps cannot be read. */
+const SETTLE_MS = 2_000;
+/** Putting rows in order may take this part of the time: large pools are ordered less often. */
+const ORDER_SHARE = 0.1;
+/** A chart spans at least this much. */
+const SHORTEST_WINDOW_MS = 60_000;
+/** Changes noted while nothing is drawn, in a hidden tab; beyond it all is looked at anew. */
+const MOST_CHANGED = 20_000;
 
 const names = new Intl.Collator(undefined, { numeric: true });
 
-/** The table of `feed`, put into `place`. */
+/** The agents of `feed`, put into `place`, with the controls in `tools`. */
 export class AgentList {
   #feed;
+  #toolbar;
   #table;
   #body;
   #empty;
+  #nothing;
   #rows = new Map();
   #order = [];
-  #changed = new Set();
+  #changed = null;
   #inSight = new Set();
   #lookPending = false;
+  #openedAt = null;
+  /** Whether a name is new or gone, or the view another: what can't wait, and what can. */
+  #unordered = true;
+  #unsettled = false;
+  #orderedAt = -Infinity;
+  #orderCost = 0;
+  #retry = null;
+  #schedule;
 
-  constructor(place, feed, origin) {
+  /** `schedule` asks for a `draw` in the next frame. */
+  constructor(place, tools, feed, origin, schedule) {
     this.#feed = feed;
+    this.#schedule = schedule;
     place.replaceChildren(copy("agent-table"));
     this.#table = place.querySelector(".agents");
     this.#body = place.querySelector(".body");
     this.#empty = place.querySelector(".empty");
+    this.#nothing = place.querySelector("#nothing");
     this.#table.hidden = true;
+    this.#toolbar = new Toolbar(tools, () => this.#viewChanged());
+    for (const button of place.querySelectorAll("[data-sort]")) {
+      button.addEventListener("click", () => this.#toolbar.sortBy(button.dataset.sort));
+    }
+    place.querySelector("#clear").addEventListener("click", () => this.#toolbar.clear());
     setText(place.querySelector(".curl"), curlLine(origin));
     setText(place.querySelector(".agent-command"), agentCommand(origin));
     setText(place.querySelector(".pool-id"), feed.poolId);
     addEventListener("scroll", () => this.#lookSoon(), { passive: true });
     addEventListener("resize", () => this.#lookSoon());
+    this.#drawView();
   }
 
   /** Takes note of a change of the feed (its event's `detail`); `draw` shows it. */
   note({ kind, agentId }) {
-    if (kind === "snapshot") this.#changed = null;
+    this.#openedAt ??= this.#feed.serverNow();
+    if (kind === "snapshot" || this.#changed?.size >= MOST_CHANGED) this.#changed = null;
     else this.#changed?.add(agentId);
+    // A hidden page has no frames, but its charts go on.
+    if (document.hidden) this.#takeChanges();
   }
 
   /** Shows what was noted. For an animation frame. */
   draw() {
-    const before = this.#order.length;
-    let moved = this.#changed === null;
-    if (moved) this.#rebuild();
-    else for (const agentId of this.#changed) moved = this.#place(agentId) || moved;
-    this.#changed = new Set();
-    const { agents, departed } = this.#feed;
-    const empty = this.#feed.epoch !== null && agents.size + departed.size === 0;
-    setShown(this.#empty, empty);
-    setShown(this.#table, this.#rows.size > 0);
-    if (moved || this.#order.length !== before) this.#look();
+    const { agents, departed, epoch } = this.#feed;
+    this.#takeChanges();
+    const now = this.#feed.asOf();
+    for (const row of this.#inSight) if (row.isStale) row.draw(now, this.#windowMs(now));
+    if (this.#unordered || this.#unsettled) this.#orderInTime();
+    const total = agents.size + departed.size;
+    setShown(this.#empty, epoch !== null && total === 0);
+    this.#toolbar.setShown(total > 0);
+    setShown(this.#table, this.#order.length > 0);
+    setShown(this.#nothing, total > 0 && this.#order.length === 0 && !this.#unordered);
   }
 
   /** Moves the ages on. For once a second. */
   tick() {
+    if (isRestless(this.#toolbar.view)) this.#unsettled = true;
+    if (this.#unsettled) this.#schedule();
     this.#look();
     const now = this.#feed.asOf();
-    for (const row of this.#inSight) row.tick(now);
+    for (const row of this.#inSight) row.tick(now, this.#windowMs(now));
   }
 
-  #state(agentId) {
-    return this.#feed.agents.get(agentId) ?? this.#feed.departed.get(agentId);
+  #takeChanges() {
+    if (this.#changed === null) this.#takeAll();
+    else for (const agentId of this.#changed) this.#take(agentId);
+    this.#changed = new Set();
   }
 
-  /** Rows of agents that stay are kept; the rest go, come, or move. */
-  #rebuild() {
+  #viewChanged() {
+    this.#drawView();
+    this.#unordered = true;
+    this.#orderCost = 0;
+    this.#schedule();
+  }
+
+  #drawView() {
+    const { view } = this.#toolbar;
+    this.#table.dataset.view = view.layout;
+    for (const button of this.#table.querySelectorAll("[data-sort]")) {
+      const sorted = button.dataset.sort === view.sort ? (view.descending ? "descending" : "ascending") : "none";
+      button.parentElement.setAttribute("aria-sort", sorted);
+    }
+  }
+
+  /** Rows of agents that stay are kept; the rest go or come. */
+  #takeAll() {
     const { agents, departed } = this.#feed;
-    this.#order = [];
-    for (const [agentId, row] of this.#rows) {
-      if (!agents.has(agentId) && !departed.has(agentId)) this.#remove(agentId, row);
+    for (const agentId of this.#rows.keys()) {
+      if (!agents.has(agentId) && !departed.has(agentId)) this.#remove(agentId);
     }
-    for (const state of [...departed.values(), ...agents.values()]) this.#row(state).take(state);
-    this.#order = [...this.#rows.values()].sort(compare);
-    let next = this.#body.firstElementChild;
-    for (const row of this.#order) {
-      if (row.element === next) next = next.nextElementSibling;
-      else this.#body.insertBefore(row.element, next);
-    }
-    for (const row of this.#inSight) row.draw(this.#feed.asOf());
+    for (const metrics of [...departed.values(), ...agents.values()]) this.#row(metrics).take(metrics);
+    this.#unordered = true;
   }
 
-  /** Brings one row up to date; true when rows came, went or moved. */
-  #place(agentId) {
-    const state = this.#state(agentId);
-    const known = this.#rows.get(agentId);
-    if (state === undefined) {
-      if (known) this.#remove(agentId, known);
-      return known !== undefined;
+  /** Brings one row up to date. */
+  #take(agentId) {
+    const metrics = this.#feed.agents.get(agentId) ?? this.#feed.departed.get(agentId);
+    if (metrics === undefined) {
+      this.#remove(agentId);
+      return;
     }
-    const row = this.#row(state);
-    const moves = row.take(state);
-    if (moves) {
-      if (known) this.#order.splice(this.#order.indexOf(row), 1);
-      const index = firstAfter(this.#order, row);
-      this.#body.insertBefore(row.element, this.#order[index]?.element ?? null);
-      this.#order.splice(index, 0, row);
-    }
-    if (this.#inSight.has(row)) row.draw(this.#feed.asOf());
-    return moves;
+    const row = this.#row(metrics);
+    const wasOffline = row.state === "offline";
+    if (row.take(metrics)) this.#unordered = true;
+    row.judge(this.#feed.asOf());
+    // Who leaves or returns is shown, hidden or moved at once; mere figures may wait.
+    if (wasOffline !== (row.state === "offline")) this.#unordered = true;
+    if (isRestless(this.#toolbar.view)) this.#unsettled = true;
   }
 
-  #row(state) {
-    let row = this.#rows.get(state.agent_id);
+  #row(metrics) {
+    let row = this.#rows.get(metrics.agent_id);
     if (row === undefined) {
-      row = new Row(state);
-      this.#rows.set(state.agent_id, row);
+      row = new AgentRow(metrics);
+      this.#rows.set(metrics.agent_id, row);
     }
     return row;
   }
 
-  #remove(agentId, row) {
+  #remove(agentId) {
+    const row = this.#rows.get(agentId);
+    if (row === undefined) return;
     this.#inSight.delete(row);
     row.element.remove();
     this.#rows.delete(agentId);
-    const index = this.#order.indexOf(row);
-    if (index >= 0) this.#order.splice(index, 1);
+    this.#order = this.#order.filter((other) => other !== row);
+    this.#unordered = true;
+  }
+
+  /** Orders the rows now, or when it is time. */
+  #orderInTime() {
+    const rest = Math.max(this.#orderCost / ORDER_SHARE, this.#unordered ? 0 : SETTLE_MS);
+    const now = performance.now();
+    const wait = this.#orderedAt + rest - now;
+    if (wait > 0) {
+      this.#retry ??= setTimeout(() => {
+        this.#retry = null;
+        this.#schedule();
+      }, wait);
+      return;
+    }
+    this.#orderRows();
+    this.#orderedAt = performance.now();
+    this.#orderCost = this.#orderedAt - now;
+  }
+
+  #orderRows() {
+    if (this.#unordered) {
+      [...this.#rows.values()].sort(byName).forEach((row, rank) => (row.rank = rank));
+    }
+    const { view } = this.#toolbar;
+    const now = this.#feed.asOf();
+    const states = new Set();
+    const shown = [];
+    for (const row of this.#rows.values()) {
+      row.judge(now);
+      states.add(row.state);
+      if (isShown(view, row)) shown.push(row);
+      else row.element.remove();
+    }
+    this.#order = shown.sort(orderOf(view));
+    this.#unordered = false;
+    this.#unsettled = false;
+    this.#placeRows();
+    this.#toolbar.offer(states);
+    this.#toolbar.count(shown.length, this.#rows.size);
+    setShown(this.#table, shown.length > 0);
+    this.#look();
+  }
+
+  /** Puts the elements into the order of the rows, moving as few as a single pass can. */
+  #placeRows() {
+    const focused = this.#body.contains(document.activeElement) ? document.activeElement : null;
+    let next = this.#body.firstElementChild;
+    for (const { element } of this.#order) {
+      if (element === next) {
+        next = next.nextElementSibling;
+      } else if (element === next?.nextElementSibling) {
+        // One row went further down: moving it is less than moving all that it stood before.
+        this.#body.append(next);
+        next = element.nextElementSibling;
+      } else {
+        this.#body.insertBefore(element, next);
+      }
+    }
+    // An element that is moved loses the keyboard's focus.
+    if (focused !== null && document.activeElement !== focused) focused.focus({ preventScroll: true });
   }
 
   #lookSoon() {
@@ -134,8 +236,8 @@ export class AgentList {
   }
 
   /**
-   * Finds the rows in sight by halving, and draws those that came into it. An observer of every
-   * row would cost its time at every frame.
+   * Finds the rows in sight by halving, draws those that came into it and gives up those that
+   * left. An observer of every row would cost its time at every frame.
    */
   #look() {
     const inSight = new Set();
@@ -145,144 +247,21 @@ export class AgentList {
     for (let index = first; index < this.#order.length && box(index).top < bottom; index += 1) {
       inSight.add(this.#order[index]);
     }
-    const came = [...inSight].filter((row) => !this.#inSight.has(row));
+    const before = this.#inSight;
     this.#inSight = inSight;
-    for (const row of came) row.draw(this.#feed.asOf());
+    for (const row of before) if (!inSight.has(row)) row.release();
+    const now = this.#feed.asOf();
+    for (const row of inSight) if (!before.has(row)) row.draw(now, this.#windowMs(now));
+  }
+
+  /** Since the page was opened, up to all that is kept. */
+  #windowMs(now) {
+    return Math.min(HISTORY_MS, Math.max(SHORTEST_WINDOW_MS, now - (this.#openedAt ?? now)));
   }
 }
 
-/** One agent's row. `take` keeps a state, `draw` shows it, `tick` moves its ages on. */
-class Row {
-  element;
-  name = null;
-  agentId;
-
-  #state;
-  #drawn = null;
-  #now = null;
-  #tasks = [];
-  #allTasks = false;
-  #parts = null;
-  #cpu;
-  #memory;
-
-  constructor(state) {
-    this.agentId = state.agent_id;
-    this.element = copy("agent-row").firstElementChild;
-    this.element.dataset.agent = this.agentId;
-  }
-
-  /** Makes the cells beside the name. */
-  #fill() {
-    this.element.append(copy("agent-cells"));
-    const part = (selector) => this.element.querySelector(selector);
-    this.#parts = {
-      badge: part(".badge"),
-      late: part(".late"),
-      reason: part(".reason"),
-      noTask: part(".none"),
-      tasks: part(".tasks ul"),
-      more: part(".more"),
-      heard: part("time"),
-    };
-    this.#cpu = new Meter(part(".cpu"), "CPU");
-    this.#memory = new Meter(part(".memory"), "Memory");
-    setText(this.#parts.late, say.lateBadge);
-    this.#parts.more.addEventListener("click", () => {
-      this.#allTasks = !this.#allTasks;
-      this.#drawTasks();
-      this.tick(this.#now);
-    });
-  }
-
-  /** Keeps `state`; true when the row's place in the order may have changed. */
-  take(state) {
-    this.#state = state;
-    if (this.name === state.agent_name) return false;
-    this.name = state.agent_name;
-    const [name, id] = this.element.firstElementChild.children;
-    setText(name, this.name);
-    name.title = this.name;
-    setText(id, this.name === this.agentId ? "" : this.agentId);
-    return true;
-  }
-
-  /** Shows the state as it is now, if it isn't shown yet. */
-  draw(now) {
-    if (this.#parts === null) this.#fill();
-    const state = this.#state;
-    if (this.#drawn !== state) {
-      this.#drawn = state;
-      const departed = this.#departed;
-      this.element.classList.toggle("departed", departed);
-      const status = departed ? say.offlineBadge : state.status;
-      setText(this.#parts.badge, status);
-      setText(this.#parts.reason, departed ? say.reason(state.reason) : "");
-      this.#parts.badge.dataset.kind = departed ? "offline" : status;
-      this.#cpu.show(departed ? null : state.cpu_usage);
-      this.#memory.show(departed ? null : state.memory_usage);
-      this.#tasks = byAge(state.running_tasks ?? []);
-      this.element.classList.toggle("lost", departed && state.reason === "timeout" && this.#tasks.length > 0);
-      this.#drawTasks();
-    }
-    this.tick(now);
-  }
-
-  /** Moves the ages on to `now`, the server's time. */
-  tick(now) {
-    this.#now = now;
-    const state = this.#state;
-    const { heard, late, tasks } = this.#parts;
-    const time = state.last_update_time ?? state.at;
-    const age = ageMs(time, now);
-    // A departure's time is when the server gave it up, up to `evict_after` past its last word.
-    const since = this.#departed ? say.goneFor : say.ago;
-    const words = age === null ? say.unknown : since(age);
-    setText(heard, words);
-    if (heard.dateTime !== time) heard.dateTime = time;
-    const isOverdue = !this.#departed && isLate(state, now);
-    setShown(late, isOverdue);
-    this.element.classList.toggle("overdue", isOverdue);
-    // What a departed agent was running is as old as it was then.
-    const until = this.#departed ? Date.parse(time) : now;
-    for (let index = 0; index < tasks.childElementCount; index += 1) {
-      const running = ageMs(this.#tasks[index].started_at, until);
-      setText(tasks.children[index].lastElementChild, running === null ? "" : span(running));
-    }
-  }
-
-  get #departed() {
-    return this.#state.last_update_time === undefined;
-  }
-
-  #drawTasks() {
-    const { tasks, more, noTask } = this.#parts;
-    const total = this.#tasks.length;
-    const shown = this.#allTasks ? this.#tasks : this.#tasks.slice(0, TASKS_AT_FIRST);
-    const departed = this.#departed;
-    setShown(noTask, total === 0 || departed);
-    setText(noTask, departed ? say.lastHeld(total) : say.noTask);
-    fillList(tasks, shown, () => copy("task").firstElementChild, (item, task, index) => {
-      setText(item.querySelector(".type"), task.task_type);
-      setText(item.querySelector(".task-id"), `#${task.task_id}`);
-      setText(item.querySelector(".workspace"), task.workspace_id);
-      const what = item.querySelector(".what");
-      if (what.title !== what.textContent) what.title = what.textContent;
-      item.classList.toggle("longest", index === 0 && total > 1);
-    });
-    setShown(more, total > TASKS_AT_FIRST);
-    setText(more, this.#allTasks ? say.fewerTasks : say.moreTasks(total - TASKS_AT_FIRST));
-    more.setAttribute("aria-expanded", String(this.#allTasks));
-  }
-}
-
-function compare(a, b) {
+function byName(a, b) {
   return names.compare(a.name, b.name) || (a.agentId < b.agentId ? -1 : 1);
-}
-
-/** Where `row` belongs in the sorted `order`. */
-function firstAfter(order, row) {
-  return firstWhere(order.length, (index) => compare(order[index], row) >= 0);
 }
 
 /** The first index under `length` for which `holds`, which holds for all after it too. */

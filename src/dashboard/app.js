@@ -8,7 +8,7 @@ import { attachLogin, logIn, loginProblem } from "./login.js";
 import { fetchPools, PoolFeed, Refusal, RETRY_LAST_MS, retryDelay } from "./metrics-client.js";
 import { setShown, setText } from "./parts.js";
 import { PoolCard } from "./pool-card.js";
-import { say } from "./text.js";
+import { say, translateDocument } from "./text.js";
 
 /** Ages move on and lateness is judged this often. */
 const TICK_MS = 1_000;
@@ -34,6 +34,7 @@ let announced = null;
 start();
 
 async function start() {
+  translateDocument();
   attachLogin($("login"), loggedIn);
   $("retry").addEventListener("click", retryNow);
   $("restarted-close").addEventListener("click", () => setShown($("restarted"), false));
@@ -124,11 +125,11 @@ function showPools(pools) {
   setShown($("login"), false);
   const single = pools.length === 1;
   if (poolId !== null) setText($("here"), pools[0].name);
-  setText($("heading"), single ? pools[0].name : "Agent pools");
+  setText($("heading"), single ? pools[0].name : say.pools);
   views = pools.map((pool) => {
     const feed = new PoolFeed({ poolId: pool.pool_id });
     const card = new PoolCard(pool);
-    const list = single ? new AgentList($("agents"), feed, location.origin) : null;
+    const list = single ? new AgentList($("agents"), $("toolbar"), feed, location.origin, schedule) : null;
     feed.addEventListener("change", ({ detail }) => changed(list, detail));
     feed.addEventListener("connection", ({ detail }) => connectionChanged(detail));
     return { pool, feed, card, list, summary: null };
@@ -217,8 +218,8 @@ function drawConnection() {
   const known = feed !== null && feed.epoch !== null;
   const away = known && state !== "live" && reason !== null;
   setShown($("stale"), away || (feed !== null && !known && reason !== null));
-  if (away) setText($("stale"), say.stale(feed.serverNow() - feed.asOf(), reason));
-  else if (reason !== null) setText($("stale"), state === "refused" ? say.refused(reason) : say.unreachable(reason));
+  if (away) setText($("stale"), say.stale(feed.serverNow() - feed.asOf(), say.cause(reason)));
+  else if (reason !== null) setText($("stale"), state === "refused" ? say.refused(reason) : say.unreachable(say.cause(reason)));
   document.body.classList.toggle("away", away);
   if (away) setShown($("restarted"), false);
   drawTitle({ state, reason });
@@ -230,7 +231,7 @@ function announce(state, reason) {
   const live = state === "live";
   if (state === "connecting" || live === announced) return;
   announced = live;
-  setText($("announcer"), live ? say.connection.live() : `${say.connection[state](0)} ${reason ?? ""}`);
+  setText($("announcer"), live ? say.connection.live() : `${say.connection[state](0)} ${say.cause(reason ?? "")}`);
 }
 
 /** The server started anew: its pools may be others now. */

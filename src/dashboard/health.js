@@ -31,8 +31,13 @@ export function ageMs(time, now) {
 /** Whether the agent's heartbeat is overdue by its own rhythm. */
 export function isLate(agent, now) {
   const age = ageMs(agent.last_update_time, now);
+  return age !== null && age > lateAfterMs(agent);
+}
+
+/** How long the agent may be silent before it is late. */
+export function lateAfterMs(agent) {
   const interval = Math.max(agent.interval_ms ?? ASSUMED_INTERVAL_MS, FASTEST_INTERVAL_MS);
-  return age !== null && age > interval * LATE_INTERVALS + LATE_SLACK_MS;
+  return interval * LATE_INTERVALS + LATE_SLACK_MS;
 }
 
 /** Tasks with the longest-running first; those without a readable start last, as sent. */

@@ -23,8 +23,8 @@ export class PoolCard {
     this.#counts = this.element.querySelector(".counts");
     this.#room = this.element.querySelector(".room");
     this.#state = this.element.querySelector(".feed-state");
-    this.#cpu = new Meter(this.element.querySelector(".cpu"), "CPU");
-    this.#memory = new Meter(this.element.querySelector(".memory"), "Memory");
+    this.#cpu = new Meter(this.element.querySelector(".cpu"), say.cpu);
+    this.#memory = new Meter(this.element.querySelector(".memory"), say.memory);
   }
 
   /** Draws `summary`; `connection` is the feed's. */
@@ -35,7 +35,7 @@ export class PoolCard {
     this.element.classList.toggle("vacant", known && summary.agents === 0 && !summary.trouble);
     this.element.classList.toggle("trouble", known && live && summary.trouble);
     setShown(this.#state, !live);
-    if (!live) setText(this.#state, connection.reason ?? say.connection[connection.state](0));
+    if (!live) setText(this.#state, say.cause(connection.reason) ?? say.connection[connection.state](0));
     if (!known) return;
     fillList(this.#counts, chips(summary), () => document.createElement("li"), showChip);
     showLoad(this.#cpu, summary.cpu);

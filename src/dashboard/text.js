@@ -1,95 +1,48 @@
-// Every word that the page says, and how it writes numbers and times. Pure; no DOM.
+// The page's language: the browser's first choice of those that there are. Fills in the fixed
+// texts of the HTML files, which are in English.
 
-import { HOT_PERCENT, WARM_PERCENT } from "./health.js";
+import * as english from "./words-en.js";
+import * as chinese from "./words-zh.js";
 
-/** One decimal, and never rounded up over a boundary at which the colour changes. */
-export function percent(value) {
-  let rounded = Math.round(value * 10) / 10;
-  for (const boundary of [WARM_PERCENT, HOT_PERCENT, 100]) {
-    if (value < boundary && rounded >= boundary) rounded = boundary - 0.1;
-  }
-  return `${rounded.toFixed(1)} %`;
+export { percent } from "./numbers.js";
+
+/** The value for `lang`, of a browser's preferred `languages`. */
+export function languageOf(languages) {
+  const known = languages.map((tag) => tag.toLowerCase().split("-")[0]).find((tag) => tag === "zh" || tag === "en");
+  return known === "zh" ? "zh-CN" : "en";
 }
 
-/** A span of time with its two largest units: `7 s`, `2 min 05 s`, `3 h 10 min`, `2 d 4 h`. */
-export function span(ms) {
-  const seconds = Math.floor(ms / 1_000);
-  if (seconds < 60) return `${seconds} s`;
-  const minutes = Math.floor(seconds / 60);
-  if (minutes < 60) return `${minutes} min ${two(seconds % 60)} s`;
-  const hours = Math.floor(minutes / 60);
-  if (hours < 24) return `${hours} h ${two(minutes % 60)} min`;
-  return `${Math.floor(hours / 24)} d ${hours % 24} h`;
-}
+/** `en` or `zh-CN`. */
+export const language = languageOf(globalThis.navigator?.languages ?? []);
 
-function two(number) {
-  return String(number).padStart(2, "0");
-}
-
-function count(number, one, many) {
-  return `${number} ${number === 1 ? one : many}`;
-}
+const words = language === "en" ? english : chinese;
 
 /** The sentences, by what they are for. */
-export const say = {
-  agents: (number) => count(number, "agent", "agents"),
-  ago: (ms) => `${span(ms)} ago`,
-  goneFor: (ms) => `offline for ${span(ms)}`,
-  unknown: "unknown",
+export const { say } = words;
 
-  /** `trouble` is what keeps the page from being live, or null. */
-  title: (place, offline, trouble) =>
-    [trouble, offline > 0 ? `${offline} offline` : null, place, "agent-metrics"]
-      .filter((part) => part !== null)
-      .join(" · "),
+/** A span of time with its two largest units: `7 s`, `2 min 05 s`, `3 h 10 min`, `2 d 4 h`. */
+export const { span } = say;
 
-  connection: {
-    connecting: () => "Connecting…",
-    live: () => "Live",
-    waiting: (seconds) => (seconds > 0 ? `Reconnecting in ${seconds} s` : "Reconnecting…"),
-    refused: () => "Refused",
-    stopped: () => "Not live",
-  },
-  loginNeeded: "Login needed",
-  disconnected: "Disconnected",
-  stale: (ms, reason) =>
-    `Not connected${reason ? `: ${reason}` : ""}. You see what was known ${span(ms)} ago.`,
-  unreachable: (reason) => `The server cannot be reached${reason ? ` (${reason})` : ""}. The page keeps trying.`,
-  refused: (reason) => `The server refused this page: ${reason}`,
-  restarted: (time) => `The server restarted (seen at ${time}). Agents show up again with their next heartbeat.`,
-  noSuchPool: (poolId) => `There is no pool “${poolId}” here, or you may not see it.`,
-  allPools: "All pools",
+/**
+ * Puts the fixed texts of `root` into the page's language: `data-say` names the text of an
+ * element, `data-say-label` its `aria-label`, `data-say-hint` its `placeholder`.
+ */
+export function translate(root) {
+  if (words.fixed === undefined) return;
+  const each = (name, put) => {
+    for (const element of root.querySelectorAll(`[data-${name}]`)) put(element, words.fixed[element.getAttribute(`data-${name}`)]);
+  };
+  each("say", (element, text) => (element.textContent = text));
+  each("say-label", (element, text) => element.setAttribute("aria-label", text));
+  each("say-hint", (element, text) => element.setAttribute("placeholder", text));
+  for (const template of root.querySelectorAll("template")) translate(template.content);
+}
 
-  noPools: "This server has no pool that you may see. Pools are set in the server's configuration.",
-  waitingForPool: "Waiting for the server…",
-
-  state: (number, status) => `${number} ${status}`,
-  late: (number) => `${number} late`,
-  departed: (number) => `${number} offline`,
-  hot: (number) => `${number} at 90 % or more`,
-  room: ({ agents, departed, reporting, room }) => {
-    if (agents + departed === 0) return "No agent has reported yet";
-    if (reporting === 0) return "No agent reports any more";
-    return `Room for another job on ${room} of ${count(reporting, "agent", "agents")}`;
-  },
-  meanAndMax: (load) => `${percent(load.mean)} on average, ${percent(load.max)} at the highest`,
-  highest: (load) => `max ${percent(load.max)}`,
-
-  lateBadge: "late",
-  offlineBadge: "offline",
-  noTask: "No task",
-  moreTasks: (number) => `${number} more`,
-  fewerTasks: "Show fewer",
-  lastHeld: (number) => (number === 0 ? "Held no task" : `Was running ${count(number, "task", "tasks")}:`),
-  reason: (reason) =>
-    ({ goodbye: "said goodbye", timeout: "fell silent" })[reason] ?? reason,
-
-  login: {
-    failed: "The server does not know this token.",
-    unreachable: "The server cannot be reached. Try again in a moment.",
-    other: (detail) => `The server said no: ${detail}`,
-  },
-};
+/** Sets the language of the document. */
+export function translateDocument() {
+  document.documentElement.lang = language;
+  translate(document);
+}
 
 /** The heartbeat to paste, for a pool without agents. */
 export function curlLine(origin) {

@@ -1,10 +1,16 @@
 // Levels, lateness, and how numbers and times are written: the edges.
 
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import test from "node:test";
 
 import { ageMs, byAge, isLate, level, summarise } from "../../src/dashboard/health.js";
-import { percent, span } from "../../src/dashboard/text.js";
+import { languageOf } from "../../src/dashboard/text.js";
+import { percent } from "../../src/dashboard/numbers.js";
+import * as chinese from "../../src/dashboard/words-zh.js";
+import * as english from "../../src/dashboard/words-en.js";
+
+const { span } = english.say;
 
 const NOW = Date.parse("2025-01-07T10:35:00Z");
 const before = (ms) => new Date(NOW - ms).toISOString();
@@ -73,4 +79,34 @@ test("a pool in figures", () => {
   const { late, hot, room, reporting, departed, lost, trouble } = summary;
   assert.deepEqual({ late, hot, room, reporting, departed, lost, trouble }, { late: 1, hot: 1, room: 1, reporting: 3, departed: 1, lost: 0, trouble: true });
   assert.equal(summarise({ asOf: () => null, agents: new Map(), departed: new Map() }).cpu, null);
+});
+
+test("the language is the browser's first of those that there are", () => {
+  const seen = [[], ["de-DE"], ["zh-CN", "en"], ["en-GB", "zh"], ["fr", "ZH-Hans-CN", "en"]].map(languageOf);
+  assert.deepEqual(seen, ["en", "en", "zh-CN", "en", "zh-CN"]);
+});
+
+/** The members of `words` as paths, each with what it is. */
+function shape(words, path = "") {
+  return Object.entries(words).flatMap(([key, value]) =>
+    typeof value === "object" ? shape(value, `${path}${key}.`) : [`${path}${key}: ${typeof value}`],
+  );
+}
+
+test("both languages say the same things", () => {
+  assert.deepEqual(shape(chinese.say).sort(), shape(english.say).sort());
+});
+
+test("every fixed text of the pages has its Chinese, and none is left over", () => {
+  const names = new Set();
+  for (const page of ["index.html", "login.html"]) {
+    const text = readFileSync(new URL(`../../src/dashboard/${page}`, import.meta.url), "utf8");
+    for (const [, name] of text.matchAll(/data-say(?:-label|-hint)?="(\w+)"/g)) names.add(name);
+    const untold = [...text.matchAll(/<(h1|h2|p|label|button|option|dt|a)\b([^>]*)>[A-Z][a-z]+/g)]
+      .filter(([, , attributes]) => !/data-say=|JavaScript/.test(attributes))
+      .map(([tag]) => tag);
+    assert.deepEqual(untold.filter((tag) => !tag.includes('class="notice"')), []);
+    for (const [, attributes] of text.matchAll(/<\w+([^>]*aria-label="[^>]*)>/g)) assert.match(attributes, /data-say-label=/);
+  }
+  assert.deepEqual([...names].sort(), Object.keys(chinese.fixed).sort());
 });

@@ -1,0 +1,85 @@
+// What the page says, in English. The fixed texts of the HTML files are there, not here. Pure; no
+// DOM. Every other language has the same members.
+
+import { percent, spanIn } from "./numbers.js";
+
+const units = {
+  seconds: (seconds) => `${seconds} s`,
+  minutes: (minutes, seconds) => `${minutes} min ${seconds} s`,
+  hours: (hours, minutes) => `${hours} h ${minutes} min`,
+  days: (days, hours) => `${days} d ${hours} h`,
+};
+const span = (ms) => spanIn(units, ms);
+
+function count(number, one, many) {
+  return `${number} ${number === 1 ? one : many}`;
+}
+
+/** The sentences, by what they are for. */
+export const say = {
+  span,
+  agents: (number) => count(number, "agent", "agents"),
+  ago: (ms) => `${span(ms)} ago`,
+  goneFor: (ms) => `offline for ${span(ms)}`,
+  unknown: "unknown",
+  pools: "Agent pools",
+
+  /** `trouble` is what keeps the page from being live, or null. */
+  title: (place, offline, trouble) =>
+    [trouble, offline > 0 ? `${offline} offline` : null, place, "agent-metrics"]
+      .filter((part) => part !== null)
+      .join(" · "),
+
+  connection: {
+    connecting: () => "Connecting…",
+    live: () => "Live",
+    waiting: (seconds) => (seconds > 0 ? `Reconnecting in ${seconds} s` : "Reconnecting…"),
+    refused: () => "Refused",
+    stopped: () => "Not live",
+  },
+  loginNeeded: "Login needed",
+  disconnected: "Disconnected",
+  stale: (ms, reason) =>
+    `Not connected${reason ? `: ${reason}` : ""}. You see what was known ${span(ms)} ago.`,
+  unreachable: (reason) => `The server cannot be reached${reason ? ` (${reason})` : ""}. The page keeps trying.`,
+  refused: (reason) => `The server refused this page: ${reason}`,
+  restarted: (time) => `The server restarted (seen at ${time}). Agents show up again with their next heartbeat.`,
+  noSuchPool: (poolId) => `There is no pool “${poolId}” here, or you may not see it.`,
+  noPools: "This server has no pool that you may see. Pools are set in the server's configuration.",
+  /** Why a connection ended, in the client module's words. */
+  cause: (reason) => reason,
+
+  status: (status) => status,
+  state: (number, status) => `${number} ${status}`,
+  late: (number) => `${number} late`,
+  departed: (number) => `${number} offline`,
+  hot: (number) => `${number} at 90 % or more`,
+  room: ({ agents, departed, reporting, room }) => {
+    if (agents + departed === 0) return "No agent has reported yet";
+    if (reporting === 0) return "No agent reports any more";
+    return `Room for another job on ${room} of ${count(reporting, "agent", "agents")}`;
+  },
+  meanAndMax: (load) => `${percent(load.mean)} on average, ${percent(load.max)} at the highest`,
+  highest: (load) => `max ${percent(load.max)}`,
+  cpu: "CPU",
+  memory: "Memory",
+  trend: (ms) => `CPU and memory over the last ${span(ms)}`,
+
+  lateBadge: "late",
+  offlineBadge: "offline",
+  noTask: "No task",
+  moreTasks: (number) => `${number} more`,
+  fewerTasks: "Show fewer",
+  lastHeld: (number) => (number === 0 ? "Held no task" : `Was running ${count(number, "task", "tasks")}:`),
+  reason: (reason) => ({ goodbye: "said goodbye", timeout: "fell silent" })[reason] ?? reason,
+
+  shown: (shown, total) => (shown === total ? count(total, "agent", "agents") : `${shown} of ${count(total, "agent", "agents")}`),
+  ascending: "Ascending order",
+  descending: "Descending order",
+
+  login: {
+    failed: "The server does not know this token.",
+    unreachable: "The server cannot be reached. Try again in a moment.",
+    other: (detail) => `The server said no: ${detail}`,
+  },
+};

@@ -1,0 +1,129 @@
+// What the page says, in Simplified Chinese, and the fixed texts of the HTML files by their
+// `data-say` names. Pure; no DOM. The same members as words-en.js.
+
+import { percent, spanIn } from "./numbers.js";
+
+const units = {
+  seconds: (seconds) => `${seconds} 秒`,
+  minutes: (minutes, seconds) => `${minutes} 分 ${seconds} 秒`,
+  hours: (hours, minutes) => `${hours} 小时 ${minutes} 分`,
+  days: (days, hours) => `${days} 天 ${hours} 小时`,
+};
+const span = (ms) => spanIn(units, ms);
+
+const statuses = { busy: "忙碌", idle: "空闲" };
+const reasons = { goodbye: "已主动下线", timeout: "失去联系" };
+const causes = {
+  "no answer": "没有响应",
+  "nothing arrived any more": "长时间没有收到数据",
+  "the connection broke": "连接中断",
+  "the server is shutting down": "服务器正在关闭",
+  "the server or a proxy refused the WebSocket": "服务器或代理拒绝了 WebSocket 连接",
+};
+
+/** The sentences, by what they are for. */
+export const say = {
+  span,
+  agents: (number) => `${number} 个 Agent`,
+  ago: (ms) => `${span(ms)}前`,
+  goneFor: (ms) => `已离线 ${span(ms)}`,
+  unknown: "未知",
+  pools: "Agent 池",
+
+  title: (place, offline, trouble) =>
+    [trouble, offline > 0 ? `${offline} 个离线` : null, place, "agent-metrics"]
+      .filter((part) => part !== null)
+      .join(" · "),
+
+  connection: {
+    connecting: () => "正在连接…",
+    live: () => "实时",
+    waiting: (seconds) => (seconds > 0 ? `${seconds} 秒后重新连接` : "正在重新连接…"),
+    refused: () => "被拒绝",
+    stopped: () => "非实时",
+  },
+  loginNeeded: "需要登录",
+  disconnected: "连接已断开",
+  stale: (ms, reason) => `未连接${reason ? `：${reason}` : ""}。当前显示的是 ${span(ms)}前的状态。`,
+  unreachable: (reason) => `无法连接服务器${reason ? `（${reason}）` : ""}，页面会继续重试。`,
+  refused: (reason) => `服务器拒绝了此页面：${reason}`,
+  restarted: (time) => `服务器已重启（${time} 发现）。各 Agent 会在下一次心跳后重新出现。`,
+  noSuchPool: (poolId) => `没有 Agent 池“${poolId}”，或者您无权查看。`,
+  noPools: "此服务器上没有您可以查看的 Agent 池。Agent 池在服务器的配置文件中设置。",
+  cause: (reason) => causes[reason] ?? reason,
+
+  status: (status) => statuses[status] ?? status,
+  state: (number, status) => `${number} 个${statuses[status] ?? ` ${status}`}`,
+  late: (number) => `${number} 个延迟`,
+  departed: (number) => `${number} 个离线`,
+  hot: (number) => `${number} 个达到 90 % 以上`,
+  room: ({ agents, departed, reporting, room }) => {
+    if (agents + departed === 0) return "还没有 Agent 上报";
+    if (reporting === 0) return "已没有 Agent 上报";
+    return `${reporting} 个 Agent 中有 ${room} 个可以接新任务`;
+  },
+  meanAndMax: (load) => `平均 ${percent(load.mean)}，最高 ${percent(load.max)}`,
+  highest: (load) => `最高 ${percent(load.max)}`,
+  cpu: "CPU",
+  memory: "内存",
+  trend: (ms) => `最近 ${span(ms)}的 CPU 与内存`,
+
+  lateBadge: "延迟",
+  offlineBadge: "离线",
+  noTask: "没有任务",
+  moreTasks: (number) => `还有 ${number} 个`,
+  fewerTasks: "收起",
+  lastHeld: (number) => (number === 0 ? "离线时没有任务" : `离线时正在运行 ${number} 个任务：`),
+  reason: (reason) => reasons[reason] ?? reason,
+
+  shown: (shown, total) => (shown === total ? `${total} 个 Agent` : `${shown} / ${total} 个 Agent`),
+  ascending: "升序",
+  descending: "降序",
+
+  login: {
+    failed: "服务器不认识这个令牌。",
+    unreachable: "无法连接服务器，请稍后再试。",
+    other: (detail) => `服务器拒绝了请求：${detail}`,
+  },
+};
+
+/** The fixed texts of the HTML files. */
+export const fixed = {
+  skip: "跳到内容",
+  place: "位置",
+  connecting: "正在连接…",
+  retry: "立即重试",
+  dismiss: "关闭",
+  pools: "Agent 池",
+  allPools: "所有 Agent 池",
+  tokenNeeded: "需要查看令牌",
+  token: "令牌",
+  logIn: "登录",
+  tokenHelp: "令牌由架设服务器的人保管：agent-metrics init 曾显示过一次。",
+  poolsLabel: "Agent 池",
+  agents: "Agent",
+  byState: "按状态统计的 Agent",
+  cpu: "CPU",
+  memory: "内存",
+  agent: "Agent",
+  state: "状态",
+  tasks: "运行中的任务",
+  heard: "最后上报",
+  tools: "排序与筛选",
+  search: "筛选",
+  searchHint: "名称、ID、任务、工作区",
+  allStates: "全部",
+  sort: "排序",
+  byName: "名称",
+  byTasks: "任务数",
+  hideOffline: "隐藏离线 Agent",
+  layout: "布局",
+  table: "表格",
+  grid: "网格",
+  nothing: "没有符合筛选条件的 Agent。",
+  clear: "清除筛选",
+  emptyTitle: "还没有 Agent 上报",
+  emptyCurl: "Agent 发出第一次心跳后就会出现。可以在终端里发送一次：",
+  emptyAgent: "或者让一台机器每 30 秒上报真实数据：",
+  emptyKeys: "KEY 和 SECRET 是这个 Agent 池的 App Key 和 App Secret：",
+};

@@ -1,0 +1,96 @@
+// How a pool's agents are looked at: the address there and back, filters, orders. And what their
+// charts are drawn from.
+
+import assert from "node:assert/strict";
+import test from "node:test";
+
+import { History } from "../../src/dashboard/history.js";
+import { isRestless, isShown, orderOf, PLAIN, readView, sortedBy, SORTS, writeView } from "../../src/dashboard/view.js";
+
+const read = (text) => readView(new URLSearchParams(text));
+const write = (view, before = "") => {
+  const params = new URLSearchParams(before);
+  writeView(view, params);
+  return params.toString();
+};
+
+test("the address holds the view, and nothing where it is plain", () => {
+  assert.deepEqual(read(""), { ...PLAIN });
+  assert.equal(write(PLAIN), "");
+  for (const sort of SORTS) {
+    for (const descending of [false, true]) {
+      const view = { text: "a&b 中", state: "late", sort, descending, hideOffline: descending, layout: "grid" };
+      assert.deepEqual(read(write(view)), view);
+    }
+  }
+  assert.equal(write(PLAIN, "q=old&state=busy&sort=cpu&order=asc&offline=hide&view=grid&x=1"), "x=1");
+});
+
+test("what an address spells wrong is plain, and an order that it leaves out is the sort's own", () => {
+  assert.deepEqual(read("sort=colour&order=up&offline=no&view=list"), { ...PLAIN });
+  assert.equal(read("sort=cpu").descending, true);
+  assert.equal(read("sort=cpu&order=asc").descending, false);
+  assert.equal(read("sort=state").descending, false);
+  assert.equal(read("order=desc").descending, true);
+});
+
+test("a second sort by the same turns it round", () => {
+  const cpu = sortedBy(PLAIN, "cpu");
+  assert.deepEqual([cpu.sort, cpu.descending], ["cpu", true]);
+  assert.equal(sortedBy(cpu, "cpu").descending, false);
+  assert.equal(sortedBy(cpu, "name").descending, false);
+  assert.deepEqual([PLAIN, cpu, { ...PLAIN, state: "late" }, { ...PLAIN, text: "x" }].map(isRestless), [false, true, true, true]);
+});
+
+test("a filter is by text, by state, and by being there", () => {
+  const agent = (state, words = "") => ({ state, words: () => words });
+  assert.equal(isShown({ ...PLAIN, text: " WS-1 " }, agent("busy", "name\nplan #7 ws-12")), true);
+  assert.equal(isShown({ ...PLAIN, text: "ws-2" }, agent("busy", "name\nplan #7 ws-12")), false);
+  assert.equal(isShown({ ...PLAIN, text: "   " }, agent("busy", "x")), true);
+  assert.equal(isShown({ ...PLAIN, state: "late" }, agent("late")), true);
+  assert.equal(isShown({ ...PLAIN, state: "late" }, agent("busy")), false);
+  assert.equal(isShown({ ...PLAIN, hideOffline: true }, agent("offline")), false);
+});
+
+test("orders: by figure, equals by name, who has no figure last either way", () => {
+  const agent = (rank, more) => ({ rank, state: "idle", lost: false, cpu: 1, memory: 1, tasks: 0, heard: 1, ...more });
+  const sorted = (sort, descending, agents) => agents.toSorted(orderOf({ sort, descending })).map(({ rank }) => rank);
+  const loads = [agent(0, { cpu: null }), agent(1, { cpu: 5 }), agent(2, { cpu: 9 }), agent(3, { cpu: 5 })];
+  assert.deepEqual(sorted("cpu", true, loads), [2, 1, 3, 0]);
+  assert.deepEqual(sorted("cpu", false, loads), [1, 3, 2, 0]);
+  assert.deepEqual(sorted("name", true, loads), [3, 2, 1, 0]);
+  const states = [
+    agent(0, { state: "idle" }),
+    agent(1, { state: "offline" }),
+    agent(2, { state: "draining" }),
+    agent(3, { state: "late" }),
+    agent(4, { state: "busy" }),
+    agent(5, { state: "offline", lost: true }),
+  ];
+  assert.deepEqual(sorted("state", false, states), [5, 3, 4, 2, 0, 1]);
+  assert.deepEqual(sorted("heard", true, [agent(0, { heard: 9 }), agent(1, { heard: null }), agent(2, { heard: 3 })]), [2, 0, 1]);
+});
+
+test("a chart's line is of one point in 5 s, in its window, and broken where nothing was heard", () => {
+  const history = new History();
+  const start = 1_000_000_000_000;
+  history.add(start, 0, 100);
+  history.add(start + 4_000, 50, 40);
+  history.add(start + 10_000, 100, 0);
+  history.add(start + 60_000, 25, 25);
+  const { cpu, memory } = history.paths(start + 60_000, 60_000, 15_000, 300);
+  assert.equal(cpu, "M0.0 50.0h.1L50.0 0.0M300.0 75.0h.1");
+  assert.equal(memory, "M0.0 60.0h.1L50.0 100.0M300.0 75.0h.1");
+  assert.equal(history.paths(start + 60_000, 30_000, 15_000, 300).cpu, "M300.0 75.0h.1", "what is older than the window is left out");
+  history.add(start, 1, 1);
+  history.add(NaN, 1, 1);
+  assert.equal(history.paths(start + 60_000, 60_000, 15_000, 300).cpu, cpu, "an older time, and none, change nothing");
+});
+
+test("a history is of a quarter of an hour, however long it gets", () => {
+  const history = new History();
+  for (let second = 0; second <= 3_600; second += 1) history.add(1e12 + second * 1_000, second % 101, 0);
+  const { cpu } = history.paths(1e12 + 3_600_000, 900_000, 15_000, 300);
+  assert.equal(cpu.match(/[ML]/g).length, 180);
+  assert.ok(cpu.startsWith("M1.7 "));
+});
