@@ -2,9 +2,12 @@
 
 CARGO ?= cargo
 TOOLS := target/test-tools
-WS_STAMP := $(TOOLS)/.ws-8
+NODE_STAMP := $(TOOLS)/.ws-8-axe-core-4
 # Packages are installed by root, or by whoever may become root.
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+# The names that tests/it/support/browser/process.rs looks for.
+HAS_CHROMIUM := test -n "$$CHROMIUM" || for name in chromium chromium-browser google-chrome chrome; \
+	do command -v $$name >/dev/null && break; done
 
 .DEFAULT_GOAL := help
 .PHONY: help run check test test-tools bench clean
@@ -28,16 +31,22 @@ test: test-tools ## All tests
 	$(CARGO) test --locked
 
 # A C compiler makes the shim that lets system calls fail; Node and its package ws are the
-# WebSocket client that is not ours.
-test-tools: $(WS_STAMP) ## What the tests need beside Rust
+# WebSocket client that is not ours; Chromium shows the page, and axe-core looks at it there.
+test-tools: $(NODE_STAMP) ## What the tests need beside Rust
 	@command -v cc >/dev/null || \
 		{ echo "The tests need a C compiler: $(SUDO) apt-get install gcc libc6-dev"; exit 1; }
+	@$(HAS_CHROMIUM) || ! command -v apt-get >/dev/null || { $(SUDO) apt-get update && \
+		$(SUDO) env DEBIAN_FRONTEND=noninteractive \
+			apt-get install --yes --no-install-recommends chromium; } || true
+	@$(HAS_CHROMIUM) || \
+		{ echo "The page's tests need Chromium: $(SUDO) apt-get install chromium" \
+			"(or CHROMIUM=/path/to/it)"; exit 1; }
 
-$(WS_STAMP):
+$(NODE_STAMP):
 	@command -v node >/dev/null && command -v npm >/dev/null || \
 		{ echo "The tests need Node: $(SUDO) apt-get install nodejs npm"; exit 1; }
 	@mkdir -p $(TOOLS)
-	npm install --prefix $(TOOLS) --no-audit --no-fund --no-save ws@8
+	npm install --prefix $(TOOLS) --no-audit --no-fund --no-save ws@8 axe-core@4
 	@touch $@
 
 bench: ## Cost per heartbeat and per delivery, beside nginx + nchan (installed if missing)
