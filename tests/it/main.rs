@@ -6,6 +6,7 @@
 
 mod access;
 mod attacks;
+mod browser;
 mod command_line;
 mod every_heartbeat;
 mod eviction;

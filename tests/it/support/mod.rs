@@ -1,20 +1,25 @@
-//! What the tests share: starting a server, raw HTTP, a dashboard, waiting, and reading `/proc`.
+//! What the tests share: starting a server, raw HTTP, a dashboard, a browser, waiting, and reading
+//! `/proc`.
 //! Nothing here judges the product; it fails only when a deadline passes.
 
+pub(crate) mod browser;
 pub(crate) mod feed;
 pub(crate) mod flood;
 pub(crate) mod frames;
 pub(crate) mod http;
 pub(crate) mod members;
 pub(crate) mod process;
+pub(crate) mod proxy;
 pub(crate) mod seed;
 pub(crate) mod server;
 pub(crate) mod setup;
 pub(crate) mod status;
 pub(crate) mod wait;
 
+pub(crate) use browser::Browser;
 pub(crate) use feed::Dashboard;
 pub(crate) use http::{Conn, Request, Response};
+pub(crate) use proxy::Proxy;
 pub(crate) use server::{Launch, Server, Stderr};
 pub(crate) use setup::Setup;
 pub(crate) use wait::{DEADLINE, eventually};

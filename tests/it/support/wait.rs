@@ -48,14 +48,19 @@ pub(crate) fn eventually<T>(what: &str, probe: impl FnMut() -> Option<T>) -> T {
 pub(crate) fn eventually_within<T>(
     wait: Duration,
     what: &str,
-    mut probe: impl FnMut() -> Option<T>,
+    probe: impl FnMut() -> Option<T>,
 ) -> T {
+    within(wait, probe).unwrap_or_else(|| panic!("not within {wait:?}: {what}"))
+}
+
+/// [`eventually_within`], with `None` at the deadline.
+pub(crate) fn within<T>(wait: Duration, mut probe: impl FnMut() -> Option<T>) -> Option<T> {
     let deadline = Deadline::after(wait);
     loop {
         if let Some(found) = probe() {
-            return found;
+            return Some(found);
         }
-        assert!(deadline.left().is_some(), "not within {wait:?}: {what}");
+        deadline.left()?;
         pause(Duration::from_millis(10));
     }
 }

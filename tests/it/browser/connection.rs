@@ -1,0 +1,186 @@
+//! A page that is left open all day: it says when it is not connected, comes back by itself, and
+//! then shows exactly what is so.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::json;
+
+use super::hooks::{
+    self, IS_LIVE, IS_WAITING, RESTARTED, STALE, is_hidden, is_shown, pool_url, row_with,
+    wait_for_exactly,
+};
+use crate::support::http::heartbeat;
+use crate::support::wait::{Deadline, now};
+use crate::support::{Browser, Conn, Launch, Proxy, Server, Setup};
+
+/// The longest that a page may take to see that nothing arrives any more, and a little.
+const LIVE_WINDOW: Duration = Duration::from_secs(45 + 10);
+/// The longest that a page may wait before it tries again, and a little.
+const LONGEST_WAIT: Duration = Duration::from_secs(30 + 10);
+
+/// Something that makes a page look whether its server is back.
+type Wake = fn(&Browser);
+
+fn start_at(addr: SocketAddr) -> Server {
+    Launch::config(&Setup::open().toml()).listen(Some(&addr.to_string())).start()
+}
+
+fn kill(mut server: Server) -> SocketAddr {
+    server.signal(Signal::KILL);
+    server.wait();
+    server.addr()
+}
+
+fn says(addr: SocketAddr, agent: &str, cpu: f64) {
+    assert_eq!(Conn::open(addr).ping(agent, &heartbeat(cpu)).status, 200);
+}
+
+fn leaves(addr: SocketAddr, agent: &str) {
+    assert_eq!(Conn::open(addr).ping(agent, &json!({ "status": "offline" })).status, 200);
+}
+
+/// The page says that what it shows is not live.
+fn assert_says_so(browser: &Browser) {
+    browser.until("it says that it is stale", &is_shown(STALE));
+    browser.until("the title says so", "document.title.startsWith('Disconnected')");
+    assert_ne!(browser.text(&hooks::text_of(STALE)), "");
+}
+
+#[test]
+fn a_server_that_was_killed_and_came_back_is_shown_as_it_is_now() {
+    let server = Server::start(&Setup::open().toml());
+    says(server.addr(), "before", 10.0);
+    says(server.addr(), "both", 10.0);
+    says(server.addr(), "gone", 10.0);
+    leaves(server.addr(), "gone");
+    let browser = Browser::open(&pool_url(server.addr()));
+    wait_for_exactly(&browser, &[("before", false), ("both", false), ("gone", true)]);
+    browser.until("the page is live", IS_LIVE);
+    let live_icon = browser.text("document.querySelector('#icon').href");
+    browser.eval("window.sameDocument = true");
+
+    let addr = kill(server);
+    browser.until("the page waits", IS_WAITING);
+    assert_says_so(&browser);
+    browser.shot("disconnected");
+    assert_ne!(browser.text("document.querySelector('#icon').href"), live_icon);
+    // What was known stays to be seen.
+    wait_for_exactly(&browser, &[("before", false), ("both", false), ("gone", true)]);
+
+    let server = start_at(addr);
+    says(server.addr(), "both", 20.0);
+    says(server.addr(), "after", 20.0);
+    browser.until_within(LONGEST_WAIT, "the page is live again", IS_LIVE);
+    wait_for_exactly(&browser, &[("after", false), ("both", false)]);
+    row_with(&browser, "both", "is new", |row| row.cpu.value == "20.0 %");
+    browser.until("it says that the server restarted", &is_shown(RESTARTED));
+    browser.until("it is stale no longer", &is_hidden(STALE));
+    browser.until("the title is as before", "!document.title.startsWith('Disconnected')");
+    assert_eq!(browser.eval("window.sameDocument"), true, "the page was loaded anew");
+    assert_eq!(browser.faults_of_its_own(), []);
+}
+
+#[test]
+fn a_network_cut_without_a_word_is_noticed_and_its_healing_too() {
+    let server = Server::start(&Setup::open().toml());
+    let proxy = Proxy::to(server.addr());
+    for agent in ["leaves", "stays"] {
+        says(server.addr(), agent, 10.0);
+    }
+    let browser = Browser::open(&pool_url(proxy.addr()));
+    browser.until("the page is live", IS_LIVE);
+    wait_for_exactly(&browser, &[("leaves", false), ("stays", false)]);
+
+    proxy.cut();
+    leaves(server.addr(), "leaves");
+    says(server.addr(), "stays", 20.0);
+    says(server.addr(), "comes", 20.0);
+    browser.until_within(LIVE_WINDOW, "the page waits", IS_WAITING);
+    assert_says_so(&browser);
+    wait_for_exactly(&browser, &[("leaves", false), ("stays", false)]);
+
+    proxy.heal();
+    browser.until_within(LONGEST_WAIT, "the page is live again", IS_LIVE);
+    wait_for_exactly(&browser, &[("comes", false), ("leaves", true), ("stays", false)]);
+    row_with(&browser, "stays", "is new", |row| row.cpu.value == "20.0 %");
+    browser.until("it is stale no longer", &is_hidden(STALE));
+    assert_eq!(browser.eval(&is_shown(RESTARTED)), false, "the server did not restart");
+    assert_eq!(browser.faults_of_its_own(), []);
+}
+
+#[test]
+fn a_page_that_was_frozen_shows_the_truth_when_it_goes_on() {
+    let server = Server::start(&Setup::open().toml());
+    for agent in ["leaves", "returns", "stays"] {
+        says(server.addr(), agent, 10.0);
+    }
+    let browser = Browser::open(&pool_url(server.addr()));
+    browser.until("the page is live", IS_LIVE);
+    wait_for_exactly(&browser, &[("leaves", false), ("returns", false), ("stays", false)]);
+    browser.eval("window.sameDocument = true");
+
+    let cover = browser.cover();
+    browser.freeze(true);
+    for agent in ["leaves", "returns"] {
+        leaves(server.addr(), agent);
+    }
+    says(server.addr(), "returns", 20.0);
+    says(server.addr(), "stays", 20.0);
+    says(server.addr(), "comes", 20.0);
+    // Time enough for a page that is not frozen.
+    let still = Deadline::after(Duration::from_secs(2));
+    while still.left().is_some() {
+        assert!(!hooks::agents(&browser).contains_key("comes"), "it was not frozen");
+    }
+
+    browser.freeze(false);
+    drop(cover);
+    let expected = [("comes", false), ("leaves", true), ("returns", false), ("stays", false)];
+    wait_for_exactly(&browser, &expected);
+    for agent in ["stays", "returns"] {
+        row_with(&browser, agent, "is new", |row| row.cpu.value == "20.0 %");
+    }
+    browser.until("the page is live", IS_LIVE);
+    assert_eq!(browser.eval("window.sameDocument"), true, "the page was loaded anew");
+    assert_eq!(browser.faults_of_its_own(), []);
+}
+
+#[test]
+fn a_page_that_waits_tries_at_once_when_network_or_tab_come_back() {
+    let mut server = Server::start(&Setup::open().toml());
+    let browser = Browser::open(&pool_url(server.addr()));
+    let wakes: [(&str, Wake); 2] = [
+        ("the network is back", |browser| {
+            browser.offline(true);
+            browser.offline(false);
+        }),
+        ("the tab is back", |browser| {
+            let cover = browser.cover();
+            browser.until("the page is covered", "document.hidden");
+            drop(cover);
+        }),
+    ];
+    for (what, wake) in wakes {
+        browser.until_within(LONGEST_WAIT, "the page is live", IS_LIVE);
+        let addr = kill(server);
+        // The waits double; only in a long one does it show that the page did not wait for its end.
+        let enough = Duration::from_secs(8);
+        let left = format!(
+            "{IS_WAITING} && (left => left >= {} ? left : 0)(
+                 parseInt(document.querySelector('#connection-text').textContent.match(/\\d+/)))",
+            enough.as_secs()
+        );
+        browser.until_within(LONGEST_WAIT, "a long wait", &left);
+        let waits = now();
+        server = start_at(addr);
+        says(addr, "agent", 10.0);
+        assert_eq!(browser.eval(IS_WAITING), true, "the wait was too short for this machine");
+        wake(&browser);
+        browser.until(what, IS_LIVE);
+        assert!(waits.elapsed() < enough, "{what}, and the page waited to the end");
+        wait_for_exactly(&browser, &[("agent", false)]);
+    }
+    assert_eq!(browser.faults_of_its_own(), []);
+}

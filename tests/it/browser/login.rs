@@ -1,0 +1,59 @@
+//! Who needs a token is asked for it, told when it is wrong, and let in with the right one.
+
+use super::hooks::{
+    self, CARD, IS_LIVE, LOGIN, LOGIN_PROBLEM, TOKEN, is_hidden, is_shown, pool_url, row_with,
+};
+use crate::support::http::heartbeat;
+use crate::support::setup::{TOKEN_A, TOKEN_ALL};
+use crate::support::{Browser, Conn, Server, Setup};
+
+#[test]
+fn a_viewer_logs_in_after_a_wrong_try() {
+    let server = Server::start(&Setup::guarded().toml());
+    let browser = Browser::open(&format!("http://{}/", server.addr()));
+    browser.until("the login is shown", &is_shown(LOGIN));
+    browser.shot("login");
+    browser.until("its field has the focus", &format!("document.activeElement.matches('{TOKEN}')"));
+    browser.type_text("not the token");
+    browser.click(&format!("{LOGIN} button"));
+    browser.until("it says that this was wrong", &hooks::text_of(LOGIN_PROBLEM));
+    let role = browser.text(&format!("document.querySelector('{LOGIN_PROBLEM}').role"));
+    assert_eq!(role, "alert");
+    browser.shot("login-wrong");
+
+    // What was typed is selected, and typing replaces it.
+    browser.type_text(TOKEN_ALL);
+    browser.press("Enter");
+    browser.until("the login is gone", &is_hidden(LOGIN));
+    browser.until(
+        "both pools are there",
+        &format!("document.querySelectorAll('{CARD}').length === 2"),
+    );
+    browser.until("the page is live", IS_LIVE);
+
+    // The cookie is no script's business, and stays.
+    assert_eq!(browser.text("document.cookie"), "");
+    browser.reload();
+    browser.until("the page is live without another login", IS_LIVE);
+    assert_eq!(browser.faults_of_its_own(), []);
+}
+
+#[test]
+fn a_token_in_the_address_opens_the_page_and_leaves_the_address() {
+    let server = Server::start(&Setup::guarded().toml());
+    assert_eq!(Conn::open(server.addr()).ping("agent", &heartbeat(1.0)).status, 200);
+    let url = pool_url(server.addr());
+    let browser = Browser::open(&format!("{url}?token={TOKEN_A}"));
+    row_with(&browser, "agent", "is shown", |_| true);
+    browser.until("the page is live", IS_LIVE);
+    assert_eq!(browser.text("location.href"), url);
+    assert_eq!(browser.eval("history.length"), 2, "about:blank and the page");
+    assert_eq!(browser.faults(), []);
+
+    browser.forget();
+    browser.go(&format!("{url}?token=not-the-token"));
+    browser.until("the login is shown", &is_shown(LOGIN));
+    browser.until("it says what was wrong", &hooks::text_of(LOGIN_PROBLEM));
+    assert_eq!(browser.text("location.href"), url);
+    assert_eq!(browser.faults_of_its_own(), []);
+}

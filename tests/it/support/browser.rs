@@ -1,0 +1,296 @@
+//! A real browser with one page, driven over the DevTools protocol: what a person would do and
+//! see, and what the page did wrong meanwhile. Judges nothing, and knows nothing of our page.
+
+mod heard;
+mod process;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use headless_chrome::Tab;
+use headless_chrome::protocol::cdp::types::Method;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::wait::{DEADLINE, within};
+pub(crate) use heard::{Fault, Kind};
+use heard::{Heard, LISTEN};
+use process::Process;
+
+/// One call of the protocol, by name and with JSON for parameters and reply: the crate's types
+/// are of another version than the browser, which may leave out or add members.
+macro_rules! call {
+    ($tab:expr, $name:literal, $params:tt) => {{
+        #[derive(Debug, Serialize)]
+        #[serde(transparent)]
+        struct Call(Value);
+        impl Method for Call {
+            const NAME: &'static str = $name;
+            type ReturnObject = Value;
+        }
+        $tab.call_method(Call(json!($params))).unwrap_or_else(|error| panic!("{}: {error}", $name))
+    }};
+}
+
+/// A browser of its own, with one page. Ended, with all that it wrote, when dropped.
+pub(crate) struct Browser {
+    tab: Arc<Tab>,
+    heard: Arc<Heard>,
+    /// Held for its connection.
+    driver: headless_chrome::Browser,
+    /// The last to go.
+    _process: Process,
+}
+
+impl Browser {
+    /// A browser that shows nothing yet, 1280 by 800, light, English.
+    pub(crate) fn start() -> Self {
+        let process = Process::start();
+        // As long as the longest test: this is also how long the driver bears a silent browser.
+        let patience = Duration::from_secs(1800);
+        let driver =
+            headless_chrome::Browser::connect_with_timeout(process.url().to_owned(), patience)
+                .unwrap();
+        let tab = driver.new_tab().unwrap();
+        let heard = Arc::new(Heard::default());
+        tab.add_event_listener(heard.clone()).unwrap();
+        for domain in [Domain::Runtime, Domain::Log, Domain::Network] {
+            domain.enable(&tab);
+        }
+        let browser = Self { tab, heard, driver, _process: process };
+        browser.before_scripts(LISTEN);
+        browser.size(1280, 800);
+        browser.dark(false);
+        browser.languages("en");
+        browser
+    }
+
+    /// [`Browser::start`], then [`Browser::go`].
+    pub(crate) fn open(url: &str) -> Self {
+        let browser = Self::start();
+        browser.go(url);
+        browser
+    }
+
+    /// Has `script` run in every page from now on, before the page's own.
+    pub(crate) fn before_scripts(&self, script: &str) {
+        call!(self.tab, "Page.addScriptToEvaluateOnNewDocument", { "source": script });
+    }
+
+    /// Leaves the page for `url`, and waits until that is there.
+    pub(crate) fn go(&self, url: &str) {
+        let reply = call!(self.tab, "Page.navigate", { "url": url });
+        assert_eq!(reply.get("errorText"), None, "going to {url}");
+        self.until("the page is loaded", "document.readyState === 'complete'");
+    }
+
+    /// Loads the page anew.
+    pub(crate) fn reload(&self) {
+        // A page that was loaded before would pass for the one that is to come.
+        self.eval("window.beforeReload = true");
+        call!(self.tab, "Page.reload", {});
+        self.until(
+            "the page is loaded anew",
+            "!window.beforeReload && document.readyState === 'complete'",
+        );
+    }
+
+    /// The width and height of the window, in CSS pixels.
+    pub(crate) fn size(&self, width: u32, height: u32) {
+        call!(self.tab, "Emulation.setDeviceMetricsOverride", {
+            "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false
+        });
+    }
+
+    /// Whether the person prefers a dark page.
+    pub(crate) fn dark(&self, dark: bool) {
+        let scheme = if dark { "dark" } else { "light" };
+        call!(self.tab, "Emulation.setEmulatedMedia", {
+            "features": [{ "name": "prefers-color-scheme", "value": scheme }]
+        });
+    }
+
+    /// The person's languages, such as `zh-CN,en`; for pages that are yet to be loaded.
+    pub(crate) fn languages(&self, languages: &str) {
+        let agent = self.text("navigator.userAgent");
+        call!(self.tab, "Emulation.setUserAgentOverride", {
+            "userAgent": agent, "acceptLanguage": languages
+        });
+    }
+
+    /// The value of a JavaScript expression, or of what it promises.
+    pub(crate) fn eval(&self, expression: &str) -> Value {
+        self.try_eval(expression).unwrap_or_else(|error| panic!("{error} in {expression:.500}"))
+    }
+
+    /// [`Browser::eval`], as something else than [`Value`].
+    pub(crate) fn get<T: DeserializeOwned>(&self, expression: &str) -> T {
+        let value = self.eval(expression);
+        serde_json::from_value(value.clone())
+            .unwrap_or_else(|error| panic!("{error}: {value} from {expression:.500}"))
+    }
+
+    /// [`Browser::eval`] of what is a string.
+    pub(crate) fn text(&self, expression: &str) -> String {
+        self.get(expression)
+    }
+
+    /// Waits until the expression is true (in JavaScript's loose sense), and returns its value.
+    pub(crate) fn until(&self, what: &str, expression: &str) -> Value {
+        self.until_within(DEADLINE, what, expression)
+    }
+
+    /// [`Browser::until`] with another deadline.
+    pub(crate) fn until_within(&self, wait: Duration, what: &str, expression: &str) -> Value {
+        let mut last = Ok(Value::Null);
+        let found = within(wait, || {
+            // While a page goes and another comes there may be nobody to ask.
+            last = self.try_eval(expression);
+            last.clone().ok().filter(is_truthy)
+        });
+        found.unwrap_or_else(|| panic!("not within {wait:?}: {what}; last: {last:?}"))
+    }
+
+    /// Presses and lets go a key by its name in `KeyboardEvent.key`.
+    pub(crate) fn press(&self, key: &str) {
+        self.tab.press_key(key).unwrap();
+    }
+
+    /// Types into whatever has the focus.
+    pub(crate) fn type_text(&self, text: &str) {
+        self.tab.type_str(text).unwrap();
+    }
+
+    /// Clicks with the mouse into the middle of the first element that `selector` finds.
+    pub(crate) fn click(&self, selector: &str) {
+        let [x, y]: [f64; 2] = self.get(&format!(
+            "(() => {{ const element = document.querySelector({selector:?});
+               element.scrollIntoView({{ block: 'center' }});
+               const box = element.getBoundingClientRect();
+               return [box.x + box.width / 2, box.y + box.height / 2]; }})()"
+        ));
+        for kind in ["mousePressed", "mouseReleased"] {
+            call!(self.tab, "Input.dispatchMouseEvent", {
+                "type": kind, "x": x, "y": y, "button": "left", "clickCount": 1
+            });
+        }
+    }
+
+    /// Freezes the page, as when the lid is closed, or lets it go on.
+    pub(crate) fn freeze(&self, frozen: bool) {
+        let state = if frozen { "frozen" } else { "active" };
+        call!(self.tab, "Page.setWebLifecycleState", { "state": state });
+    }
+
+    /// Tells the page that it lost the network, or has it back. What is connected stays so.
+    pub(crate) fn offline(&self, offline: bool) {
+        call!(self.tab, "Network.emulateNetworkConditions", {
+            "offline": offline, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1
+        });
+    }
+
+    /// Another tab in front, which hides the page until it is dropped.
+    pub(crate) fn cover(&self) -> Cover<'_> {
+        let tab = self.driver.new_tab().unwrap();
+        call!(tab, "Page.bringToFront", {});
+        Cover { tab, page: &self.tab }
+    }
+
+    /// Forgets cookies.
+    pub(crate) fn forget(&self) {
+        call!(self.tab, "Network.clearBrowserCookies", {});
+    }
+
+    /// What went wrong so far: errors on the console, uncaught exceptions, violated policies.
+    pub(crate) fn faults(&self) -> Vec<Fault> {
+        self.settle();
+        self.heard.faults()
+    }
+
+    /// [`Browser::faults`] without those of the network, which there are when a server is away.
+    pub(crate) fn faults_of_its_own(&self) -> Vec<Fault> {
+        self.faults().into_iter().filter(|fault| fault.kind != Kind::Network).collect()
+    }
+
+    /// The address of every request and WebSocket so far, `data:` apart.
+    pub(crate) fn requests(&self) -> Vec<String> {
+        self.settle();
+        self.heard.requests()
+    }
+
+    /// Saves a picture as `NAME.png` to the directory that `AGENT_METRICS_SHOTS` names, if any.
+    pub(crate) fn shot(&self, name: &str) {
+        let Some(directory) = std::env::var_os("AGENT_METRICS_SHOTS") else { return };
+        let format = headless_chrome::protocol::cdp::Page::CaptureScreenshotFormatOption::Png;
+        let png = self.tab.capture_screenshot(format, None, None, true).unwrap();
+        std::fs::create_dir_all(&directory).unwrap();
+        std::fs::write(std::path::Path::new(&directory).join(format!("{name}.png")), png).unwrap();
+    }
+
+    fn try_eval(&self, expression: &str) -> Result<Value, String> {
+        #[derive(Debug, Serialize)]
+        struct Evaluate(Value);
+        impl Method for Evaluate {
+            const NAME: &'static str = "Runtime.evaluate";
+            type ReturnObject = Value;
+        }
+        let params = json!({
+            "expression": expression, "returnByValue": true, "awaitPromise": true
+        });
+        let reply = self.tab.call_method(Evaluate(params)).map_err(|error| error.to_string())?;
+        match reply.get("exceptionDetails") {
+            Some(details) => Err(details["exception"]["description"]
+                .as_str()
+                .map_or_else(|| details.to_string(), str::to_owned)),
+            None => Ok(reply["result"]["value"].clone()),
+        }
+    }
+
+    /// What the page has done by now has been heard when a last sound, made after it, has.
+    fn settle(&self) {
+        let mark = self.heard.next_mark();
+        self.eval(&format!("console.debug({mark:?}), 0"));
+        self.heard.wait_for(&mark);
+    }
+}
+
+/// A tab in front of the page; see [`Browser::cover`].
+pub(crate) struct Cover<'page> {
+    tab: Arc<Tab>,
+    page: &'page Tab,
+}
+
+impl Drop for Cover<'_> {
+    fn drop(&mut self) {
+        let _ = self.tab.close(false);
+        let _ = self.page.bring_to_front();
+    }
+}
+
+/// Parts of the protocol that report.
+enum Domain {
+    Runtime,
+    Log,
+    Network,
+}
+
+impl Domain {
+    fn enable(&self, tab: &Tab) {
+        match self {
+            Self::Runtime => call!(tab, "Runtime.enable", {}),
+            Self::Log => call!(tab, "Log.enable", {}),
+            Self::Network => call!(tab, "Network.enable", {}),
+        };
+    }
+}
+
+fn is_truthy(value: &Value) -> bool {
+    match value {
+        Value::Null => false,
+        Value::Bool(truth) => *truth,
+        Value::Number(number) => number.as_f64() != Some(0.0),
+        Value::String(text) => !text.is_empty(),
+        Value::Array(_) | Value::Object(_) => true,
+    }
+}
