@@ -22,6 +22,8 @@ enum Kind {
     Html,
     Css,
     JavaScript,
+    /// For people and compilers, not for browsers: there is no media type of its own.
+    TypeScript,
     Svg,
 }
 
@@ -37,7 +39,7 @@ macro_rules! file {
     };
 }
 
-static FILES: [File; 22] = [
+static FILES: [File; 23] = [
     // Every pool's page too: the script reads the pool from the address.
     file!("/", Html, "index.html"),
     file!("/login", Html, "login.html"),
@@ -49,6 +51,7 @@ static FILES: [File; 22] = [
     file!("/icons.js", JavaScript, "icons.js"),
     file!("/login.js", JavaScript, "login.js"),
     file!("/login-page.js", JavaScript, "login-page.js"),
+    file!("/metrics-client.d.ts", TypeScript, "metrics-client.d.ts"),
     file!("/metrics-client.js", JavaScript, "metrics-client.js"),
     file!("/parts.js", JavaScript, "parts.js"),
     file!("/pool-card.js", JavaScript, "pool-card.js"),
@@ -128,6 +131,7 @@ impl Kind {
             Self::Html => "text/html; charset=utf-8",
             Self::Css => "text/css; charset=utf-8",
             Self::JavaScript => "text/javascript; charset=utf-8",
+            Self::TypeScript => "text/plain; charset=utf-8",
             Self::Svg => "image/svg+xml; charset=utf-8",
         }
     }

@@ -21,7 +21,8 @@ const REFERENCES: [(&str, char); 6] = [
 fn the_page_and_all_that_it_asks_for_is_served_typed_tagged_and_of_this_server() {
     let server = Server::dev();
     let mut seen = BTreeSet::new();
-    let mut ahead = vec!["/".to_owned(), "/login".to_owned(), "/pools/local".to_owned()];
+    let mut ahead =
+        ["/", "/login", "/pools/local", "/metrics-client.d.ts"].map(str::to_owned).to_vec();
     while let Some(path) = ahead.pop() {
         if !seen.insert(path.clone()) {
             continue;
@@ -64,6 +65,7 @@ fn content_type(path: &str) -> &'static str {
     match path.rsplit_once('.').map(|(_, ending)| ending) {
         Some("js") => "text/javascript; charset=utf-8",
         Some("css") => "text/css; charset=utf-8",
+        Some("ts") => "text/plain; charset=utf-8",
         Some("svg") => "image/svg+xml; charset=utf-8",
         _ => "text/html; charset=utf-8",
     }
