@@ -19,7 +19,7 @@
 //! |---|---|
 //! | `listen`, `accept` | the listeners: accepting with back-off; caps on connections |
 //! | `clients`, `connection`, `held` | the table of clients; one client's socket, phase and buffers |
-//! | `parse`, `check` | pure: bytes to a head, a head to a decision |
+//! | `parse`, `check`, `cors` | pure: bytes to a head, a head to a decision, and to what browsers are told |
 //! | `serve` | reading: what a client's bytes lead to |
 //! | `workers`, `lanes`, `pipe` | the way to tiny_http and back |
 //! | `answer`, `reply` | writing: answers, their heads, and what follows them |
@@ -37,6 +37,7 @@ mod answer;
 mod check;
 mod clients;
 mod connection;
+mod cors;
 mod cutoff;
 mod feed;
 mod held;

@@ -28,6 +28,19 @@ pub enum Route {
     Ready,
 }
 
+/// Which pages in browsers a route is for. Programs may call any.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audience {
+    /// None: agents and probes, which have neither Origin nor a Host that matters.
+    Programs,
+    /// The server's own; those of allowed origins are let in but cannot read the answer.
+    OwnPages,
+    /// Those of allowed origins too, which load a file.
+    Loaders,
+    /// Those of allowed origins too, which may bring a viewer's token.
+    Viewers,
+}
+
 /// Why a path leads nowhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NoRoute {
@@ -71,6 +84,18 @@ impl Route {
             "/readyz" | "/healthz" => Ok(Self::Ready),
             _ if crate::page::exists(path) => Ok(Self::Page(path.to_owned())),
             _ => Err(NoRoute::Unknown),
+        }
+    }
+
+    /// Whose pages it is for.
+    #[must_use]
+    pub fn audience(&self) -> Audience {
+        match self {
+            Self::Ping(_) | Self::Agent(_) | Self::Live | Self::Ready => Audience::Programs,
+            // WebSockets know no CORS.
+            Self::Login | Self::Feed(_) => Audience::OwnPages,
+            Self::Page(_) => Audience::Loaders,
+            Self::Pools | Self::Metrics(_) | Self::Status => Audience::Viewers,
         }
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use mio::net::TcpStream;
 
 use super::connection::{Manner, Phase, Then};
+use super::cors::Cors;
 use super::held::Held;
 use super::reply::AnswerHead;
 use super::{Door, READ_BYTES};
@@ -28,7 +29,7 @@ impl Door {
         let bytes = answer.to_bytes();
         if let Ok(Some((head, body))) = AnswerHead::split(&bytes) {
             let body = if manner.head_only { &[] } else { body };
-            self.begin(slot, &head, body, then, None);
+            self.begin(slot, &head, body, (then, manner.cors), None);
         }
     }
 
@@ -38,7 +39,7 @@ impl Door {
         slot: usize,
         head: &AnswerHead<'_>,
         body: &[u8],
-        then: Then,
+        (then, cors): (Then, Cors),
         more: Option<u64>,
     ) {
         if head.status == 503 {
@@ -47,18 +48,19 @@ impl Door {
         let then = if self.ends_at.is_some() && then == Then::Keep { Then::Close } else { then };
         let deadline = self.now + self.limits.answer_timeout;
         self.clients.enter(slot, Phase::Answering(then, more), self.now, deadline);
-        self.compose(head, body, then != Then::Keep);
+        self.compose(head, body, cors, then != Then::Keep);
         let composed = std::mem::take(&mut self.composed);
         self.send(slot, &composed);
         self.composed = composed;
     }
 
     /// Leaves an answer in `composed` as it goes to the client.
-    fn compose(&mut self, head: &AnswerHead<'_>, body: &[u8], close: bool) {
+    fn compose(&mut self, head: &AnswerHead<'_>, body: &[u8], cors: Cors, close: bool) {
         self.composed.clear();
         // One large answer must not cost its memory for ever.
         self.composed.shrink_to(READ_BYTES);
-        head.write(&mut self.composed, self.date.as_str(), close);
+        let cors = self.rules.cors_lines(cors);
+        head.write(&mut self.composed, self.date.as_str(), cors, close);
         self.composed.extend_from_slice(body);
     }
 
@@ -69,7 +71,7 @@ impl Door {
         self.counters.overloads.add_one();
         let bytes = Answer::problem(503, detail).to_bytes();
         if let Ok(Some((head, body))) = AnswerHead::split(&bytes) {
-            self.compose(&head, body, true);
+            self.compose(&head, body, Cors::Silent, true);
         }
         let _ = socket.write(&self.composed);
         let _ = socket.shutdown(Shutdown::Write);

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use tungstenite::handshake::derive_accept_key;
 
+use super::cors::{self, Cors, Origins};
 use super::lanes::Lane;
 use super::parse::{Fields, Head, Version};
 use crate::answer::Answer;
@@ -23,8 +24,8 @@ const MAX_LOGIN_BYTES: usize = 4 * KIB;
 /// What a checked head leads to.
 #[derive(Debug)]
 pub(super) enum Decision {
-    /// To a refusal.
-    Refuse(Answer),
+    /// To an answer from the head alone: a refusal, or the word on a preflight.
+    Answer(Answer),
     /// To the word that this loop turns, given on the spot.
     Live,
     /// To a worker.
@@ -55,6 +56,7 @@ pub(super) struct Handshake {
 /// What the checks go by.
 pub(super) struct Rules {
     gate: Arc<Gate>,
+    origins: Origins,
     pools: HashMap<PoolId, PoolIndex>,
     max_body_bytes: usize,
 }
@@ -63,7 +65,7 @@ impl Rules {
     /// `pools` in the order of their [`PoolIndex`].
     pub(super) fn new(gate: Arc<Gate>, pools: Vec<PoolId>, max_body_bytes: usize) -> Self {
         let pools = pools.into_iter().enumerate().map(|(n, id)| (id, PoolIndex(n))).collect();
-        Self { gate, pools, max_body_bytes }
+        Self { origins: Origins::new(&gate), gate, pools, max_body_bytes }
     }
 
     /// Whether `peer` is exempt from the cap on connections of one address.
@@ -71,19 +73,40 @@ impl Rules {
         self.gate.trusts(peer)
     }
 
-    /// Decides, in the contract's order.
-    pub(super) fn decide(&self, head: &Head<'_>, peer: IpAddr) -> Decision {
-        match self.check(head, peer) {
-            Ok(decision) => decision,
-            Err(refusal) => Decision::Refuse(refusal),
-        }
+    /// The header lines that say `cors`.
+    pub(super) fn cors_lines(&self, cors: Cors) -> &str {
+        self.origins.lines(cors)
     }
 
-    fn check(&self, head: &Head<'_>, peer: IpAddr) -> Result<Decision, Answer> {
-        let route = Route::parse(head.path).map_err(|none| {
-            let status = if none == NoRoute::Unknown { 404 } else { 400 };
-            Answer::problem(status, &none.detail())
-        })?;
+    /// Decides, in the contract's order; and what the answer, whatever it is, says of origins.
+    pub(super) fn decide(&self, head: &Head<'_>, peer: IpAddr) -> (Decision, Cors) {
+        let route = match Route::parse(head.path) {
+            Ok(route) => route,
+            Err(none) => {
+                let status = if none == NoRoute::Unknown { 404 } else { 400 };
+                let refusal = Answer::problem(status, &none.detail());
+                return (Decision::Answer(refusal), Cors::Silent);
+            }
+        };
+        let cors = self.origins.judge(&route, head.fields.origin);
+        let decision = self.check(route, cors, head, peer);
+        (decision.unwrap_or_else(Decision::Answer), cors)
+    }
+
+    fn check(
+        &self,
+        route: Route,
+        cors: Cors,
+        head: &Head<'_>,
+        peer: IpAddr,
+    ) -> Result<Decision, Answer> {
+        if cors::is_preflight(&route, head.method, &head.fields) {
+            self.check_browser(&head.fields)?;
+            // Our own page never asks: what is not listed here falls through to the 405.
+            if matches!(cors, Cors::Shared(_)) {
+                return Ok(Decision::Answer(cors::permission()));
+            }
+        }
         if !route.allows(head.method) {
             return Err(Answer::problem(405, "this path does not take this method")
                 .with_header("Allow", route.allow()));

@@ -8,6 +8,7 @@ use std::time::Instant;
 use mio::net::TcpStream;
 
 use super::check::Relay;
+use super::cors::Cors;
 use super::held::Held;
 use super::parse::Scan;
 use crate::limits::KIB;
@@ -50,11 +51,13 @@ pub(super) struct Manner {
     pub(super) keep_alive: bool,
     /// HEAD was asked: the answer's head only.
     pub(super) head_only: bool,
+    pub(super) cors: Cors,
 }
 
 impl Manner {
     /// For who is told why the connection ends.
-    pub(super) const CLOSING: Self = Self { keep_alive: false, head_only: false };
+    pub(super) const CLOSING: Self =
+        Self { keep_alive: false, head_only: false, cors: Cors::Silent };
 
     /// The same, for an answer that ends the connection.
     pub(super) fn closing(self) -> Self {

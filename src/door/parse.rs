@@ -121,6 +121,9 @@ pub(super) struct Fields<'a> {
     /// send here what any other program on the same host has set, whatever its port.
     pub(super) cookie: Option<Cow<'a, str>>,
     pub(super) origin: Option<&'a str>,
+    /// `Access-Control-Request-Method` is there: a preflight (the Fetch standard). What it names
+    /// makes no difference to the answer.
+    pub(super) asks_for_method: bool,
     pub(super) if_none_match: Option<Cow<'a, str>>,
     /// All lines, in order, as one list: proxies append to it or add a line.
     pub(super) forwarded_for: Option<Cow<'a, str>>,
@@ -288,6 +291,10 @@ impl<'a> Fields<'a> {
             }
             21 if is("Sec-WebSocket-Version") => {
                 once(&mut self.websocket_version, value, "Sec-WebSocket-Version is there twice")
+            }
+            29 if is("Access-Control-Request-Method") => {
+                self.asks_for_method = true;
+                Ok(())
             }
             _ => Ok(()),
         }

@@ -47,8 +47,8 @@ impl<'a> AnswerHead<'a> {
         Ok(Some((Self { status, body_bytes, lines }, rest)))
     }
 
-    /// Appends this head to `out` as the client gets it, empty line included.
-    pub(super) fn write(&self, out: &mut Vec<u8>, date: &str, close: bool) {
+    /// Appends this head to `out` as the client gets it, empty line included. `cors` are lines.
+    pub(super) fn write(&self, out: &mut Vec<u8>, date: &str, cors: &str, close: bool) {
         for line in self.lines.split_inclusive(|byte| *byte == b'\n') {
             if !is_the_doors(line) {
                 out.extend_from_slice(line);
@@ -57,6 +57,7 @@ impl<'a> AnswerHead<'a> {
         out.extend_from_slice(b"Date: ");
         out.extend_from_slice(date.as_bytes());
         out.extend_from_slice(b"\r\nX-Content-Type-Options: nosniff\r\n");
+        out.extend_from_slice(cors.as_bytes());
         if close {
             out.extend_from_slice(b"Connection: close\r\n");
         }
@@ -153,11 +154,11 @@ mod tests {
         let bytes = b"HTTP/1.1 200 OK\r\nServer: x\r\ndate: y\r\nConnection: z\r\n\
                       X-Content-Type-Options: nosniff\r\nX-A: b\r\nContent-Length: 0\r\n\r\n";
         let mut out = Vec::new();
-        head(bytes).write(&mut out, "now", true);
+        head(bytes).write(&mut out, "now", "Vary: z\r\n", true);
         assert_eq!(
             out,
             b"HTTP/1.1 200 OK\r\nX-A: b\r\nContent-Length: 0\r\nDate: now\r\n\
-              X-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n"
+              X-Content-Type-Options: nosniff\r\nVary: z\r\nConnection: close\r\n\r\n"
         );
     }
 

@@ -133,17 +133,18 @@ impl Door {
         let length = head.fields.content_length.unwrap_or_default();
         let body_bytes = usize::try_from(length).unwrap_or(usize::MAX);
         let stopping = self.ends_at.is_some();
-        let manner =
-            Manner { keep_alive: head.keep_alive && !stopping, head_only: head.method == "HEAD" };
-        let relay = match self.rules.decide(head, peer) {
+        let (decision, cors) = self.rules.decide(head, peer);
+        let head_only = head.method == "HEAD";
+        let manner = Manner { keep_alive: head.keep_alive && !stopping, head_only, cors };
+        let relay = match decision {
             Decision::Live => None,
             Decision::Relay(_) if stopping => {
                 let stopping = Answer::problem(503, "the server is stopping");
-                return self.refuse(slot, &stopping, manner, body_bytes, rest);
+                return self.answer_head(slot, &stopping, manner, body_bytes, rest);
             }
             Decision::Relay(relay) => Some(relay),
-            Decision::Refuse(answer) => {
-                return self.refuse(slot, &answer, manner, body_bytes, rest);
+            Decision::Answer(answer) => {
+                return self.answer_head(slot, &answer, manner, body_bytes, rest);
             }
             Decision::Upgrade(handshake) => {
                 self.upgrade(slot, handshake, rest.to_vec());
@@ -163,9 +164,10 @@ impl Door {
         0
     }
 
-    /// A refusal keeps the connection when the whole body is here, to be skipped. With 411 there
-    /// is no saying: a body that nothing announced would be taken for the next request.
-    fn refuse(
+    /// An answer that waits for no body keeps the connection when the whole body is here, to be
+    /// skipped. With 411 there is no saying: a body that nothing announced would be taken for the
+    /// next request.
+    fn answer_head(
         &mut self,
         slot: usize,
         answer: &Answer,

@@ -174,9 +174,10 @@ impl Door {
         if head.body_bytes > self.limits.max_buffered_bytes {
             self.answer(slot, &Answer::problem(503, "the answer is too large"), manner, then);
         } else if manner.head_only {
-            self.begin(slot, head, &[], then, None);
+            self.begin(slot, head, &[], (then, manner.cors), None);
         } else {
-            self.begin(slot, head, body, then, (!last).then_some(ticket.number));
+            let more = (!last).then_some(ticket.number);
+            self.begin(slot, head, body, (then, manner.cors), more);
         }
     }
 

@@ -8,6 +8,7 @@ mod access;
 mod attacks;
 mod browser;
 mod command_line;
+mod cors;
 mod every_heartbeat;
 mod eviction;
 mod feed_refusals;
