@@ -6,6 +6,9 @@
 //     feed.addEventListener("change", () => console.log(feed.agents.size));
 //     feed.addEventListener("connection", () => console.log(feed.connection.state));
 //     feed.start();
+//
+// What is not of the contract is left out, message by message and agent by agent: it neither
+// throws nor gets into the state, whose types stand in metrics-client.d.ts.
 
 /** Live means that something arrived within this time; the server says `keepalive` after 20 s. */
 export const LIVE_WINDOW_MS = 45_000;
@@ -29,6 +32,8 @@ const EXPLAIN_TIMEOUT_MS = 5_000;
  * text of an agent matches, since a quote within a JSON string has a backslash before it.
  */
 const LONG_TASK_ID = /("task_id":\s*)(\d{16,})/g;
+/** Why an agent departed. */
+const REASONS = new Set(["goodbye", "timeout"]);
 /** Answers that mean "refused" and not "try again in a moment". */
 const REFUSALS = new Set([401, 403, 404, 421]);
 
@@ -51,7 +56,9 @@ export async function fetchPools(options = {}) {
   const base = options.base ?? globalThis.location.origin;
   const response = await ask(options.fetch ?? globalThis.fetch, base, "/api/v1/agent-pools", options.token);
   if (!response.ok) throw await refusalOf(response);
-  return (await response.json()).pools;
+  const pools = (await response.json())?.pools;
+  if (!Array.isArray(pools)) throw new TypeError("the answer holds no list of pools");
+  return pools;
 }
 
 /** The wait before attempt `attempt` (from 0): doubling, half of it chance. In milliseconds. */
@@ -69,10 +76,13 @@ export class PoolFeed extends EventTarget {
   /**
    * Live agents by id: the metrics objects as they came over the wire, but for a `task_id` of 16
    * digits and more, which is a string.
-   * @type {Map<string, any>}
+   * @type {Map<string, import("./metrics-client.d.ts").Agent>}
    */
   agents = new Map();
-  /** Departed agents by id: `agent_id agent_name reason at running_tasks`. @type {Map<string, any>} */
+  /**
+   * Departed agents by id, the oldest departure first.
+   * @type {Map<string, import("./metrics-client.d.ts").Departure>}
+   */
   departed = new Map();
   /** Changes with each start of the server; null before the first snapshot. */
   epoch = null;
@@ -110,7 +120,7 @@ export class PoolFeed extends EventTarget {
    */
   constructor({ poolId, base, token, clock, random, WebSocket, fetch }) {
     super();
-    const url = new URL(`/ws/agent-pools/${poolId}/metrics`, base ?? globalThis.location.origin);
+    const url = new URL(`/ws/agent-pools/${encodeURIComponent(poolId)}/metrics`, base ?? globalThis.location.origin);
     this.#httpBase = url.origin;
     url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
     if (token) url.searchParams.set("token", token);
@@ -139,6 +149,7 @@ export class PoolFeed extends EventTarget {
 
   /** Disconnects for good; the state stays as it was last known. */
   stop() {
+    if (this.connection.state === "stopped") return;
     globalThis.removeEventListener?.("online", this.#onOnline);
     globalThis.removeEventListener?.("pageshow", this.#onWake);
     globalThis.document?.removeEventListener("visibilitychange", this.#onWake);
@@ -192,6 +203,8 @@ export class PoolFeed extends EventTarget {
     const current = () => generation === this.#generation;
     this.#liveSince = null;
     this.#say({ state: "connecting", reason: this.connection.reason });
+    // Whoever heard that may have stopped the feed, or begun anew.
+    if (!current()) return;
     let opened = false;
     let socket;
     try {
@@ -213,6 +226,8 @@ export class PoolFeed extends EventTarget {
       this.#noteArrival();
       this.#receive(event.data);
     });
+    // A close follows, and it is enough. In Node, the package `ws` throws where nobody listens.
+    socket.addEventListener("error", () => {});
     socket.addEventListener("close", (event) => {
       if (!current()) return;
       if (opened) this.#lost(closeReason(event.code));
@@ -247,7 +262,7 @@ export class PoolFeed extends EventTarget {
     let refusal = null;
     let reason = "no answer";
     try {
-      const path = `/api/v1/agent-pools/${this.#poolId}/metrics`;
+      const path = `/api/v1/agent-pools/${encodeURIComponent(this.#poolId)}/metrics`;
       const response = await ask(this.#fetch, this.#httpBase, path, this.#token, "HEAD");
       if (REFUSALS.has(response.status)) {
         refusal = await refusalOf(await ask(this.#fetch, this.#httpBase, path, this.#token));
@@ -309,10 +324,10 @@ export class PoolFeed extends EventTarget {
     } catch {
       return;
     }
-    if (message === null || typeof message !== "object" || message.pool_id !== this.#poolId) return;
-    const snapshot = message.type === "initial_metrics";
+    if (!isRecord(message) || message.pool_id !== this.#poolId || !isSeq(message.seq)) return;
+    const snapshot = message.type === "initial_metrics" && Array.isArray(message.metrics);
     this.#messageAt = this.#clock.now();
-    this.#noteServerTime(Date.parse(message.server_time), snapshot);
+    this.#noteServerTime(parseTime(message.server_time), snapshot);
     if (snapshot) this.#takeSnapshot(message);
     else if (this.#liveSince === null) return;
     else if (message.type === "metrics_update") this.#takeUpdate(message);
@@ -321,7 +336,7 @@ export class PoolFeed extends EventTarget {
 
   /** What arrives late looks like a slow clock: believe a higher offset at once, a lower one slowly. */
   #noteServerTime(serverTime, fresh) {
-    if (!Number.isFinite(serverTime)) return;
+    if (serverTime === null) return;
     const offset = serverTime - this.#messageAt;
     const fall = (this.#offset ?? offset) - offset;
     this.#offset = fresh || fall <= 0 || fall > CLOCK_STEP_MS ? offset : this.#offset - fall / 20;
@@ -329,14 +344,16 @@ export class PoolFeed extends EventTarget {
 
   /** A snapshot is all there is: it replaces agents and departures alike. */
   #takeSnapshot(message) {
-    const restarted = this.epoch !== null && message.epoch !== undefined && message.epoch !== this.epoch;
-    this.epoch = message.epoch ?? null;
+    const epoch = typeof message.epoch === "string" ? message.epoch : (this.epoch ?? "");
+    const restarted = this.epoch !== null && epoch !== this.epoch;
+    this.epoch = epoch;
     this.#snapshotSeq = message.seq ?? -1;
     this.#seqs.clear();
-    this.agents = new Map(message.metrics.map((metrics) => [metrics.agent_id, metrics]));
+    this.agents = new Map(message.metrics.filter(isAgent).map((metrics) => [metrics.agent_id, metrics]));
     this.departed = new Map();
-    const departed = (message.departed ?? []).toSorted((a, b) => Date.parse(a.at) - Date.parse(b.at));
-    for (const departure of departed) {
+    const departed = Array.isArray(message.departed) ? message.departed.filter(isDeparture) : [];
+    // The server says the newest first, also of one millisecond; sorting leaves such in their order.
+    for (const departure of departed.reverse().sort((a, b) => parseTime(a.at) - parseTime(b.at))) {
       if (!this.agents.has(departure.agent_id)) this.#keepDeparture(departure);
     }
     if (this.#liveSince === null) {
@@ -347,6 +364,7 @@ export class PoolFeed extends EventTarget {
   }
 
   #takeUpdate({ metrics, seq }) {
+    if (!isAgent(metrics)) return;
     const agentId = metrics.agent_id;
     if (!this.#isNews(agentId, seq)) return;
     this.agents.set(agentId, metrics);
@@ -355,6 +373,7 @@ export class PoolFeed extends EventTarget {
   }
 
   #takeDeparture({ metrics, seq, reason, server_time }) {
+    if (!isRecord(metrics) || !isId(metrics.agent_id)) return;
     const agentId = metrics.agent_id;
     if (!this.#isNews(agentId, seq)) return;
     const last = this.agents.get(agentId) ?? this.departed.get(agentId);
@@ -362,8 +381,8 @@ export class PoolFeed extends EventTarget {
     this.#keepDeparture({
       agent_id: agentId,
       agent_name: last?.agent_name ?? agentId,
-      reason: reason ?? "timeout",
-      at: server_time,
+      reason: REASONS.has(reason) ? reason : "timeout",
+      at: parseTime(server_time) === null ? new Date(this.#clock.wall()).toISOString() : server_time,
       running_tasks: last?.running_tasks ?? [],
     });
     this.#changed({ kind: "departed", agentId });
@@ -396,6 +415,39 @@ export class PoolFeed extends EventTarget {
   }
 }
 
+const isRecord = (value) => typeof value === "object" && value !== null;
+const isText = (value) => typeof value === "string";
+const isId = (value) => isText(value) && value !== "";
+/** Servers of the original design send none. */
+const isSeq = (value) => value === undefined || (Number.isSafeInteger(value) && value >= 0);
+
+/** Milliseconds since 1970, or null. */
+function parseTime(text) {
+  const time = isText(text) ? Date.parse(text) : NaN;
+  return Number.isFinite(time) ? time : null;
+}
+
+function areTasks(value) {
+  return Array.isArray(value) && value.every(isTask);
+}
+
+function isTask(value) {
+  if (!isRecord(value) || !(Number.isFinite(value.task_id) || isText(value.task_id))) return false;
+  return isText(value.task_type) && isText(value.workspace_id) && isText(value.started_at);
+}
+
+function isAgent(value) {
+  if (!isRecord(value) || !isId(value.agent_id) || !isText(value.agent_name)) return false;
+  const { cpu_usage, memory_usage, running_tasks, last_update_time, status, interval_ms } = value;
+  if (!Number.isFinite(cpu_usage) || !Number.isFinite(memory_usage) || !areTasks(running_tasks)) return false;
+  return isText(last_update_time) && isText(status) && (interval_ms === null || Number.isFinite(interval_ms));
+}
+
+function isDeparture(value) {
+  if (!isRecord(value) || !isId(value.agent_id) || !isText(value.agent_name)) return false;
+  return REASONS.has(value.reason) && parseTime(value.at) !== null && areTasks(value.running_tasks);
+}
+
 const systemClock = {
   now: () => performance.now(),
   wall: () => Date.now(),
@@ -415,7 +467,8 @@ function ask(fetch, base, path, token, method = "GET") {
 async function refusalOf(response) {
   let detail = `HTTP ${response.status}`;
   try {
-    detail = (await response.json()).detail ?? detail;
+    const said = (await response.json()).detail;
+    if (typeof said === "string") detail = said;
   } catch {
     // No problem body: the status has to do.
   }

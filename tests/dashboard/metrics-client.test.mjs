@@ -1,107 +1,18 @@
 // The client module alone, under Node's own test runner: `node --test tests/dashboard/`.
-// Time, chance, sockets and HTTP are the test's own.
+// Connections, order and time; client-state.test.mjs has what is held after any sequence of
+// messages, client-hostile.test.mjs what no server should send.
 
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { LIVE_WINDOW_MS, MAX_DEPARTED, PoolFeed, RETRY_LAST_MS, retryDelay } from "../../src/dashboard/metrics-client.js";
-
-const START = Date.parse("2025-01-07T10:35:00.000Z");
-
-/** A clock that moves when told to, and fires what is due on the way. */
-class Clock {
-  time = 0;
-  wallSkew = -3_600_000;
-  timers = new Map();
-  last = 0;
-  now = () => this.time;
-  wall = () => START + this.wallSkew + this.time;
-  setTimeout = (action, delay) => (this.timers.set(++this.last, { at: this.time + delay, action }), this.last);
-  clearTimeout = (timer) => this.timers.delete(timer);
-
-  forward(ms) {
-    const end = this.time + ms;
-    for (;;) {
-      const due = [...this.timers].filter(([, { at }]) => at <= end).sort((a, b) => a[1].at - b[1].at)[0];
-      if (!due) break;
-      this.timers.delete(due[0]);
-      this.time = due[1].at;
-      due[1].action();
-    }
-    this.time = end;
-  }
-}
-
-/** A pool's feed with a server that is the test. */
-function house({ answers = 200 } = {}) {
-  const clock = new Clock();
-  const sockets = [];
-  class WebSocket extends EventTarget {
-    constructor(url) {
-      super();
-      this.url = url;
-      this.closed = false;
-      sockets.push(this);
-    }
-    close() {
-      this.closed = true;
-    }
-    open() {
-      this.dispatchEvent(new Event("open"));
-    }
-    end(code) {
-      this.dispatchEvent(Object.assign(new Event("close"), { code }));
-    }
-    say(message) {
-      const whole = { pool_id: "p", epoch: "e1", server_time: at(clock.time), ...message };
-      this.dispatchEvent(Object.assign(new Event("message"), { data: JSON.stringify(whole) }));
-    }
-    snapshot(seq, metrics = [], more = {}) {
-      this.say({ type: "initial_metrics", seq, metrics, departed: [], ...more });
-    }
-    update(seq, metrics) {
-      this.say({ type: "metrics_update", seq, metrics });
-    }
-    offline(seq, agent_id, reason = "timeout") {
-      this.say({ type: "agent_offline", seq, reason, metrics: { agent_id, status: "offline" } });
-    }
-  }
-  const world = { clock, sockets, answers };
-  const fetch = async (_, { method }) => {
-    if (world.answers === null) throw new TypeError("no server");
-    const detail = `refused with ${world.answers}`;
-    return new Response(method === "HEAD" ? null : JSON.stringify({ detail }), { status: world.answers });
-  };
-  world.feed = new PoolFeed({ poolId: "p", base: "http://h:1", clock, random: () => 1, WebSocket, fetch });
-  world.changes = [];
-  world.feed.addEventListener("change", (event) => world.changes.push(event.detail));
-  world.newest = () => sockets.at(-1);
-  world.join = (...snapshot) => {
-    world.newest().open();
-    world.newest().snapshot(...snapshot);
-  };
-  world.feed.start();
-  return world;
-}
-
-const at = (ms) => new Date(START + ms).toISOString();
-const agent = (agent_id, cpu_usage = 1, running_tasks = []) => ({
-  agent_id,
-  agent_name: `name of ${agent_id}`,
-  cpu_usage,
-  memory_usage: 2,
-  running_tasks,
-  last_update_time: at(0),
-  status: "idle",
-  interval_ms: null,
-});
-const settled = () => new Promise((resolve) => setImmediate(resolve));
+import { fetchPools, LIVE_WINDOW_MS, MAX_DEPARTED, PoolFeed, RETRY_LAST_MS, retryDelay } from "../../src/dashboard/metrics-client.js";
+import { agent, at, Clock, house, settled, START, task } from "./client-house.mjs";
 
 test("the snapshot makes it live, updates and departures follow", () => {
   const { feed, join, newest, changes } = house();
   assert.equal(newest().url, "ws://h:1/ws/agent-pools/p/metrics");
   assert.equal(feed.connection.state, "connecting");
-  join(5, [agent("a"), agent("b", 3, [{ task_id: 7 }])]);
+  join(5, [agent("a"), agent("b", 3, [task(7)])]);
   assert.equal(feed.connection.state, "live");
   newest().update(6, agent("a", 50));
   assert.equal(feed.agents.get("a").cpu_usage, 50);
@@ -112,7 +23,7 @@ test("the snapshot makes it live, updates and departures follow", () => {
     agent_name: "name of b",
     reason: "timeout",
     at: at(0),
-    running_tasks: [{ task_id: 7 }],
+    running_tasks: [task(7)],
   });
   newest().update(8, agent("b"));
   assert.equal(feed.departed.size, 0);
@@ -159,8 +70,8 @@ test("strangers' messages are ignored", () => {
   newest().snapshot(1, []);
   newest().say({ type: "metrics_update", seq: 2, pool_id: "q", metrics: agent("x") });
   newest().say({ type: "news", seq: 3 });
-  newest().dispatchEvent(Object.assign(new Event("message"), { data: "{" }));
-  newest().dispatchEvent(Object.assign(new Event("message"), { data: "null" }));
+  newest().raw("{");
+  newest().raw("null");
   assert.equal(feed.agents.size, 0);
   assert.equal(changes.length, 1);
 });
@@ -168,12 +79,12 @@ test("strangers' messages are ignored", () => {
 test("task ids keep all their digits, and text that looks like one stays text", () => {
   const { feed, newest } = house();
   newest().open();
-  const agents = JSON.stringify([agent("a", 1, [{ task_id: 0, task_type: '"task_id":18446744073709551615' }])]);
+  const task_type = '"task_id":18446744073709551615';
+  const agents = JSON.stringify([agent("a", 1, [{ ...task(0), task_type }])]);
   const metrics = agents.replace('"task_id":0', '"task_id":18446744073709551615');
   const data = `{"type":"initial_metrics","pool_id":"p","metrics":${metrics}}`;
-  newest().dispatchEvent(Object.assign(new Event("message"), { data }));
-  const [task] = feed.agents.get("a").running_tasks;
-  assert.deepEqual(task, { task_id: "18446744073709551615", task_type: '"task_id":18446744073709551615' });
+  newest().raw(data);
+  assert.deepEqual(feed.agents.get("a").running_tasks, [{ ...task("18446744073709551615"), task_type }]);
 });
 
 test("45 s without a word is the end of live, and a keepalive is a word", () => {
@@ -299,45 +210,71 @@ test("stopped means stopped", () => {
   assert.equal(changes.length, 1);
 });
 
-test("whatever the order, what is held equals the newest of each agent", () => {
-  for (let seed = 1; seed <= 200; seed += 1) {
-    const random = mulberry(seed);
-    const pick = (n) => Math.floor(random() * n);
-    const { feed, join, newest } = house();
-    const truth = new Map();
-    const pending = new Map();
-    let seq = 0;
-    join(seq);
-    for (let step = 0; step < 200; step += 1) {
-      const id = `a${pick(6)}`;
-      const kind = pick(10);
-      if (kind < 6) {
-        const state = agent(id, pick(101));
-        truth.set(id, state);
-        pending.set(id, ["update", ++seq, state]);
-      } else if (kind < 8) {
-        truth.delete(id);
-        pending.set(id, ["offline", ++seq, id]);
-      } else if (kind === 8) {
-        for (const [how, number, what] of [...pending.values()].sort(() => random() - 0.5)) newest()[how](number, what);
-        pending.clear();
-      } else if (pick(5) === 0) {
-        pending.clear();
-        newest().snapshot(seq, [...truth.values()]);
-      }
-    }
-    for (const [how, number, what] of pending.values()) newest()[how](number, what);
-    assert.deepEqual(new Map([...feed.agents].sort()), new Map([...truth].sort()), `seed ${seed}`);
+test("who hears of an attempt may stop the feed or begin anew, and no second socket is left", () => {
+  for (const [act, state] of [["stop", "stopped"], ["reconnect", "connecting"]]) {
+    const { feed, join, newest, clock, sockets } = house();
+    join(0);
+    newest().end(1006);
+    let heard = 0;
+    feed.addEventListener("connection", () => feed.connection.state === "connecting" && (heard += 1) === 1 && feed[act]());
+    clock.forward(RETRY_LAST_MS / 60);
+    assert.equal(heard, act === "stop" ? 1 : 2);
+    assert.equal(feed.connection.state, state);
+    assert.deepEqual(sockets.slice(1).map(({ closed }) => closed), act === "stop" ? [] : [false]);
+    if (act === "stop") clock.forward(3_600_000);
+    assert.equal(feed.connection.state, state);
   }
 });
 
-/** A small random number generator, so that a failure can be made again from its seed. */
-function mulberry(seed) {
-  let state = seed;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 4_294_967_296;
+test("stopping twice is stopping once, and a stopped feed can be started again", () => {
+  const { feed, join, sockets } = house();
+  join(0, [agent("a")]);
+  const states = [];
+  feed.addEventListener("connection", ({ detail }) => states.push(detail.state));
+  feed.stop();
+  feed.stop();
+  assert.equal(feed.agents.size, 1, "what was known stays");
+  feed.start();
+  feed.start();
+  join(0);
+  assert.deepEqual(states, ["stopped", "connecting", "live"]);
+  assert.equal(sockets.length, 2);
+  assert.equal(feed.agents.size, 0);
+});
+
+test("an error event of the socket is expected: the package ws throws where nobody listens", () => {
+  const { feed, newest } = house();
+  assert.equal(newest().listens("error"), true);
+  newest().dispatchEvent(new Event("error"));
+  assert.equal(feed.connection.state, "connecting");
+});
+
+test("a pool's id stays one part of the path", () => {
+  class WebSocket extends EventTarget {
+    static urls = [];
+    constructor(url) {
+      super();
+      WebSocket.urls.push(url);
+    }
+    close() {}
+  }
+  const feed = new PoolFeed({ poolId: "a/b?c#d", base: "http://h:1", token: "t&t", clock: new Clock(), WebSocket });
+  feed.start();
+  assert.deepEqual(WebSocket.urls, ["ws://h:1/ws/agent-pools/a%2Fb%3Fc%23d/metrics?token=t%26t"]);
+});
+
+test("the pools come as they were sent, or as a refusal that says why", async () => {
+  const answering = (status, body) => async (url, { headers }) => {
+    assert.equal(url.href, "http://h:1/api/v1/agent-pools");
+    assert.equal(headers.Authorization, "Bearer t");
+    return new Response(body, { status });
   };
-}
+  const ask = (...answer) => fetchPools({ base: "http://h:1", token: "t", fetch: answering(...answer) });
+  assert.deepEqual(await ask(200, '{"pools":[{"pool_id":"p"}]}'), [{ pool_id: "p" }]);
+  const refusal = { name: "Refusal", status: 401, message: "a token is needed" };
+  await assert.rejects(ask(401, '{"detail":"a token is needed"}'), refusal);
+  for (const body of ["", "{", "null", "[]", '{"detail":{"toString":1}}']) {
+    await assert.rejects(ask(403, body), { name: "Refusal", status: 403, message: "HTTP 403" }, body);
+  }
+  for (const body of ["null", "{}", '{"pools":{}}', '{"pools":"p"}']) await assert.rejects(ask(200, body), TypeError, body);
+});
