@@ -7,6 +7,7 @@
 mod access;
 mod attacks;
 mod browser;
+mod client_module;
 mod command_line;
 mod cors;
 mod every_heartbeat;

@@ -79,7 +79,7 @@ impl Drop for Subscriber {
 }
 
 /// The directory of an installed npm package.
-fn package(name: &str) -> PathBuf {
+pub(crate) fn package(name: &str) -> PathBuf {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     let path = root.join("target/test-tools/node_modules").join(name);
     assert!(path.is_dir(), "the npm package {name} is missing: run `make test-tools`");

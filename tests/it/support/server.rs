@@ -3,7 +3,7 @@
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
@@ -263,7 +263,8 @@ struct Lines {
 impl Log {
     /// Everything so far.
     pub(crate) fn text(&self) -> String {
-        self.0.0.lock().unwrap().lines.join("\n")
+        // Who waited in vain has left it poisoned, and wants to see it all the more.
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner).lines.join("\n")
     }
 
     /// The addresses of all lines so far that say `listening on http://ADDRESS`.

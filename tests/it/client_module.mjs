@@ -1,0 +1,44 @@
+// Watches one pool with the client module as the server serves it, over the package `ws`, and tells
+// on its standard output what it hears and, when asked on its standard input, what it holds.
+// Arguments: the server's origin, the pool, the directory of `ws`. Run by client_module.rs.
+
+import { createRequire } from "node:module";
+import { createInterface } from "node:readline";
+
+const [base, poolId, ws] = process.argv.slice(2);
+const WebSocket = createRequire(import.meta.url)(ws);
+
+/** The newest socket, to be paused: it then takes nothing off the network. */
+let socket;
+class Pausable extends WebSocket {
+  constructor(url) {
+    super(url);
+    socket = this;
+  }
+}
+
+const source = await (await fetch(new URL("/metrics-client.js", base))).text();
+const { PoolFeed } = await import(`data:text/javascript,${encodeURIComponent(source)}`);
+const feed = new PoolFeed({ poolId, base, WebSocket: Pausable });
+feed.addEventListener("connection", ({ detail }) => console.log("connection", detail.state, detail.reason ?? ""));
+feed.addEventListener("change", ({ detail }) => {
+  if (detail.kind === "snapshot") console.log("snapshot", detail.restarted ? "of a new server" : "");
+});
+feed.start();
+
+const commands = {
+  pause: () => socket.pause(),
+  resume: () => socket.resume(),
+  tell: () => {
+    const { agents, departed, connection, epoch } = feed;
+    const held = { agents: Object.fromEntries(agents), departed: Object.fromEntries(departed) };
+    return { ...held, epoch, state: connection.state };
+  },
+};
+// Each command is a word and a number; the answer bears the number.
+createInterface({ input: process.stdin })
+  .on("line", (line) => {
+    const [word, number] = line.split(" ");
+    console.log("answer", number, JSON.stringify(commands[word]() ?? null));
+  })
+  .on("close", () => process.exit());
