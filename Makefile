@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 TOOLS := target/test-tools
-NODE_STAMP := $(TOOLS)/.ws-8-axe-core-4
+NODE_STAMP := $(TOOLS)/.ws-8-axe-core-4-typescript-5
 # Packages are installed by root, or by whoever may become root.
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # The names that tests/it/support/browser/process.rs looks for.
@@ -31,7 +31,8 @@ test: test-tools ## All tests
 	$(CARGO) test --locked
 
 # A C compiler makes the shim that lets system calls fail; Node and its package ws are the
-# WebSocket client that is not ours; Chromium shows the page, and axe-core looks at it there.
+# WebSocket client that is not ours, and TypeScript reads the types; Chromium shows the page, and
+# axe-core looks at it there.
 test-tools: $(NODE_STAMP) ## What the tests need beside Rust
 	@command -v cc >/dev/null || \
 		{ echo "The tests need a C compiler: $(SUDO) apt-get install gcc libc6-dev"; exit 1; }
@@ -46,7 +47,7 @@ $(NODE_STAMP):
 	@command -v node >/dev/null && command -v npm >/dev/null || \
 		{ echo "The tests need Node: $(SUDO) apt-get install nodejs npm"; exit 1; }
 	@mkdir -p $(TOOLS)
-	npm install --prefix $(TOOLS) --no-audit --no-fund --no-save ws@8 axe-core@4
+	npm install --prefix $(TOOLS) --no-audit --no-fund --no-save ws@8 axe-core@4 typescript@5
 	@touch $@
 
 bench: ## Cost per heartbeat and per delivery, beside nginx + nchan (installed if missing)
