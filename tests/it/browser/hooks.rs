@@ -168,7 +168,7 @@ pub(super) fn row_with(
     eventually(&format!("{id} {what}"), || row(browser, id).filter(&wanted))
 }
 
-/// Ids of all agents on the page, with whether they departed.
+/// Ids of all agents on the page, with whether they departed (which the page draws only in sight).
 pub(super) fn agents(browser: &Browser) -> BTreeMap<String, bool> {
     browser.get(&format!(
         "Object.fromEntries([...document.querySelectorAll({AGENTS:?})].map(

@@ -1,7 +1,11 @@
 //! The page in a real browser, against a real server.
 
+mod axe;
 mod connection;
+mod crowd;
 mod harness;
 mod hooks;
+mod hostile;
+mod layout;
 mod login;
 mod rows;

@@ -4,6 +4,7 @@
 mod heard;
 mod process;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -58,6 +59,7 @@ impl Browser {
         for domain in [Domain::Runtime, Domain::Log, Domain::Network] {
             domain.enable(&tab);
         }
+        call!(tab, "Performance.enable", {});
         let browser = Self { tab, heard, driver, _process: process };
         browser.before_scripts(LISTEN);
         browser.size(1280, 800);
@@ -200,6 +202,24 @@ impl Browser {
     /// Forgets cookies.
     pub(crate) fn forget(&self) {
         call!(self.tab, "Network.clearBrowserCookies", {});
+    }
+
+    /// Stops listening to the network: with every message told, a busy page is busier.
+    pub(crate) fn ignore_network(&self) {
+        call!(self.tab, "Network.disable", {});
+    }
+
+    /// The browser's own figures of the page, after a collection of garbage.
+    pub(crate) fn metrics(&self) -> BTreeMap<String, f64> {
+        call!(self.tab, "HeapProfiler.collectGarbage", {});
+        let reply = call!(self.tab, "Performance.getMetrics", {});
+        let metrics = reply["metrics"].as_array().unwrap();
+        metrics
+            .iter()
+            .map(|metric| {
+                (metric["name"].as_str().unwrap().to_owned(), metric["value"].as_f64().unwrap())
+            })
+            .collect()
     }
 
     /// What went wrong so far: errors on the console, uncaught exceptions, violated policies.

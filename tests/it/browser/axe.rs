@@ -1,0 +1,76 @@
+//! What axe-core, a checker of accessibility, finds on each of the page's faces.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::hooks::{AGENTS, CARD, CURL, IS_LIVE, LOGIN, is_shown, pool_url};
+use super::layout::crowd;
+use crate::support::flood::heavy;
+use crate::support::setup::TOKEN_A;
+use crate::support::{Browser, Server, Setup};
+
+/// Every serious fault, with where it is.
+const RUN: &str = r"axe.run(document, { resultTypes: ['violations'] }).then(({ violations }) =>
+    violations
+        .filter(({ impact }) => impact === 'serious' || impact === 'critical')
+        .map(({ id, impact, help, nodes }) => ({
+            id, impact, help,
+            nodes: nodes.slice(0, 3).map(({ html, failureSummary }) => [html, failureSummary]),
+        })))";
+
+fn axe() -> String {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("target/test-tools/node_modules/axe-core/axe.min.js");
+    std::fs::read_to_string(&file)
+        .unwrap_or_else(|error| panic!("the npm package axe-core, run `make test-tools`: {error}"))
+}
+
+/// Checks the page as it is, by day and by night, on a laptop and on a telephone.
+fn assert_accessible(browser: &Browser, axe: &str, what: &str) {
+    browser.eval(&format!("{axe}; 0"));
+    for (width, height) in [(1280, 800), (360, 740)] {
+        browser.size(width, height);
+        for dark in [false, true] {
+            browser.dark(dark);
+            assert_eq!(browser.eval(RUN), json!([]), "{what} at {width}, dark: {dark}");
+        }
+    }
+    browser.size(1280, 800);
+    browser.dark(false);
+}
+
+#[test]
+fn no_serious_fault_of_accessibility() {
+    let _alone = heavy();
+    let axe = axe();
+    let browser = Browser::start();
+    let open = Server::start(&Setup::open().toml());
+    let look = |url: &str, there: &str, what: &str| {
+        browser.go(url);
+        browser.until(what, there);
+        assert_accessible(&browser, &axe, what);
+    };
+    look(&pool_url(open.addr()), &is_shown(CURL), "an empty pool");
+    crowd(&open);
+    let agents = format!("document.querySelectorAll('{AGENTS}').length === 40 && {IS_LIVE}");
+    look(&pool_url(open.addr()), &agents, "a crowded pool");
+    let cards = format!("document.querySelectorAll('{CARD}').length === 2 && {IS_LIVE}");
+    look(&format!("http://{}/", open.addr()), &cards, "all pools");
+
+    let guarded = Server::start(&Setup::guarded().toml());
+    look(&format!("http://{}/", guarded.addr()), &is_shown(LOGIN), "the login");
+    look(&format!("http://{}/login", guarded.addr()), &is_shown(LOGIN), "the login's own page");
+    let missing = format!("http://{}/pools/no-such-pool?token={TOKEN_A}", guarded.addr());
+    look(&missing, &is_shown("#message"), "a pool that is not there");
+    assert_eq!(browser.faults_of_its_own(), []);
+}
+
+/// The checker itself: a fault that is there is found.
+#[test]
+fn a_serious_fault_would_be_found() {
+    let browser = Browser::open("data:text/html,<html lang=en><title>x</title><button></button>");
+    browser.eval(&format!("{}; 0", axe()));
+    let found: Vec<Value> = browser.get(RUN);
+    assert!(found.iter().any(|fault| fault["id"] == "button-name"), "{found:?}");
+}
