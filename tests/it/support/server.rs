@@ -120,6 +120,8 @@ impl Launch {
         words.extend(self.args.iter().cloned());
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]).current_dir(dir.path()).stdin(Stdio::null());
+        // What a killed server leaves behind goes with the test.
+        command.env("TMPDIR", dir.path());
         without_our_variables(&mut command);
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
         Server::spawn(command, self.stderr, dir)
