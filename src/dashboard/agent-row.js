@@ -53,6 +53,7 @@ export class AgentRow {
     this.cpu = departed ? null : metrics.cpu_usage;
     this.memory = departed ? null : metrics.memory_usage;
     if (!departed) this.#history.add(this.heard, this.cpu, this.memory);
+    if (this.element.classList.contains("departed") !== departed) this.element.classList.toggle("departed", departed);
     if (this.name === metrics.agent_name) return false;
     this.name = metrics.agent_name;
     const [name, id] = this.element.firstElementChild.children;
@@ -88,7 +89,6 @@ export class AgentRow {
       this.#drawn = metrics;
       const departed = this.#departed;
       const status = departed ? say.offlineBadge : say.status(metrics.status);
-      this.element.classList.toggle("departed", departed);
       this.element.classList.toggle("lost", this.lost && this.tasks > 0);
       setText(this.#parts.badge, status);
       setText(this.#parts.reason, departed ? say.reason(metrics.reason) : "");

@@ -112,7 +112,8 @@ export class PoolFeed extends EventTarget {
   #snapshotSeq = -1;
   #seqs = new Map();
   #onWake = () => this.wake();
-  #onOnline = () => this.wake({ networkChanged: true });
+  /** The network is another, or the page was frozen: either way the old connection is dead. */
+  #onNewNetwork = () => this.wake({ networkChanged: true });
 
   /**
    * `base` is the server's origin (default: the page's), `token` a viewer token where no cookie
@@ -140,20 +141,20 @@ export class PoolFeed extends EventTarget {
   /** Connects, and stays connected until `stop`. */
   start() {
     if (this.connection.state !== "stopped") return;
-    globalThis.addEventListener?.("online", this.#onOnline);
+    globalThis.addEventListener?.("online", this.#onNewNetwork);
     globalThis.addEventListener?.("pageshow", this.#onWake);
     globalThis.document?.addEventListener("visibilitychange", this.#onWake);
-    globalThis.document?.addEventListener("resume", this.#onWake);
+    globalThis.document?.addEventListener("resume", this.#onNewNetwork);
     this.#connect();
   }
 
   /** Disconnects for good; the state stays as it was last known. */
   stop() {
     if (this.connection.state === "stopped") return;
-    globalThis.removeEventListener?.("online", this.#onOnline);
+    globalThis.removeEventListener?.("online", this.#onNewNetwork);
     globalThis.removeEventListener?.("pageshow", this.#onWake);
     globalThis.document?.removeEventListener("visibilitychange", this.#onWake);
-    globalThis.document?.removeEventListener("resume", this.#onWake);
+    globalThis.document?.removeEventListener("resume", this.#onNewNetwork);
     this.#drop();
     this.#say({ state: "stopped" });
   }

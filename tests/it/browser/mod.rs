@@ -7,5 +7,6 @@ mod harness;
 mod hooks;
 mod hostile;
 mod layout;
+mod list;
 mod login;
 mod rows;
