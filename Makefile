@@ -10,7 +10,7 @@ HAS_CHROMIUM := test -n "$$CHROMIUM" || for name in chromium chromium-browser go
 	do command -v $$name >/dev/null && break; done
 
 .DEFAULT_GOAL := help
-.PHONY: help run check test test-tools bench clean
+.PHONY: help run check test test-tools soak bench clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,9 +50,13 @@ $(NODE_STAMP):
 	npm install --prefix $(TOOLS) --no-audit --no-fund --no-save ws@8 axe-core@4 typescript@5
 	@touch $@
 
-bench: ## Cost per heartbeat and per delivery, beside nginx + nchan (installed if missing)
+soak: test-tools ## Ten minutes with 200 agents: neither server nor page grows
+	$(CARGO) test --locked --test it -- --ignored --nocapture ten_minutes
+
+bench: test-tools ## What heartbeat and delivery cost, beside nginx + nchan (installed if missing), and an update the page
 	sh benches/setup.sh
 	$(CARGO) bench --locked --bench compare
+	$(CARGO) bench --locked --bench page
 
 clean: ## Remove what was built
 	$(CARGO) clean

@@ -3,19 +3,16 @@
 
 use std::net::SocketAddr;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use serde_json::json;
-
 use super::hooks::{self, AGENTS, IS_LIVE, pool_url, row_with};
+use crate::support::crowd::{Crowd, Stop, beat, paced};
 use crate::support::flood::heavy;
 use crate::support::wait::{now, pause, wall};
 use crate::support::{Browser, Conn, Server, Setup};
 
 const AGENTS_IN_ALL: usize = 2_000;
-/// Each with a connection of its own, of which each brings its share of the heartbeats.
-const SENDERS: usize = 4;
 const HEARTBEATS_PER_SECOND: u64 = 500;
 /// Of these, the watched agent's.
 const WATCHED_PER_SECOND: u64 = 10;
@@ -59,10 +56,11 @@ fn the_page_keeps_up_with_2000_agents_and_500_heartbeats_a_second() {
     std::thread::scope(|scope| {
         let ends = Stop(&stop);
         scope.spawn(|| watched(addr, &sent_at, &stop));
-        for sender in 0..SENDERS {
-            let stop = &stop;
-            scope.spawn(move || crowd(addr, sender, stop));
-        }
+        let others = Crowd {
+            agents: AGENTS_IN_ALL - 1,
+            per_second: HEARTBEATS_PER_SECOND - WATCHED_PER_SECOND,
+        };
+        others.start(scope, addr, &stop);
         let all = format!("document.querySelectorAll('{AGENTS}').length === {AGENTS_IN_ALL}");
         browser.until("all agents are there", &all);
         row_with(&browser, WATCHED, "is in sight", |_| true);
@@ -92,15 +90,6 @@ fn the_page_keeps_up_with_2000_agents_and_500_heartbeats_a_second() {
     });
     browser.until("the page is live", IS_LIVE);
     assert_eq!(browser.faults(), []);
-}
-
-/// Ends the senders, also when the test fails.
-struct Stop<'a>(&'a AtomicBool);
-
-impl Drop for Stop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 /// Down to the last agent, drawn there and kept up to date, and back.
@@ -151,48 +140,5 @@ fn say_number(conn: &mut Conn, sent_at: &Mutex<Vec<u64>>) {
 /// The agent that is looked at.
 fn watched(addr: SocketAddr, sent_at: &Mutex<Vec<u64>>, stop: &AtomicBool) {
     let mut conn = Conn::open(addr);
-    paced(WATCHED_PER_SECOND, stop, |_| say_number(&mut conn, sent_at));
-}
-
-/// A sender's share of the others, first all of them at once, then in turn.
-fn crowd(addr: SocketAddr, sender: usize, stop: &AtomicBool) {
-    let mut conn = Conn::open(addr);
-    let mine: Vec<String> = (sender..AGENTS_IN_ALL - 1)
-        .step_by(SENDERS)
-        .map(|index| format!("agent-{index:04}"))
-        .collect();
-    for (index, agent) in mine.iter().enumerate() {
-        beat(&mut conn, agent, index, 0.0);
-    }
-    let rate = (HEARTBEATS_PER_SECOND - WATCHED_PER_SECOND) / SENDERS as u64;
-    paced(rate, stop, |turn| {
-        // Never hot, so that what the page counts stays the same.
-        beat(&mut conn, &mine[turn % mine.len()], turn, (turn * 7 % 800) as f64 / 10.0);
-    });
-}
-
-fn beat(conn: &mut Conn, agent: &str, number: usize, load: f64) {
-    let body = json!({
-        "status": "busy", "cpu_usage": load, "memory_usage": 80.0 - load,
-        "running_tasks": [{
-            "task_id": number, "task_type": "compile", "workspace_id": "shop",
-            "started_at": "2025-01-07T10:30:00Z",
-        }],
-    });
-    assert_eq!(conn.ping(agent, &body).status, 200);
-}
-
-/// Does something so many times a second, or as often as it can, until `stop`.
-fn paced(per_second: u64, stop: &AtomicBool, mut action: impl FnMut(usize)) {
-    let begun = now();
-    for turn in 0_u32.. {
-        if stop.load(Ordering::Relaxed) {
-            return;
-        }
-        action(turn as usize);
-        let due = Duration::from_secs_f64(f64::from(turn) / per_second as f64);
-        if let Some(early) = due.checked_sub(begun.elapsed()) {
-            pause(early);
-        }
-    }
+    paced(WATCHED_PER_SECOND as f64, stop, |_| say_number(&mut conn, sent_at));
 }

@@ -10,3 +10,4 @@ mod layout;
 mod list;
 mod login;
 mod rows;
+mod soak;

@@ -3,6 +3,7 @@
 //! Nothing here judges the product; it fails only when a deadline passes.
 
 pub(crate) mod browser;
+pub(crate) mod crowd;
 pub(crate) mod feed;
 pub(crate) mod flood;
 pub(crate) mod frames;

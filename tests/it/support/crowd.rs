@@ -1,0 +1,91 @@
+//! A crowd of agents that beat at a steady rate, over a few connections.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::Scope;
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::Conn;
+use super::wait::{now, pause};
+
+/// Each with a connection of its own, of which each brings its share of the heartbeats.
+const SENDERS: usize = 4;
+
+/// `agent-0000` and so on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Crowd {
+    /// How many.
+    pub(crate) agents: usize,
+    /// Heartbeats of all of them together.
+    pub(crate) per_second: u64,
+}
+
+impl Crowd {
+    /// First all of them at once, then in turn, until `stop`.
+    pub(crate) fn start<'scope>(
+        self,
+        scope: &'scope Scope<'scope, '_>,
+        addr: SocketAddr,
+        stop: &'scope AtomicBool,
+    ) {
+        for sender in 0..SENDERS {
+            scope.spawn(move || self.send(addr, sender, stop));
+        }
+    }
+
+    fn send(self, addr: SocketAddr, sender: usize, stop: &AtomicBool) {
+        let mut conn = Conn::open(addr);
+        let mine: Vec<String> = (sender..self.agents)
+            .step_by(SENDERS)
+            .map(|index| format!("agent-{index:04}"))
+            .collect();
+        for (index, agent) in mine.iter().enumerate() {
+            beat(&mut conn, agent, index, 0.0);
+        }
+        if self.per_second == 0 {
+            return;
+        }
+        paced(self.per_second as f64 / SENDERS as f64, stop, |turn| {
+            // Never hot, so that what the page counts stays the same.
+            beat(&mut conn, &mine[turn % mine.len()], turn, (turn * 7 % 800) as f64 / 10.0);
+        });
+    }
+}
+
+/// Ends a crowd, also when the test fails.
+pub(crate) struct Stop<'a>(pub(crate) &'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// One heartbeat with one task, whose number is `number`.
+pub(crate) fn beat(conn: &mut Conn, agent: &str, number: usize, load: f64) {
+    let body = json!({
+        "status": "busy", "cpu_usage": load, "memory_usage": 80.0 - load,
+        "running_tasks": [{
+            "task_id": number, "task_type": "compile", "workspace_id": "shop",
+            "started_at": "2025-01-07T10:30:00Z",
+        }],
+    });
+    assert_eq!(conn.ping(agent, &body).status, 200);
+}
+
+/// Does something so many times a second, or as often as it can, until `stop`.
+pub(crate) fn paced(per_second: f64, stop: &AtomicBool, mut action: impl FnMut(usize)) {
+    let begun = now();
+    for turn in 0_u32.. {
+        if stop.load(Ordering::Relaxed) {
+            return;
+        }
+        action(turn as usize);
+        let due = Duration::from_secs_f64(f64::from(turn) / per_second);
+        if let Some(early) = due.checked_sub(begun.elapsed()) {
+            pause(early);
+        }
+    }
+}
