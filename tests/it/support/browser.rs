@@ -209,8 +209,15 @@ impl Browser {
         call!(self.tab, "Network.disable", {});
     }
 
-    /// The browser's own figures of the page, after a collection of garbage.
+    /// The browser's own figures of the page, after a collection of garbage. Of three
+    /// collections that which left the least heap: one may leave what another gets.
     pub(crate) fn metrics(&self) -> BTreeMap<String, f64> {
+        let heap = |metrics: &BTreeMap<String, f64>| metrics["JSHeapUsedSize"];
+        let collected = [(); 3].map(|()| self.metrics_after_collection());
+        collected.into_iter().min_by(|a, b| heap(a).total_cmp(&heap(b))).unwrap()
+    }
+
+    fn metrics_after_collection(&self) -> BTreeMap<String, f64> {
         call!(self.tab, "HeapProfiler.collectGarbage", {});
         let reply = call!(self.tab, "Performance.getMetrics", {});
         let metrics = reply["metrics"].as_array().unwrap();
