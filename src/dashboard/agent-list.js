@@ -103,6 +103,9 @@ export class AgentList {
     if (this.#changed === null) this.#takeAll();
     else for (const agentId of this.#changed) this.#take(agentId);
     this.#changed = new Set();
+    const { agents, departed } = this.#feed;
+    // The feed forgets old departures without a word.
+    if (this.#rows.size > agents.size + departed.size) this.#sweep();
   }
 
   #viewChanged() {
@@ -121,12 +124,9 @@ export class AgentList {
     }
   }
 
-  /** Rows of agents that stay are kept; the rest go or come. */
+  /** Rows of agents that stay are kept; the rest come, or are swept. */
   #takeAll() {
     const { agents, departed } = this.#feed;
-    for (const agentId of this.#rows.keys()) {
-      if (!agents.has(agentId) && !departed.has(agentId)) this.#remove(agentId);
-    }
     for (const metrics of [...departed.values(), ...agents.values()]) this.#row(metrics).take(metrics);
     this.#unordered = true;
   }
@@ -134,10 +134,7 @@ export class AgentList {
   /** Brings one row up to date. */
   #take(agentId) {
     const metrics = this.#feed.agents.get(agentId) ?? this.#feed.departed.get(agentId);
-    if (metrics === undefined) {
-      this.#remove(agentId);
-      return;
-    }
+    if (metrics === undefined) return;
     const row = this.#row(metrics);
     const wasOffline = row.state === "offline";
     if (row.take(metrics)) this.#unordered = true;
@@ -156,13 +153,16 @@ export class AgentList {
     return row;
   }
 
-  #remove(agentId) {
-    const row = this.#rows.get(agentId);
-    if (row === undefined) return;
-    this.#inSight.delete(row);
-    row.element.remove();
-    this.#rows.delete(agentId);
-    this.#order = this.#order.filter((other) => other !== row);
+  /** Removes the rows of agents that the feed holds no more. */
+  #sweep() {
+    const { agents, departed } = this.#feed;
+    for (const [agentId, row] of this.#rows) {
+      if (agents.has(agentId) || departed.has(agentId)) continue;
+      this.#inSight.delete(row);
+      row.element.remove();
+      this.#rows.delete(agentId);
+    }
+    this.#order = this.#order.filter((row) => this.#rows.get(row.agentId) === row);
     this.#unordered = true;
   }
 

@@ -175,6 +175,24 @@ fn tasks_are_shown_with_their_ages_which_count_up() {
     assert_eq!(browser.faults(), []);
 }
 
+/// Runners with a new id for each job: the page forgets them as the server does, or it would grow
+/// for as long as it is open.
+#[test]
+fn only_the_last_fifty_departures_stay() {
+    let server = Server::start(&Setup::open().toml());
+    let browser = Browser::open(&pool_url(server.addr()));
+    browser.until("the page is live", IS_LIVE);
+    let mut conn = Conn::open(server.addr());
+    for job in 0..60 {
+        let agent = format!("job-{job:02}");
+        assert_eq!(conn.ping(&agent, &heartbeat(1.0)).status, 200);
+        assert_eq!(conn.ping(&agent, &json!({ "status": "offline" })).status, 200);
+    }
+    let expected: Vec<_> = (10..60).map(|job| format!("job-{job:02}")).collect();
+    let expected: Vec<_> = expected.iter().map(|agent| (agent.as_str(), true)).collect();
+    wait_for_exactly(&browser, &expected);
+}
+
 #[test]
 fn who_departs_stays_grey_with_reason_and_tasks_until_it_returns() {
     let server = Launch::config(&Setup::open().toml()).arg("--evict-after").arg("2s").start();
