@@ -12,10 +12,15 @@
 //! heartbeat's time, the outcome of the last one. A request that hangs therefore delays neither
 //! the stop nor the end.
 //!
-//! Rooms: [`settings`] what it is told, `machine` what it measures, `report`
-//! the JSON, `pace` when and what to log, `post` the HTTP, `resolve` the names.
+//! It also looks at its tasks' directories, twice a second: a change there is sent at once.
+//!
+//! Rooms: [`settings`] what it is told, `machine` and `cgroup` what it measures, `report` the
+//! JSON, `pace` when and what to log, `post` the HTTP, `resolve` the names, `once` a single
+//! heartbeat for who tries it out.
 
+mod cgroup;
 mod machine;
+mod once;
 mod pace;
 mod post;
 mod report;
@@ -27,15 +32,24 @@ mod tests;
 use std::time::{Duration, Instant};
 use std::{fmt, io};
 
-use crossbeam_channel::{Receiver, after, at, never, select};
+use crossbeam_channel::{Receiver, after, at, never, select, tick};
 
+pub use self::once::{Answer, ask_once, show};
 pub use self::settings::{Secret, Settings};
 
-use self::machine::{Machine, WholeMachine};
+use self::machine::{Machine, ThisMachine};
 use self::pace::{Outcome, Pace};
 use self::post::{Job, Poster};
 use crate::clock::Clock;
 use crate::logging::printable;
+use crate::tasks::{Task, TaskDirs, ensure_dir};
+
+/// How often tasks are looked for. A poll, and no watch of the directory: that a lock is gone
+/// is no event of a file system.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// Changed tasks are sent this often at most.
+const SOONEST: Duration = Duration::from_secs(1);
 
 /// Why an agent cannot start, or had to end.
 #[derive(Debug)]
@@ -50,6 +64,8 @@ pub enum AgentError {
     Interval(Duration),
     /// A name that is empty or over 128 characters.
     Name,
+    /// A status outside the contract's rule.
+    Status,
     /// The operating system does not say what we measure.
     Machine(String),
     /// The posting thread could not be started.
@@ -72,6 +88,10 @@ impl fmt::Display for AgentError {
                 humantime::format_duration(settings::MAX_INTERVAL),
             ),
             Self::Name => write!(f, "name: it must have 1 to 128 characters"),
+            Self::Status => write!(
+                f,
+                "status: it must be 1 to 32 of a-z 0-9 _ -, and not \"offline\", a goodbye"
+            ),
             Self::Machine(why) => write!(f, "cannot measure this machine: {why}"),
             Self::Thread(error) => write!(f, "cannot start the agent's posting thread: {error}"),
             Self::PostingDied => write!(f, "the agent's posting thread died"),
@@ -111,7 +131,9 @@ impl std::error::Error for AgentError {
 /// # Ok::<(), agent::AgentError>(())
 /// ```
 pub fn run(settings: Settings, stop: Receiver<()>, clock: Clock) -> Result<(), AgentError> {
-    run_on(&mut WholeMachine::new()?, &settings, &stop, clock)
+    let mut machine = ThisMachine::new(clock.now())?;
+    log::info!("CPU and memory are of {}", machine.describe());
+    run_on(&mut machine, &settings, &stop, clock)
 }
 
 fn run_on(
@@ -128,7 +150,9 @@ fn run_on(
         humantime::format_duration(settings.timing.interval),
         printable(&settings.app_key),
     );
+    introduce_tasks(settings);
     let mut beat = Beat::new(settings, clock);
+    let looks = tick(LOOK_EVERY);
     loop {
         // Only one of the two is wanted at any time.
         let (due, outcomes) = match beat.in_flight {
@@ -145,11 +169,24 @@ fn run_on(
             recv(outcomes) -> outcome => match outcome {
                 Ok(outcome) => beat.settle(&outcome),
                 Err(_) => return Err(AgentError::PostingDied),
-            }
+            },
+            recv(looks) -> _ => beat.look(),
         }
     }
     beat.goodbye(poster);
     Ok(())
+}
+
+/// Says where tasks are looked for, and makes the places that are missing, so that whoever
+/// wants to put a task there can.
+fn introduce_tasks(settings: &Settings) {
+    for dir in &settings.task_dirs {
+        let shown = dir.display().to_string();
+        match ensure_dir(dir) {
+            Ok(()) => log::info!("tasks are the *.json files in {}", printable(&shown)),
+            Err(error) => log::warn!("no tasks can be seen in {}: {error}", printable(&shown)),
+        }
+    }
 }
 
 /// The agent between two events.
@@ -157,12 +194,18 @@ struct Beat<'a> {
     settings: &'a Settings,
     clock: Clock,
     pace: Pace,
+    task_dirs: TaskDirs,
+    /// The tasks of the last heartbeat.
+    reported: Vec<Task>,
+    /// When the last heartbeat went out.
+    sent_at: Option<Instant>,
     /// When the next heartbeat goes out.
     due: Instant,
     /// When the heartbeat was due whose outcome is awaited.
     in_flight: Option<Instant>,
-    /// Whether the server may know of us.
-    sent_before: bool,
+    /// Whether the server took the last heartbeat: one that is away is not asked more often
+    /// because tasks come and go.
+    is_received: bool,
 }
 
 impl<'a> Beat<'a> {
@@ -171,23 +214,39 @@ impl<'a> Beat<'a> {
             settings,
             clock,
             pace: Pace::new(settings.timing.clone()),
+            task_dirs: TaskDirs::new(settings.task_dirs.clone()),
+            reported: Vec::new(),
+            sent_at: None,
             due: clock.now() + settings.timing.first_window,
             in_flight: None,
-            sent_before: false,
+            is_received: false,
         }
     }
 
     /// Reads the machine and hands the state to the posting thread; `false` when that is gone.
     fn send(&mut self, machine: &mut dyn Machine, poster: &Poster) -> bool {
-        let reading = machine.read();
-        let Ok(json) = report::heartbeat(reading, self.settings.name.as_deref()) else {
+        let now = self.clock.now();
+        let reading = machine.read(now);
+        self.reported = self.task_dirs.read();
+        let status = self.settings.status.as_deref();
+        let name = self.settings.name.as_deref();
+        let Ok(json) = report::heartbeat(reading, &self.reported, status, name) else {
             // Cannot be; if it were, the next reading may do better.
-            self.due = self.clock.now() + self.settings.timing.interval;
+            self.due = now + self.settings.timing.interval;
             return true;
         };
         self.in_flight = Some(self.due);
-        self.sent_before = true;
+        self.sent_at = Some(now);
         poster.give(Job::Heartbeat(json))
+    }
+
+    /// Has a heartbeat sent soon if tasks have come or gone since the last.
+    fn look(&mut self) {
+        let Some(sent_at) = self.sent_at.filter(|_| self.is_received) else { return };
+        if self.in_flight.is_none() && self.task_dirs.read() != self.reported {
+            let soonest = (sent_at + SOONEST).max(self.clock.now());
+            self.due = self.due.min(soonest);
+        }
     }
 
     fn settle(&mut self, outcome: &Outcome) {
@@ -204,6 +263,7 @@ impl<'a> Beat<'a> {
         } else {
             log::debug!("heartbeat: {outcome:?}");
         }
+        self.is_received = matches!(outcome, Outcome::Received);
         let wait = self.pace.next(outcome, chance());
         let now = self.clock.now();
         // Received heartbeats keep to a grid, so that slow answers don't stretch the rhythm; one
@@ -222,7 +282,7 @@ impl<'a> Beat<'a> {
             log::debug!("stopped while a request hangs: no goodbye");
             return;
         }
-        if self.sent_before && poster.give(Job::Goodbye) {
+        if self.sent_at.is_some() && poster.give(Job::Goodbye) {
             match wait_for(poster.outcomes(), &patience) {
                 Some(Outcome::Received) => log::info!("said goodbye to {}", self.settings.server),
                 Some(outcome) => log::debug!("goodbye: {outcome:?}"),

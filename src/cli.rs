@@ -12,6 +12,8 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::{self, Config, ConfigError, Overrides};
 use crate::id::AgentId;
+use crate::recipe::Recipe;
+use crate::tasks;
 
 /// Names the configuration file where no flag does.
 pub const CONFIG_VARIABLE: &str = "AGENT_METRICS_CONFIG";
@@ -35,8 +37,12 @@ pub enum Command {
     Init(InitArgs),
     /// Say what a configuration file means, or what is wrong with it and where
     Check(CheckArgs),
-    /// Report this machine's CPU and memory to a server, until stopped
+    /// Report this machine's CPU, memory and running tasks to a server, until stopped
     Agent(AgentArgs),
+    /// Run a command as a task that this machine's agent reports
+    Task(TaskArgs),
+    /// Print what lets a machine report without installing anything, or as a service
+    Recipe(RecipeArgs),
 }
 
 /// `agent-metrics serve`
@@ -113,11 +119,13 @@ impl CheckArgs {
 pub struct AgentArgs {
     /// The server's URL, http or https
     #[arg(long, value_name = "URL", env = "AGENT_METRICS_SERVER")]
-    pub server: String,
+    #[arg(required_unless_present = "print")]
+    pub server: Option<String>,
 
     /// App key; it decides the pool
     #[arg(long, value_name = "KEY", env = "AGENT_METRICS_APP_KEY")]
-    pub app_key: String,
+    #[arg(required_unless_present = "print")]
+    pub app_key: Option<String>,
 
     /// File that holds the app secret; goes before both environment variables
     // The variable for this one is read with the secret's own, by the agent: both set is an error.
@@ -136,6 +144,60 @@ pub struct AgentArgs {
     /// Name that dashboards show, 1 to 128 characters [default: the id]
     #[arg(long, value_name = "NAME", env = "AGENT_METRICS_NAME")]
     pub name: Option<String>,
+
+    /// Status to report, 1 to 32 of a-z 0-9 _ - [default: busy while tasks run, else idle]
+    #[arg(long, value_name = "STATUS", env = "AGENT_METRICS_STATUS")]
+    pub status: Option<String>,
+
+    /// Directory whose *.json files are the running tasks; again for more [default:
+    /// /tmp/agent-metrics-tasks]
+    #[arg(long, value_name = "DIR", env = tasks::DIR_VARIABLE)]
+    pub tasks_dir: Vec<PathBuf>,
+
+    /// Send one heartbeat, say what the server answered, and end: 0 when it was received
+    #[arg(long, conflicts_with = "print")]
+    pub once: bool,
+
+    /// Show the heartbeat as it would be sent now, and send nothing
+    #[arg(long)]
+    pub print: bool,
+}
+
+/// `agent-metrics task`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Exit code, signals and output are the command's own. Without an agent, or \
+                        without a place for the task's file, it runs all the same."
+)]
+pub struct TaskArgs {
+    /// What it does, such as plan or build, at most 128 characters
+    #[arg(long = "type", value_name = "TYPE")]
+    pub task_type: String,
+
+    /// For whom, at most 128 characters
+    #[arg(long, value_name = "WORKSPACE", default_value = "", hide_default_value = true)]
+    pub workspace: String,
+
+    /// The task's number [default: the number of this process]
+    #[arg(long, value_name = "N")]
+    pub id: Option<u64>,
+
+    /// Directory that the agent watches [default: /tmp/agent-metrics-tasks]
+    #[arg(long, value_name = "DIR", env = tasks::DIR_VARIABLE)]
+    #[arg(default_value = tasks::DEFAULT_DIR, hide_default_value = true)]
+    pub tasks_dir: PathBuf,
+
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}
+
+/// `agent-metrics recipe`
+#[derive(Debug, Args)]
+pub struct RecipeArgs {
+    /// Which
+    #[arg(value_enum, value_name = "RECIPE")]
+    pub recipe: Recipe,
 }
 
 fn named_file(flag: Option<&Path>) -> Option<PathBuf> {
@@ -225,6 +287,10 @@ mod tests {
             ("serve --dev --config x", "cannot be used with"),
             ("agent --server http://x --app-key k --id a/b", "an id is 1 to 128"),
             ("agent --app-key k", "--server <URL>"),
+            ("agent --print --once", "cannot be used with"),
+            ("task --type plan", "<COMMAND>"),
+            ("task -- true", "--type <TYPE>"),
+            ("task --type plan --id=-1 -- true", "--id"),
             ("serve --nope", "--nope"),
         ] {
             let error = parse(&format!("agent-metrics {line}")).unwrap_err().to_string();
@@ -240,6 +306,20 @@ mod tests {
         };
         assert_eq!(args.interval, Duration::from_secs(30));
         assert!(args.id.is_none() && args.name.is_none() && args.app_secret_file.is_none());
+    }
+
+    #[test]
+    fn a_heartbeat_is_shown_without_a_server() {
+        assert!(matches!(parse("agent-metrics agent --print"), Ok(Command::Agent(_))));
+    }
+
+    #[test]
+    fn a_commands_own_flags_are_the_commands() {
+        let line = "agent-metrics task --type plan -- sh -c --type";
+        let Ok(Command::Task(args)) = parse(line) else { panic!("no task") };
+        assert_eq!(args.command, ["sh", "-c", "--type"]);
+        assert_eq!((args.workspace.as_str(), args.id), ("", None));
+        assert_eq!(args.tasks_dir, Path::new(tasks::DEFAULT_DIR));
     }
 
     #[test]

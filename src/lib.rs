@@ -65,5 +65,8 @@ pub mod crew;
 pub mod descriptors;
 pub mod init;
 pub mod logging;
+pub mod recipe;
 pub mod server;
 pub mod signals;
+pub mod task;
+pub mod tasks;

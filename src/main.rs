@@ -4,8 +4,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use agent_metrics::agent::{self, Secret, Settings, settings::default_id};
-use agent_metrics::cli::{AgentArgs, Cli, Command, ServeArgs};
+use agent_metrics::agent::{self, Answer, Secret, Settings, settings::default_id};
+use agent_metrics::cli::{self, AgentArgs, Cli, Command, ServeArgs, TaskArgs};
 use agent_metrics::clock::Clock;
 use agent_metrics::config::{Config, DEV_KEY, DEV_POOL, DEV_SECRET};
 use agent_metrics::counters::Counters;
@@ -13,6 +13,8 @@ use agent_metrics::crew::{Crew, Role};
 use agent_metrics::logging::{self, Logging};
 use agent_metrics::server::{Server, Sizes};
 use agent_metrics::signals::Signals;
+use agent_metrics::task::{self, Job};
+use agent_metrics::tasks::{DEFAULT_DIR, TaskDirs};
 use agent_metrics::{check, init};
 use clap::Parser as _;
 use crossbeam_channel::{bounded, select};
@@ -29,6 +31,8 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Serve(args) => serve(&args),
         Command::Agent(args) => run_agent(args),
+        Command::Task(args) => return run_task(args),
+        Command::Recipe(args) => cli::print(args.recipe.text()).map_err(Failure::from),
         Command::Init(args) => init::run(&args).map_err(Failure::from),
         Command::Check(args) => check::run(&args).map_err(Failure::from),
     };
@@ -126,10 +130,19 @@ fn dev_agent(server: &Server) -> Result<Settings, Failure> {
 }
 
 fn run_agent(args: AgentArgs) -> Result<(), Failure> {
+    if args.print {
+        return show_heartbeat(args);
+    }
     let secret = Secret::from_env_or_file(args.app_secret_file.as_deref())?;
     let id = args.id.unwrap_or_else(default_id);
-    let settings =
-        Settings::new(&args.server, &args.app_key, secret, args.interval, id, args.name)?;
+    // clap has seen to it that both are there.
+    let (server, app_key) = (args.server.unwrap_or_default(), args.app_key.unwrap_or_default());
+    let settings = Settings::new(&server, &app_key, secret, args.interval, id, args.name)?
+        .with_status(args.status)?
+        .with_task_dirs(args.tasks_dir);
+    if args.once {
+        return beat_once(&settings);
+    }
     logged(&Arc::default(), || {
         let signals = Signals::start()?;
         let (stop, stopped) = bounded(1);
@@ -149,4 +162,32 @@ fn run_agent(args: AgentArgs) -> Result<(), Failure> {
         signals.close();
         Ok(())
     })
+}
+
+fn show_heartbeat(args: AgentArgs) -> Result<(), Failure> {
+    let dirs = if args.tasks_dir.is_empty() { vec![DEFAULT_DIR.into()] } else { args.tasks_dir };
+    let dirs = TaskDirs::new(dirs);
+    let json = agent::show(dirs, args.status.as_deref(), args.name.as_deref(), Clock::start())?;
+    Ok(cli::print(&format!("{json}\n"))?)
+}
+
+fn beat_once(settings: &Settings) -> Result<(), Failure> {
+    let (id, server) = (settings.id(), settings.server());
+    match agent::ask_once(settings, Clock::start())? {
+        Answer::Received => {
+            Ok(cli::print(&format!("{server} received the heartbeat of agent {id}\n"))?)
+        }
+        Answer::Not(why) => Err(format!("no heartbeat of agent {id} at {server}: {why}").into()),
+    }
+}
+
+fn run_task(args: TaskArgs) -> ExitCode {
+    let TaskArgs { task_type, workspace, id, tasks_dir: dir, command } = args;
+    match task::run(&Job { task_type, workspace, id, dir, command }, Clock::start().wall()) {
+        Ok(ended) => ended.imitate(),
+        Err(error) => {
+            fail(&error);
+            ExitCode::from(error.exit_code())
+        }
+    }
 }

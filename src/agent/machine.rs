@@ -1,11 +1,14 @@
-//! What the operating system says of this machine, as percentages that are always true to
-//! their range. Reads; keeps only what the next CPU reading is measured against.
+//! What the operating system says of this machine, or of the container that we run in, as
+//! percentages that are always true to their range. Reads; keeps only what the next CPU reading
+//! is measured against.
 
-use std::time::Duration;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use sysinfo::{MemoryRefreshKind, System};
 
 use super::AgentError;
+use super::cgroup::{Cgroup, CpuLimit};
 
 /// Below this the system's CPU counters are not read anew.
 pub(super) const SHORTEST_WINDOW: Duration = sysinfo::MINIMUM_CPU_UPDATE_INTERVAL;
@@ -21,38 +24,77 @@ pub(super) struct Reading {
 
 /// Where readings come from.
 pub(super) trait Machine {
-    /// CPU since the last call (since boot, on the first) and memory now.
-    fn read(&mut self) -> Reading;
+    /// CPU since the last call (since boot, on the first) and memory, now.
+    fn read(&mut self, now: Instant) -> Reading;
 }
 
-/// The whole machine, as sysinfo has it.
-pub(super) struct WholeMachine {
+/// This machine, as sysinfo has it, or what a control group leaves us of it.
+pub(super) struct ThisMachine {
     system: System,
+    cgroup: Option<Cgroup>,
+    cpus: f64,
+    /// The last reading under a CPU limit.
+    last: Option<(Instant, CpuLimit)>,
 }
 
-impl WholeMachine {
+impl ThisMachine {
     /// Takes the reading that the first real one is measured against.
     ///
     /// # Errors
     /// [`AgentError::Machine`] on a system that sysinfo does not know.
-    pub(super) fn new() -> Result<Self, AgentError> {
+    pub(super) fn new(now: Instant) -> Result<Self, AgentError> {
         let system = System::new().map_err(|error| AgentError::Machine(error.to_string()))?;
-        let mut machine = Self { system };
-        machine.read();
-        Ok(machine)
+        let cgroup = Cgroup::find(Path::new("/proc"), Path::new("/sys/fs/cgroup"));
+        Ok(Self::with(system, cgroup, now))
+    }
+
+    fn with(mut system: System, cgroup: Option<Cgroup>, now: Instant) -> Self {
+        system.refresh_cpu_usage();
+        let cpus = system.cpus().len().max(1) as f64;
+        let mut machine = Self { system, cgroup, cpus, last: None };
+        machine.read(now);
+        machine
+    }
+
+    /// Whose figures these are, for the log: `this machine`, or the limits of a container.
+    pub(super) fn describe(&self) -> String {
+        let Some(cgroup) = &self.cgroup else { return "this machine".to_owned() };
+        let cpu = cgroup.cpu(self.cpus).map(|limit| format!("{} CPUs", limit.cpus));
+        let memory = cgroup
+            .memory(self.system.total_memory())
+            .map(|limit| format!("{} MiB", limit.bytes / 1_048_576));
+        match (cpu, memory) {
+            (None, None) => "this machine".to_owned(),
+            (Some(one), None) | (None, Some(one)) => format!("this control group ({one})"),
+            (Some(cpu), Some(memory)) => format!("this control group ({cpu}, {memory})"),
+        }
+    }
+
+    /// The used share of the time that the limit allowed since the last reading.
+    fn limited_cpu(&mut self, now: Instant) -> Option<f64> {
+        let limit = self.cgroup.as_ref()?.cpu(self.cpus)?;
+        let (then, before) = self.last.replace((now, limit)).unwrap_or((now, limit));
+        let allowed = limit.cpus * now.saturating_duration_since(then).as_secs_f64();
+        Some(if allowed > 0.0 {
+            (limit.used_seconds - before.used_seconds) / allowed * 100.0
+        } else {
+            0.0
+        })
     }
 }
 
-impl Machine for WholeMachine {
-    fn read(&mut self) -> Reading {
+impl Machine for ThisMachine {
+    fn read(&mut self, now: Instant) -> Reading {
         self.system.refresh_cpu_usage();
         self.system.refresh_memory_specifics(MemoryRefreshKind::nothing().with_ram());
         let total = self.system.total_memory();
-        let used = total.saturating_sub(self.system.available_memory());
-        Reading {
-            cpu_percent: percent(f64::from(self.system.global_cpu_usage())),
-            memory_percent: share(used, total),
-        }
+        let whole_cpu = f64::from(self.system.global_cpu_usage());
+        let cpu = self.limited_cpu(now).unwrap_or(whole_cpu);
+        let memory = match self.cgroup.as_ref().and_then(|cgroup| cgroup.memory(total)) {
+            Some(limit) => share(limit.used_bytes, limit.bytes),
+            None => share(total.saturating_sub(self.system.available_memory()), total),
+        };
+        Reading { cpu_percent: percent(cpu), memory_percent: memory }
     }
 }
 
@@ -68,7 +110,10 @@ fn percent(value: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+    use crate::clock::Clock;
 
     #[test]
     fn percentages_stay_in_range_whatever_comes_in() {
@@ -89,12 +134,39 @@ mod tests {
 
     #[test]
     fn this_machine_reads_within_range_at_once() {
-        let mut machine = WholeMachine::new().unwrap();
+        let clock = Clock::start();
+        let mut machine = ThisMachine::new(clock.now()).unwrap();
         for _ in 0..3 {
-            let reading = machine.read();
+            let reading = machine.read(clock.now());
             assert!((0.0..=100.0).contains(&reading.cpu_percent), "{reading:?}");
             // Something runs: at the least, this test.
             assert!(reading.memory_percent > 0.0 && reading.memory_percent <= 100.0, "{reading:?}");
         }
+    }
+
+    /// In a container of half a CPU, a quarter of a CPU is half of what there is.
+    #[test]
+    fn a_limit_is_what_shares_are_of() {
+        let dir = tempfile::tempdir().unwrap();
+        let put = |name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();
+        fs::create_dir(dir.path().join("self")).unwrap();
+        put("self/cgroup", "0::/\n");
+        put("cgroup.controllers", "cpu memory\n");
+        put("cpu.max", "25000 100000");
+        put("cpu.stat", "usage_usec 5000000\n");
+        put("memory.max", "4096");
+        put("memory.current", "1024");
+        let cgroup = Cgroup::find(dir.path(), dir.path());
+        let start = Clock::start().now();
+        let mut machine = ThisMachine::with(System::new().unwrap(), cgroup, start);
+        assert_eq!(machine.describe(), "this control group (0.25 CPUs, 0 MiB)");
+
+        put("cpu.stat", "usage_usec 5500000\n");
+        let reading = machine.read(start + Duration::from_secs(4));
+        assert_eq!(reading, Reading { cpu_percent: 50.0, memory_percent: 25.0 });
+        // No time has passed, and a counter that went back: never a number that is none.
+        assert_eq!(machine.read(start + Duration::from_secs(4)).cpu_percent, 0.0);
+        put("cpu.stat", "usage_usec 1\n");
+        assert_eq!(machine.read(start + Duration::from_secs(5)).cpu_percent, 0.0);
     }
 }

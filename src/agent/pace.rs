@@ -45,6 +45,10 @@ pub(super) struct Timing {
     pub(super) goodbye_timeout: Duration,
 }
 
+/// See [`Timing::first_window`]; with a margin, since a timer may fire a hair early against the
+/// system's own clock.
+pub(super) const FIRST_WINDOW: Duration = SHORTEST_WINDOW.saturating_add(Duration::from_millis(50));
+
 /// Above this interval beats are spread, so that agents started together drift apart.
 const STEADY_UP_TO: Duration = Duration::from_secs(5);
 
@@ -57,8 +61,7 @@ impl Timing {
     pub(super) fn new(interval: Duration) -> Self {
         Self {
             interval,
-            // A margin, since a timer may fire a hair early against the system's own clock.
-            first_window: SHORTEST_WINDOW + Duration::from_millis(50),
+            first_window: FIRST_WINDOW,
             backoff_min: Duration::from_secs(1),
             // Retries as often as heartbeats cost a server no more than heartbeats do.
             backoff_max: LONGEST_RETRY.min(interval),

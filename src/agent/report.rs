@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::machine::Reading;
+use crate::tasks::Task;
 
 /// A heartbeat, its members in the seed's order.
 #[derive(Debug, Serialize)]
@@ -11,25 +12,26 @@ struct Heartbeat<'a> {
     status: &'a str,
     cpu_usage: f64,
     memory_usage: f64,
-    running_tasks: &'a [RunningTask],
+    running_tasks: &'a [Task],
     #[serde(skip_serializing_if = "Option::is_none")]
     agent_name: Option<&'a str>,
 }
 
-/// A task in the seed's shape. There is no source of tasks yet, so there is never one.
-#[derive(Debug, Serialize)]
-enum RunningTask {}
-
-/// The JSON of a heartbeat.
+/// The JSON of a heartbeat. Without a `status` of its own the agent is busy while tasks run.
 ///
 /// # Errors
 /// serde_json's, which these shapes never cause.
-pub(super) fn heartbeat(reading: Reading, name: Option<&str>) -> serde_json::Result<Vec<u8>> {
+pub(super) fn heartbeat(
+    reading: Reading,
+    tasks: &[Task],
+    status: Option<&str>,
+    name: Option<&str>,
+) -> serde_json::Result<Vec<u8>> {
     serde_json::to_vec(&Heartbeat {
-        status: "idle",
+        status: status.unwrap_or(if tasks.is_empty() { "idle" } else { "busy" }),
         cpu_usage: reading.cpu_percent,
         memory_usage: reading.memory_percent,
-        running_tasks: &[],
+        running_tasks: tasks,
         agent_name: name,
     })
 }
@@ -57,12 +59,24 @@ mod tests {
     #[test]
     fn a_heartbeat_has_the_seeds_members_in_its_order() {
         let reading = Reading { cpu_percent: 45.5, memory_percent: 62.25 };
+        let json = |tasks: &[Task], status, name| {
+            String::from_utf8(heartbeat(reading, tasks, status, name).unwrap()).unwrap()
+        };
         assert_eq!(
-            String::from_utf8(heartbeat(reading, None).unwrap()).unwrap(),
+            json(&[], None, None),
             r#"{"status":"idle","cpu_usage":45.5,"memory_usage":62.25,"running_tasks":[]}"#
         );
-        let named = String::from_utf8(heartbeat(reading, Some("agent-1")).unwrap()).unwrap();
-        assert!(named.ends_with(r#","agent_name":"agent-1"}"#), "{named}");
+        let task = Task {
+            task_id: u64::MAX,
+            task_type: "plan".to_owned(),
+            workspace_id: "ws-1".to_owned(),
+            started_at: "2025-01-07T10:30:00Z".to_owned(),
+        };
+        assert_eq!(
+            json(&[task], None, Some("agent-1")),
+            r#"{"status":"busy","cpu_usage":45.5,"memory_usage":62.25,"running_tasks":[{"task_id":18446744073709551615,"task_type":"plan","workspace_id":"ws-1","started_at":"2025-01-07T10:30:00Z"}],"agent_name":"agent-1"}"#
+        );
+        assert!(json(&[], Some("draining"), None).starts_with(r#"{"status":"draining","#));
     }
 
     #[test]

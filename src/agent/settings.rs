@@ -14,6 +14,7 @@ use super::AgentError;
 use super::pace::Timing;
 use crate::id::{AgentId, MAX_ID_BYTES};
 use crate::limits::MAX_TEXT_CHARS;
+use crate::tasks::DEFAULT_DIR;
 
 /// The environment variable that holds the secret itself.
 pub const SECRET_VARIABLE: &str = "AGENT_METRICS_APP_SECRET";
@@ -30,6 +31,9 @@ pub const MIN_INTERVAL: Duration = Duration::from_secs(1);
 /// Longest interval. Servers evict after minutes; far beyond that a setting is a slip.
 pub const MAX_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// Longest status (PROTOCOL.md section 1).
+const MAX_STATUS_BYTES: usize = 32;
+
 /// Longest key or secret, in bytes. Both travel in one head of at most 8 KiB.
 const MAX_CREDENTIAL_BYTES: usize = 1_024;
 
@@ -41,6 +45,8 @@ pub struct Settings {
     pub(super) secret: Secret,
     pub(super) id: AgentId,
     pub(super) name: Option<String>,
+    pub(super) status: Option<String>,
+    pub(super) task_dirs: Vec<PathBuf>,
     pub(super) timing: Timing,
 }
 
@@ -64,13 +70,33 @@ impl Settings {
         if !(MIN_INTERVAL..=MAX_INTERVAL).contains(&interval) {
             return Err(AgentError::Interval(interval));
         }
-        if let Some(name) = &name
-            && !(1..=MAX_TEXT_CHARS).contains(&name.chars().count())
-        {
-            return Err(AgentError::Name);
-        }
+        name.as_deref().map_or(Ok(()), check_name)?;
         let timing = Timing::new(interval);
-        Ok(Self { server, app_key: app_key.to_owned(), secret, id, name, timing })
+        let task_dirs = vec![PathBuf::from(DEFAULT_DIR)];
+        let app_key = app_key.to_owned();
+        Ok(Self { server, app_key, secret, id, name, status: None, task_dirs, timing })
+    }
+
+    /// Says `status`, whatever runs: 1 to 32 of `a-z 0-9 _ -`, and not `offline`, which would be
+    /// a goodbye.
+    ///
+    /// # Errors
+    /// [`AgentError::Status`].
+    pub fn with_status(mut self, status: Option<String>) -> Result<Self, AgentError> {
+        if let Some(status) = &status {
+            check_status(status)?;
+        }
+        self.status = status;
+        Ok(self)
+    }
+
+    /// Reports the tasks in `dirs`; without any, those in [`DEFAULT_DIR`].
+    #[must_use]
+    pub fn with_task_dirs(mut self, dirs: Vec<PathBuf>) -> Self {
+        if !dirs.is_empty() {
+            self.task_dirs = dirs;
+        }
+        self
     }
 
     /// Where heartbeats go, as it was given.
@@ -90,6 +116,17 @@ impl Settings {
     pub fn interval(&self) -> Duration {
         self.timing.interval
     }
+}
+
+pub(super) fn check_name(name: &str) -> Result<(), AgentError> {
+    let fits = (1..=MAX_TEXT_CHARS).contains(&name.chars().count());
+    if fits { Ok(()) } else { Err(AgentError::Name) }
+}
+
+pub(super) fn check_status(status: &str) -> Result<(), AgentError> {
+    let of_the_rule = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-');
+    let fits = (1..=MAX_STATUS_BYTES).contains(&status.len()) && status.bytes().all(of_the_rule);
+    if fits && status != "offline" { Ok(()) } else { Err(AgentError::Status) }
 }
 
 /// This machine's host name as an agent id: what an id may not hold becomes `-`, the rest
@@ -315,6 +352,19 @@ mod tests {
         assert!(refused.contains("interval") && refused.contains("1s"), "{refused}");
         assert!(settings("http://h", MIN_INTERVAL).is_ok());
         assert!(settings("http://h", MAX_INTERVAL + Duration::from_nanos(1)).is_err());
+    }
+
+    #[test]
+    fn a_status_of_ones_own_keeps_the_rule_and_is_no_goodbye() {
+        let with = |status: &str| {
+            settings("http://h", MIN_INTERVAL).unwrap().with_status(Some(status.to_owned()))
+        };
+        for good in ["draining", "a", "x_9-z", &"s".repeat(32)] {
+            assert_eq!(with(good).unwrap().status.as_deref(), Some(good));
+        }
+        for bad in ["", "offline", "Busy", "two words", "é", &"s".repeat(33)] {
+            assert!(with(bad).unwrap_err().to_string().starts_with("status: "), "{bad}");
+        }
     }
 
     #[test]

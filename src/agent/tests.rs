@@ -125,7 +125,7 @@ impl Counting {
 }
 
 impl Machine for Counting {
-    fn read(&mut self) -> Reading {
+    fn read(&mut self, _now: Instant) -> Reading {
         self.count += 1;
         let _ = self.asked.try_send(self.count);
         Reading { cpu_percent: f64::from(self.count), memory_percent: 50.0 }

@@ -1,0 +1,199 @@
+//! What a container may use, and uses, of CPU and memory: the limits of cgroup v2 (Linux
+//! kernel, Documentation/admin-guide/cgroup-v2.rst). A limit holds for all that is below it, so
+//! the tightest from our own group up to the root counts. Reads files; keeps nothing between
+//! two reads.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Microseconds in a second.
+const MICROS: f64 = 1e6;
+
+/// Our control group and those above it, ours first.
+#[derive(Debug)]
+pub(super) struct Cgroup {
+    levels: Vec<PathBuf>,
+}
+
+/// A CPU limit, and what has been used under it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct CpuLimit {
+    /// As many CPUs' time; fractions are usual.
+    pub(super) cpus: f64,
+    /// CPU time used since the group was made, in seconds.
+    pub(super) used_seconds: f64,
+}
+
+/// A memory limit, and what is used under it, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct MemoryLimit {
+    pub(super) bytes: u64,
+    /// Without the page cache that the kernel would give back first.
+    pub(super) used_bytes: u64,
+}
+
+impl Cgroup {
+    /// Our group, as `proc` (usually `/proc`) names it below `root` (usually `/sys/fs/cgroup`);
+    /// `None` where there is no cgroup v2.
+    pub(super) fn find(proc: &Path, root: &Path) -> Option<Self> {
+        fs::metadata(root.join("cgroup.controllers")).ok()?;
+        let groups = fs::read_to_string(proc.join("self/cgroup")).ok()?;
+        // cgroups(7): the line of version 2 has the number 0 and no controllers.
+        let path = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
+        // A path from outside of our namespace shows as `..`: what we see is the root then.
+        let own = if path.split('/').any(|part| part == "..") {
+            root.to_owned()
+        } else {
+            root.join(path)
+        };
+        // In a container without a namespace of its own the path may name nothing here.
+        let own = if own.is_dir() { own } else { root.to_owned() };
+        let levels = own.ancestors().take_while(|level| level.starts_with(root));
+        Some(Self { levels: levels.map(Path::to_owned).collect() })
+    }
+
+    /// The tightest CPU limit; `None` where none is below the machine's own `machine_cpus`.
+    pub(super) fn cpu(&self, machine_cpus: f64) -> Option<CpuLimit> {
+        let limits = self.levels.iter().filter_map(|level| {
+            let cpus =
+                f64::min(quota(level).unwrap_or(f64::MAX), pinned(level).unwrap_or(f64::MAX));
+            (cpus < machine_cpus).then_some((level, cpus))
+        });
+        let (level, cpus) = limits.min_by(|(_, left), (_, right)| left.total_cmp(right))?;
+        let used_seconds = field(&level.join("cpu.stat"), "usage_usec")? as f64 / MICROS;
+        Some(CpuLimit { cpus, used_seconds })
+    }
+
+    /// The tightest memory limit; `None` where none is below the machine's own `machine_bytes`.
+    pub(super) fn memory(&self, machine_bytes: u64) -> Option<MemoryLimit> {
+        let limits = self.levels.iter().filter_map(|level| {
+            let bytes: u64 = read(&level.join("memory.max"))?.trim().parse().ok()?;
+            (bytes < machine_bytes).then_some((level, bytes))
+        });
+        let (level, bytes) = limits.min_by_key(|(_, bytes)| *bytes)?;
+        let current: u64 = read(&level.join("memory.current"))?.trim().parse().ok()?;
+        let cache = field(&level.join("memory.stat"), "inactive_file").unwrap_or(0);
+        Some(MemoryLimit { bytes, used_bytes: current.saturating_sub(cache) })
+    }
+}
+
+/// `cpu.max`: quota and period in microseconds; `max` is no limit.
+fn quota(level: &Path) -> Option<f64> {
+    let text = read(&level.join("cpu.max"))?;
+    let mut words = text.split_whitespace();
+    let quota: f64 = words.next()?.parse().ok()?;
+    let period: f64 = words.next()?.parse().ok()?;
+    (quota > 0.0 && period > 0.0).then_some(quota / period)
+}
+
+/// `cpuset.cpus.effective`: the CPUs that the group may run on, such as `0-3,7`.
+fn pinned(level: &Path) -> Option<f64> {
+    let text = read(&level.join("cpuset.cpus.effective"))?;
+    let mut count = 0_u32;
+    for range in text.trim().split(',') {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let (first, last): (u32, u32) = (first.parse().ok()?, last.parse().ok()?);
+        count = count.checked_add(last.checked_sub(first)?.checked_add(1)?)?;
+    }
+    Some(f64::from(count))
+}
+
+/// The number behind `name` in a file of such lines.
+fn field(path: &Path, name: &str) -> Option<u64> {
+    let text = read(path)?;
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
+    value.trim().parse().ok()
+}
+
+fn read(path: &Path) -> Option<String> {
+    fs::read_to_string(path).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// A tree as the kernel shows it: `proc/self/cgroup` with `groups`, and files below `cgroup`.
+    fn tree(groups: &str, files: &[(&str, &str)]) -> (TempDir, Option<Cgroup>) {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |path: PathBuf, text: &str| {
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        write(dir.path().join("proc/self/cgroup"), groups);
+        for (path, text) in files {
+            write(dir.path().join("cgroup").join(path), text);
+        }
+        let cgroup = Cgroup::find(&dir.path().join("proc"), &dir.path().join("cgroup"));
+        (dir, cgroup)
+    }
+
+    const V2: (&str, &str) = ("cgroup.controllers", "cpuset cpu memory\n");
+
+    #[test]
+    fn a_container_sees_its_own_limits_at_the_root() {
+        let (_dir, cgroup) = tree(
+            "0::/\n",
+            &[
+                V2,
+                ("cpu.max", "150000 100000\n"),
+                ("cpu.stat", "usage_usec 2500000\nuser_usec 1\n"),
+                ("memory.max", "1000\n"),
+                ("memory.current", "700\n"),
+                ("memory.stat", "anon 1\ninactive_file 200\nactive_file 3\n"),
+            ],
+        );
+        let cgroup = cgroup.unwrap();
+        assert_eq!(cgroup.cpu(8.0), Some(CpuLimit { cpus: 1.5, used_seconds: 2.5 }));
+        assert_eq!(cgroup.memory(1 << 30), Some(MemoryLimit { bytes: 1000, used_bytes: 500 }));
+        assert_eq!(cgroup.cpu(1.5), None, "no less than the machine has");
+        assert_eq!(cgroup.memory(1000), None);
+    }
+
+    #[test]
+    fn the_tightest_limit_on_the_way_up_counts_with_its_own_use() {
+        let (_dir, cgroup) = tree(
+            "1:cpu:/x\n0::/slice/unit\n",
+            &[
+                V2,
+                ("slice/cpu.max", "50000 100000"),
+                ("slice/cpu.stat", "usage_usec 9000000"),
+                ("slice/memory.max", "max"),
+                ("slice/unit/cpu.max", "max 100000"),
+                ("slice/unit/cpu.stat", "usage_usec 1"),
+                ("slice/unit/cpuset.cpus.effective", "0-1,5\n"),
+                ("slice/unit/memory.max", "300"),
+                ("slice/unit/memory.current", "100"),
+            ],
+        );
+        let cgroup = cgroup.unwrap();
+        assert_eq!(cgroup.cpu(8.0), Some(CpuLimit { cpus: 0.5, used_seconds: 9.0 }));
+        assert_eq!(cgroup.memory(1000), Some(MemoryLimit { bytes: 300, used_bytes: 100 }));
+    }
+
+    #[test]
+    fn who_is_pinned_to_few_cpus_has_no_more() {
+        let (_dir, cgroup) = tree(
+            "0::/a\n",
+            &[
+                V2,
+                ("a/cpu.max", "max 100000"),
+                ("a/cpu.stat", "usage_usec 1000000"),
+                ("a/cpuset.cpus.effective", "2-3"),
+            ],
+        );
+        assert_eq!(cgroup.unwrap().cpu(4.0), Some(CpuLimit { cpus: 2.0, used_seconds: 1.0 }));
+    }
+
+    #[test]
+    fn without_version_2_or_limits_there_is_none() {
+        assert!(tree("0::/\n", &[("cpu.max", "1 2")]).1.is_none(), "no cgroup.controllers");
+        assert!(tree("4:memory:/x\n", &[V2]).1.is_none(), "version 1 alone");
+        let (_dir, cgroup) =
+            tree("0::/gone/../x\n", &[V2, ("cpu.max", "rubbish"), ("memory.max", "max")]);
+        let cgroup = cgroup.unwrap();
+        assert_eq!((cgroup.cpu(8.0), cgroup.memory(u64::MAX)), (None, None));
+    }
+}

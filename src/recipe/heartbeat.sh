@@ -1,0 +1,97 @@
+#!/bin/sh
+# A heartbeat for agent-metrics from any Linux machine: POSIX sh, curl and /proc, nothing else.
+#
+#   AGENT_METRICS_SERVER=https://metrics.example.org \
+#   AGENT_METRICS_APP_KEY=... AGENT_METRICS_APP_SECRET=... sh heartbeat.sh
+#
+# Also: AGENT_METRICS_ID (default: the host's name), AGENT_METRICS_INTERVAL (whole seconds,
+# default 30), AGENT_METRICS_STATUS (default idle). SIGTERM and SIGINT say goodbye.
+set -u
+
+: "${AGENT_METRICS_SERVER:?is the address of the server, such as https://metrics.example.org}"
+: "${AGENT_METRICS_APP_KEY:?is the app key}"
+: "${AGENT_METRICS_APP_SECRET:?is the secret of the app key}"
+id=${AGENT_METRICS_ID:-$(cat /proc/sys/kernel/hostname)}
+# What an id may not hold becomes a dash.
+id=$(printf %s "$id" | LC_ALL=C tr -c 'A-Za-z0-9._-' '-' | cut -c 1-128)
+interval=${AGENT_METRICS_INTERVAL:-30}
+case $interval in
+    '' | 0 | *[!0-9]*) echo "AGENT_METRICS_INTERVAL: whole seconds, without a unit" >&2; exit 2 ;;
+esac
+status=${AGENT_METRICS_STATUS:-idle}
+url="${AGENT_METRICS_SERVER%/}/api/v1/agents/$id/ping"
+away=
+
+# Key and secret reach curl through its standard input: arguments can be seen by every user.
+post() {
+    printf 'header = "X-App-Key: %s"\nheader = "X-App-Secret: %s"\n' \
+        "$AGENT_METRICS_APP_KEY" "$AGENT_METRICS_APP_SECRET" |
+        curl --config - --silent --show-error --fail --max-time "$1" --output /dev/null \
+            --header 'Content-Type: application/json' --data "$2" "$url"
+}
+
+# Busy and all CPU time since boot, in ticks. Of the guests' time, user and nice have the whole.
+cpu_times() {
+    while read -r name user nice system idle iowait irq softirq steal rest; do
+        [ "$name" = cpu ] || continue
+        busy=$((user + nice + system + irq + softirq))
+        total=$((busy + idle + iowait + steal))
+        return
+    done </proc/stat
+}
+
+# Used memory (total less available) in percent.
+memory_percent() {
+    while read -r name size rest; do
+        case $name in
+            MemTotal:) memory_total=$size ;;
+            MemAvailable:) memory_available=$size ;;
+        esac
+    done </proc/meminfo
+    share "$((memory_total - memory_available))" "$memory_total"
+}
+
+# $1 of $2 in percent, with one decimal, 0 to 100.
+share() {
+    tenths=0
+    if [ "$2" -gt 0 ] && [ "$1" -gt 0 ]; then tenths=$((($1 * 1000 + $2 / 2) / $2)); fi
+    if [ "$tenths" -gt 1000 ]; then tenths=1000; fi
+    percent=$((tenths / 10)).$((tenths % 10))
+}
+
+goodbye() {
+    trap - INT TERM
+    post 2 '{"status":"offline"}' 2>/dev/null
+    [ -z "$sleeper" ] || kill "$sleeper" 2>/dev/null
+    exit 0
+}
+
+# `wait` is interrupted by a signal; a `sleep` in the foreground is not.
+pause() {
+    sleep "$1" &
+    sleeper=$!
+    wait "$sleeper"
+    sleeper=
+}
+
+sleeper=
+trap goodbye INT TERM
+cpu_times
+last_busy=$busy last_total=$total
+pause 1
+while :; do
+    cpu_times
+    share "$((busy - last_busy))" "$((total - last_total))"
+    cpu=$percent
+    memory_percent
+    memory=$percent
+    if post 10 "{\"status\":\"$status\",\"cpu_usage\":$cpu,\"memory_usage\":$memory}"; then
+        [ -z "$away" ] || echo "$url: received again" >&2
+        away=
+        last_busy=$busy last_total=$total
+    else
+        [ -n "$away" ] || echo "$url: heartbeats don't get through; trying again" >&2
+        away=yes
+    fi
+    pause "$interval"
+done

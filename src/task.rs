@@ -1,0 +1,189 @@
+//! `agent-metrics task`: runs a command as a task that agents report. The file of the task is
+//! there while the command runs; the command itself notices nothing: its input, output, signals
+//! and exit code are its own. Knows no server.
+//!
+//! One thread, which waits for signals alone: the end of the command is one of them. So a signal
+//! can never be handed on to a process that has taken the command's place.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::io::{self, Write as _};
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus};
+
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, setrlimit};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::iterator::SignalsInfo;
+use signal_hook::iterator::exfiltrator::WithOrigin;
+use signal_hook::low_level::siginfo::{Cause, Origin};
+
+use crate::clock::UnixMillis;
+use crate::tasks::{Task, TaskFile};
+
+/// Handed on to the command. Others stop, continue or kill us as they do anybody.
+const HANDED_ON: [i32; 6] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2];
+
+/// What a shell exits with for a command that is not there, and for one that cannot run.
+const NOT_FOUND: u8 = 127;
+/// See [`NOT_FOUND`].
+const CANNOT_RUN: u8 = 126;
+
+/// What to run, and as which task.
+#[derive(Debug)]
+pub struct Job {
+    /// The task's `task_type`.
+    pub task_type: String,
+    /// The task's `workspace_id`.
+    pub workspace: String,
+    /// The task's `task_id`; without one, the number of our process.
+    pub id: Option<u64>,
+    /// Where the task's file goes.
+    pub dir: PathBuf,
+    /// The command and its arguments.
+    pub command: Vec<OsString>,
+}
+
+/// Why a command did not run, or was not waited for.
+#[derive(Debug)]
+pub enum TaskError {
+    /// A text of over 128 characters: the member's name.
+    TooLong(&'static str),
+    /// Signals cannot be listened to.
+    Signals(io::Error),
+    /// The command could not be started: its name, and why.
+    Start(String, io::Error),
+    /// The command could not be waited for.
+    Wait(io::Error),
+}
+
+impl TaskError {
+    /// The exit code that says so, as shells have it.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Start(_, error) if error.kind() == io::ErrorKind::NotFound => NOT_FOUND,
+            Self::Start(..) => CANNOT_RUN,
+            Self::TooLong(_) => 2,
+            Self::Signals(_) | Self::Wait(_) => 1,
+        }
+    }
+}
+
+impl fmt::Display for TaskError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooLong(name) => write!(f, "{name}: it may have 128 characters"),
+            Self::Signals(error) => write!(f, "cannot listen to signals: {error}"),
+            Self::Start(command, error) => write!(f, "cannot run {command}: {error}"),
+            Self::Wait(error) => write!(f, "cannot wait for the command: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for TaskError {}
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// By itself, with this code.
+    Code(i32),
+    /// By this signal.
+    Signal(i32),
+}
+
+impl Ended {
+    /// Ends our process in the same way.
+    pub fn imitate(self) -> ! {
+        let code = match self {
+            Self::Code(code) => code,
+            Self::Signal(signal) => {
+                // The command has left its core, if anyone wants one; ours says nothing.
+                let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+                let _ = signal_hook::low_level::emulate_default_handler(signal);
+                // Not reached, unless the signal is one that ends nobody.
+                128 + signal
+            }
+        };
+        std::process::exit(code)
+    }
+}
+
+/// Runs the command, with the task's file there from before it starts until after it ended.
+/// That the file cannot be made is said on standard error and stops no command: whoever wraps
+/// a job wants the job. `now` is when the task starts.
+///
+/// # Errors
+/// [`TaskError`]; the file is gone then, too.
+pub fn run(job: &Job, now: UnixMillis) -> Result<Ended, TaskError> {
+    let task = Task {
+        task_id: job.id.unwrap_or_else(|| u64::from(std::process::id())),
+        task_type: job.task_type.clone(),
+        workspace_id: job.workspace.clone(),
+        started_at: now.to_string(),
+    };
+    task.check().map_err(TaskError::TooLong)?;
+    let mut signals = listen().map_err(TaskError::Signals)?;
+    let unique = format!("{}-{}", std::process::id(), now.0);
+    let file = TaskFile::create(&job.dir, &task, &unique);
+    if let Err(error) = &file {
+        let shown = job.dir.display();
+        let _ = writeln!(
+            io::stderr(),
+            "agent-metrics task: no agent will see this task: {shown}: {error}"
+        );
+    }
+    let mut words = job.command.iter();
+    let program = words.next().cloned().unwrap_or_default();
+    let child = Command::new(&program).args(words).spawn();
+    let mut child =
+        child.map_err(|error| TaskError::Start(program.to_string_lossy().into_owned(), error))?;
+    wait(&mut child, &mut signals).map(ended).map_err(TaskError::Wait)
+}
+
+/// Listens to what is handed on, but for what we were told to ignore (nohup): that stays
+/// ignored, by us and by the command.
+fn listen() -> io::Result<SignalsInfo<WithOrigin>> {
+    let ignored = ignored_signals();
+    let wanted = HANDED_ON.into_iter().filter(|signal| ignored & (1 << (signal - 1)) == 0);
+    SignalsInfo::new(wanted.chain([SIGCHLD]))
+}
+
+/// The mask of signals that are ignored (proc_pid_status(5)); none where there is no such file.
+fn ignored_signals() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+}
+
+fn wait(child: &mut Child, signals: &mut SignalsInfo<WithOrigin>) -> io::Result<ExitStatus> {
+    // It may have ended before anyone waits.
+    while child.try_wait()?.is_none() {
+        for origin in signals.wait() {
+            if let Some(signal) = to_hand_on(&origin)
+                && child.try_wait()?.is_none()
+                && let Some(pid) = Pid::from_raw(child.id() as i32)
+            {
+                let _ = kill_process(pid, signal);
+            }
+        }
+    }
+    child.wait()
+}
+
+/// What a terminal sends (Ctrl-C) goes to the command as well, by itself: handed on it would
+/// come twice, which many take for "at once, without cleaning up".
+fn to_hand_on(origin: &Origin) -> Option<Signal> {
+    if origin.signal == SIGCHLD || matches!(origin.cause, Cause::Kernel) {
+        return None;
+    }
+    Signal::from_named_raw(origin.signal)
+}
+
+fn ended(status: ExitStatus) -> Ended {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => Ended::Code(code),
+        (None, Some(signal)) => Ended::Signal(signal),
+        (None, None) => Ended::Code(1),
+    }
+}

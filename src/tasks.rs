@@ -1,0 +1,379 @@
+//! Running tasks as files: one `*.json` a task, in the seed's shape, in a directory that agents
+//! watch. Owns the shape, the names, and the rule of who is alive; starts nothing and sends
+//! nothing (`task` and `agent` do).
+//!
+//! A script writes and removes such a file by itself, and the task counts as long as the file is
+//! there. `agent-metrics task` holds a lock (flock(2)) on its file, whose name says so: when the
+//! lock is gone without the file, its holder was killed, and the file is removed by whoever
+//! looks next.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
+use serde::{Deserialize, Serialize};
+
+use crate::limits::MAX_TEXT_CHARS;
+use crate::logging::printable;
+
+/// Where tasks are without a word of anyone. One place for all users of a machine, with the
+/// sticky bit as `/tmp` itself has it, so that an agent of the system sees the jobs of its users.
+pub const DEFAULT_DIR: &str = "/tmp/agent-metrics-tasks";
+
+/// The environment variable that names another place, for agents and tasks alike.
+pub const DIR_VARIABLE: &str = "AGENT_METRICS_TASKS_DIR";
+
+/// Whose name ends in this counts only as long as it is locked.
+const LOCKED_SUFFIX: &str = ".locked.json";
+
+/// A task has four short members; more is not a task.
+const MAX_FILE_BYTES: u64 = 8 * 1_024;
+
+/// As many as a server takes in one heartbeat by its own default (`max_tasks_per_heartbeat`).
+const MAX_TASKS: usize = 256;
+
+/// What they may take of the heartbeat's 64 KiB as JSON, together.
+const MAX_TASKS_BYTES: usize = 60 * 1_024;
+
+/// Entries of a directory that are looked at, so that a crowded one costs little.
+const MAX_ENTRIES: usize = 4_096;
+
+/// One running task (PROTOCOL.md section 1).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Task {
+    /// Any number that is the task's own.
+    pub task_id: u64,
+    /// What it does, at most 128 characters.
+    pub task_type: String,
+    /// For whom, at most 128 characters.
+    pub workspace_id: String,
+    /// RFC 3339; kept as it is, at most 128 characters.
+    pub started_at: String,
+}
+
+impl Task {
+    /// Whether a server would take it.
+    ///
+    /// # Errors
+    /// The name of the first member that is too long.
+    pub fn check(&self) -> Result<(), &'static str> {
+        let texts = [
+            ("task_type", &self.task_type),
+            ("workspace_id", &self.workspace_id),
+            ("started_at", &self.started_at),
+        ];
+        match texts.iter().find(|(_, text)| text.chars().count() > MAX_TEXT_CHARS) {
+            Some((name, _)) => Err(name),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A task's file, locked; gone when dropped.
+#[derive(Debug)]
+pub struct TaskFile {
+    path: PathBuf,
+    /// Held for its lock.
+    _file: File,
+}
+
+impl TaskFile {
+    /// Makes the file of `task` in `dir`, and `dir` where it is missing. It appears whole and
+    /// locked. `unique` is anything that no other task of this machine has.
+    ///
+    /// # Errors
+    /// The system's; [`io::ErrorKind::InvalidInput`] when `dir` is no directory of its own.
+    pub fn create(dir: &Path, task: &Task, unique: &str) -> io::Result<Self> {
+        ensure_dir(dir)?;
+        // Not yet a name that an agent would read.
+        let draft = dir.join(format!(".{unique}.draft"));
+        let path = dir.join(format!("{unique}{LOCKED_SUFFIX}"));
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&draft)?;
+        let made = file
+            .lock()
+            .and_then(|()| file.write_all(&serde_json::to_vec(task)?))
+            // Whatever the umask: the agent may be another user.
+            .and_then(|()| file.set_permissions(fs::Permissions::from_mode(0o644)))
+            .and_then(|()| fs::rename(&draft, &path));
+        if let Err(error) = made {
+            let _ = fs::remove_file(&draft);
+            return Err(error);
+        }
+        Ok(Self { path, _file: file })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for TaskFile {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Makes `dir` where it is missing: open to all users with the sticky bit where it is
+/// [`DEFAULT_DIR`], else as the umask has it.
+///
+/// # Errors
+/// The system's; [`io::ErrorKind::InvalidInput`] when the default is something else than a
+/// directory: what lies in `/tmp` may be anybody's.
+pub fn ensure_dir(dir: &Path) -> io::Result<()> {
+    let is_default = dir == Path::new(DEFAULT_DIR);
+    match fs::DirBuilder::new().mode(0o777).create(dir) {
+        Ok(()) if is_default => fs::set_permissions(dir, fs::Permissions::from_mode(0o1777)),
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            let found = if is_default { fs::symlink_metadata(dir) } else { fs::metadata(dir) };
+            if found?.is_dir() {
+                return Ok(());
+            }
+            Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a directory"))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Reads directories of tasks, again and again.
+#[derive(Debug)]
+pub struct TaskDirs {
+    dirs: Vec<PathBuf>,
+    /// Files that were wrong at the last look, with how often in a row. A script may be about
+    /// to finish writing, so the first time is not worth a word.
+    wrong: BTreeMap<PathBuf, u32>,
+    said_too_many: bool,
+}
+
+impl TaskDirs {
+    /// Nothing is read yet.
+    #[must_use]
+    pub fn new(dirs: Vec<PathBuf>) -> Self {
+        Self { dirs, wrong: BTreeMap::new(), said_too_many: false }
+    }
+
+    /// The directories.
+    #[must_use]
+    pub fn dirs(&self) -> &[PathBuf] {
+        &self.dirs
+    }
+
+    /// The tasks that are running now, by file name, at most as many as a heartbeat may hold.
+    /// What is wrong with a file is logged once.
+    pub fn read(&mut self) -> Vec<Task> {
+        let mut found: Vec<(PathBuf, Task)> = Vec::new();
+        let mut wrong = BTreeMap::new();
+        for path in self.dirs.iter().flat_map(|dir| files(dir)) {
+            match read_task(&path) {
+                Ok(Some(task)) => found.push((path, task)),
+                Ok(None) => {}
+                Err(why) => {
+                    let times = self.wrong.get(&path).copied().unwrap_or(0) + 1;
+                    if times == 2 {
+                        let shown = path.display().to_string();
+                        log::warn!("{} is not a task: {}", printable(&shown), printable(&why));
+                    }
+                    wrong.insert(path, times);
+                }
+            }
+        }
+        self.wrong = wrong;
+        found.sort_by(|(left, _), (right, _)| left.cmp(right));
+        let total = found.len();
+        let tasks = fitting(found.into_iter().map(|(_, task)| task));
+        let too_many = tasks.len() < total;
+        if too_many && !self.said_too_many {
+            log::warn!("{total} tasks, of which a heartbeat can hold {}", tasks.len());
+        }
+        self.said_too_many = too_many;
+        tasks
+    }
+}
+
+/// The first of `tasks`, as many as one heartbeat holds.
+fn fitting(tasks: impl Iterator<Item = Task>) -> Vec<Task> {
+    let mut bytes = 0;
+    let fits = |task: &Task| {
+        bytes += serde_json::to_vec(task).map_or(0, |json| json.len() + 1);
+        bytes <= MAX_TASKS_BYTES
+    };
+    tasks.take(MAX_TASKS).take_while(fits).collect()
+}
+
+/// The files of a directory that may be tasks. A directory that is not there has none: it is
+/// made by the first task.
+fn files(dir: &Path) -> impl Iterator<Item = PathBuf> + use<> {
+    let entries = fs::read_dir(dir).into_iter().flatten().take(MAX_ENTRIES);
+    entries.filter_map(Result::ok).map(|entry| entry.path()).filter(|path| {
+        let name = path.file_name().map(|name| name.as_encoded_bytes()).unwrap_or_default();
+        name.ends_with(b".json") && !name.starts_with(b".")
+    })
+}
+
+/// The task in a file; `None` where it ended, and with it its file.
+fn read_task(path: &Path) -> Result<Option<Task>, String> {
+    // Anybody may put anything there: no link is followed, and no pipe is waited for.
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let opened = OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path);
+    let file = match opened {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error.to_string()),
+    };
+    let metadata = file.metadata().map_err(|error| error.to_string())?;
+    if !metadata.is_file() {
+        return Err("it is not a regular file".to_owned());
+    }
+    if metadata.len() > MAX_FILE_BYTES {
+        return Err(format!("it has {} bytes, and may have {MAX_FILE_BYTES}", metadata.len()));
+    }
+    if is_locked_by_name(path) && lock_is_gone(&file) {
+        // Where we may not, its owner's next task or the next restart does.
+        let _ = fs::remove_file(path);
+        return Ok(None);
+    }
+    let mut text = Vec::new();
+    file.take(MAX_FILE_BYTES).read_to_end(&mut text).map_err(|error| error.to_string())?;
+    let task: Task = serde_json::from_slice(&text).map_err(|error| error.to_string())?;
+    task.check().map_err(|name| format!("{name} is longer than {MAX_TEXT_CHARS} characters"))?;
+    Ok(Some(task))
+}
+
+fn is_locked_by_name(path: &Path) -> bool {
+    path.as_os_str().as_encoded_bytes().ends_with(LOCKED_SUFFIX.as_bytes())
+}
+
+/// Whether nobody holds the lock. A file system that knows no locks says nothing of the dead.
+fn lock_is_gone(file: &File) -> bool {
+    match file.try_lock_shared() {
+        Ok(()) => true,
+        Err(TryLockError::WouldBlock | TryLockError::Error(_)) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn task(task_id: u64) -> Task {
+        Task {
+            task_id,
+            task_type: "plan".to_owned(),
+            workspace_id: "ws-1".to_owned(),
+            started_at: "2025-01-07T10:30:00Z".to_owned(),
+        }
+    }
+
+    fn put(dir: &Path, name: &str, text: &str) {
+        fs::write(dir.join(name), text).unwrap();
+    }
+
+    const GOOD: &str =
+        r#"{"task_id":2,"task_type":"apply","workspace_id":"w","started_at":"","more":1}"#;
+
+    #[test]
+    fn a_file_is_a_task_as_long_as_it_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut dirs = TaskDirs::new(vec![dir.path().to_owned(), dir.path().join("missing")]);
+        assert_eq!(dirs.read(), []);
+        put(dir.path(), "b.json", GOOD);
+        put(dir.path(), "a.json", &GOOD.replace('2', "1"));
+        put(dir.path(), ".hidden.json", GOOD);
+        put(dir.path(), "c.txt", GOOD);
+        let ids = |tasks: Vec<Task>| tasks.iter().map(|task| task.task_id).collect::<Vec<_>>();
+        assert_eq!(ids(dirs.read()), [1, 2]);
+        fs::remove_file(dir.path().join("a.json")).unwrap();
+        assert_eq!(ids(dirs.read()), [2]);
+    }
+
+    #[test]
+    fn a_locked_file_goes_with_its_task_and_with_its_lock() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = dir.path().join("made");
+        let mut dirs = TaskDirs::new(vec![place.clone()]);
+        let file = TaskFile::create(&place, &task(7), "one").unwrap();
+        assert_eq!(dirs.read(), [task(7)]);
+        let path = file.path().to_owned();
+        drop(file);
+        assert!(!path.exists());
+        assert_eq!(dirs.read(), []);
+
+        // Killed: the lock is gone, the file is not.
+        fs::write(&path, serde_json::to_vec(&task(8)).unwrap()).unwrap();
+        assert_eq!(dirs.read(), []);
+        assert!(!path.exists());
+        assert_eq!(fs::read_dir(&place).unwrap().count(), 0, "nothing is left behind");
+    }
+
+    #[test]
+    fn what_is_no_task_is_left_out_and_harms_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path();
+        for (name, text) in [
+            ("broken.json", "{"),
+            ("no-id.json", &GOOD.replace("task_id", "id")),
+            ("negative.json", &GOOD.replace('2', "-2")),
+            ("long.json", &GOOD.replace("apply", &"x".repeat(MAX_TEXT_CHARS + 1))),
+            ("huge.json", &" ".repeat(MAX_FILE_BYTES as usize + 1)),
+            ("good.json", GOOD),
+        ] {
+            put(path, name, text);
+        }
+        fs::create_dir(path.join("folder.json")).unwrap();
+        std::os::unix::fs::symlink(path.join("good.json"), path.join("link.json")).unwrap();
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            path.join("pipe.json"),
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::RUSR,
+            0,
+        )
+        .unwrap();
+        let mut dirs = TaskDirs::new(vec![path.to_owned()]);
+        for _ in 0..3 {
+            assert_eq!(dirs.read().len(), 1);
+        }
+        assert_eq!(dirs.wrong.len(), 8);
+        assert!(dirs.wrong.values().all(|&times| times == 3));
+        fs::remove_file(path.join("broken.json")).unwrap();
+        dirs.read();
+        assert_eq!(dirs.wrong.len(), 7, "what is mended or gone is forgotten");
+    }
+
+    #[test]
+    fn a_heartbeat_holds_so_many_and_no_more() {
+        let dir = tempfile::tempdir().unwrap();
+        for number in 0..MAX_TASKS + 3 {
+            put(dir.path(), &format!("{number:04}.json"), GOOD);
+        }
+        let mut dirs = TaskDirs::new(vec![dir.path().to_owned()]);
+        assert_eq!(dirs.read().len(), MAX_TASKS);
+        assert!(dirs.said_too_many);
+        let mut long = task(1);
+        long.workspace_id = "中".repeat(MAX_TEXT_CHARS);
+        let some = fitting(std::iter::repeat_n(long, MAX_TASKS));
+        assert!((100..MAX_TASKS).contains(&some.len()), "{}", some.len());
+        assert!(serde_json::to_vec(&some).unwrap().len() <= MAX_TASKS_BYTES + 1);
+    }
+
+    #[test]
+    fn texts_are_as_long_as_the_contract_has_it() {
+        let mut long = task(1);
+        long.workspace_id = "中".repeat(MAX_TEXT_CHARS);
+        assert_eq!(long.check(), Ok(()));
+        long.workspace_id.push('x');
+        assert_eq!(long.check(), Err("workspace_id"));
+    }
+
+    #[test]
+    fn a_place_that_is_no_directory_is_refused() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let error = TaskFile::create(file.path(), &task(1), "x").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+    }
+}
