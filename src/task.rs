@@ -97,6 +97,8 @@ impl Ended {
     pub fn imitate(self) -> ! {
         let code = match self {
             Self::Code(code) => code,
+            // The first process of a container dies of no signal of its own.
+            Self::Signal(signal) if std::process::id() == 1 => 128 + signal,
             Self::Signal(signal) => {
                 // The command has left its core, if anyone wants one; ours says nothing.
                 let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
@@ -160,7 +162,7 @@ fn wait(child: &mut Child, signals: &mut SignalsInfo<WithOrigin>) -> io::Result<
     // It may have ended before anyone waits.
     while child.try_wait()?.is_none() {
         for origin in signals.wait() {
-            if let Some(signal) = to_hand_on(&origin)
+            if let Some(signal) = to_hand_on(&origin, child.id())
                 && child.try_wait()?.is_none()
                 && let Some(pid) = Pid::from_raw(child.id() as i32)
             {
@@ -172,9 +174,12 @@ fn wait(child: &mut Child, signals: &mut SignalsInfo<WithOrigin>) -> io::Result<
 }
 
 /// What a terminal sends (Ctrl-C) goes to the command as well, by itself: handed on it would
-/// come twice, which many take for "at once, without cleaning up".
-fn to_hand_on(origin: &Origin) -> Option<Signal> {
-    if origin.signal == SIGCHLD || matches!(origin.cause, Cause::Kernel) {
+/// come twice, which many take for "at once, without cleaning up". Nor does it get back what it
+/// sent itself (a script's `kill 0` means its whole process group, and so us).
+fn to_hand_on(origin: &Origin, command: u32) -> Option<Signal> {
+    let sender = origin.process.as_ref().and_then(|process| u32::try_from(process.pid).ok());
+    if origin.signal == SIGCHLD || matches!(origin.cause, Cause::Kernel) || sender == Some(command)
+    {
         return None;
     }
     Signal::from_named_raw(origin.signal)

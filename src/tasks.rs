@@ -130,14 +130,19 @@ pub fn ensure_dir(dir: &Path) -> io::Result<()> {
         Ok(()) if is_default => fs::set_permissions(dir, fs::Permissions::from_mode(0o1777)),
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            let found = if is_default { fs::symlink_metadata(dir) } else { fs::metadata(dir) };
-            if found?.is_dir() {
+            if is_directory(dir, is_default)? {
                 return Ok(());
             }
             Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a directory"))
         }
         Err(error) => Err(error),
     }
+}
+
+/// Whether `dir` is a directory; with `itself`, and no link to one.
+fn is_directory(dir: &Path, itself: bool) -> io::Result<bool> {
+    let found = if itself { fs::symlink_metadata(dir) } else { fs::metadata(dir) };
+    Ok(found?.is_dir())
 }
 
 /// Reads directories of tasks, again and again.
@@ -148,13 +153,14 @@ pub struct TaskDirs {
     /// to finish writing, so the first time is not worth a word.
     wrong: BTreeMap<PathBuf, u32>,
     said_too_many: bool,
+    said_crowded: bool,
 }
 
 impl TaskDirs {
     /// Nothing is read yet.
     #[must_use]
     pub fn new(dirs: Vec<PathBuf>) -> Self {
-        Self { dirs, wrong: BTreeMap::new(), said_too_many: false }
+        Self { dirs, wrong: BTreeMap::new(), said_too_many: false, said_crowded: false }
     }
 
     /// The directories.
@@ -163,56 +169,121 @@ impl TaskDirs {
         &self.dirs
     }
 
-    /// The tasks that are running now, by file name, at most as many as a heartbeat may hold.
-    /// What is wrong with a file is logged once.
+    /// The tasks that are running now, by file name, as many as a heartbeat may hold; files
+    /// beyond those are not opened. What is wrong is logged once, a line a look at most: anybody
+    /// may fill such a directory.
     pub fn read(&mut self) -> Vec<Task> {
-        let mut found: Vec<(PathBuf, Task)> = Vec::new();
+        let mut tasks = Vec::new();
+        let mut room = Room::default();
         let mut wrong = BTreeMap::new();
-        for path in self.dirs.iter().flat_map(|dir| files(dir)) {
+        let mut news = News::default();
+        let mut too_many = false;
+        for path in self.files() {
             match read_task(&path) {
-                Ok(Some(task)) => found.push((path, task)),
+                Ok(Some(task)) if room.takes(&task) => tasks.push(task),
+                Ok(Some(_)) => {
+                    too_many = true;
+                    break;
+                }
                 Ok(None) => {}
                 Err(why) => {
                     let times = self.wrong.get(&path).copied().unwrap_or(0) + 1;
                     if times == 2 {
-                        let shown = path.display().to_string();
-                        log::warn!("{} is not a task: {}", printable(&shown), printable(&why));
+                        news.add(&path, &why);
                     }
                     wrong.insert(path, times);
                 }
             }
         }
         self.wrong = wrong;
-        found.sort_by(|(left, _), (right, _)| left.cmp(right));
-        let total = found.len();
-        let tasks = fitting(found.into_iter().map(|(_, task)| task));
-        let too_many = tasks.len() < total;
+        news.log();
         if too_many && !self.said_too_many {
-            log::warn!("{total} tasks, of which a heartbeat can hold {}", tasks.len());
+            log::warn!("more tasks than a heartbeat can hold: the first {} go", tasks.len());
         }
         self.said_too_many = too_many;
         tasks
     }
+
+    /// The files that may be tasks, in order.
+    fn files(&mut self) -> Vec<PathBuf> {
+        let mut files = Vec::new();
+        let mut crowded = None;
+        for dir in &self.dirs {
+            if !list(dir, &mut files) {
+                crowded = Some(dir);
+            }
+        }
+        if let Some(dir) = crowded
+            && !self.said_crowded
+        {
+            let shown = dir.display().to_string();
+            log::warn!(
+                "{} holds more than {MAX_ENTRIES} files: some are not seen",
+                printable(&shown)
+            );
+        }
+        self.said_crowded = crowded.is_some();
+        files.sort();
+        files
+    }
 }
 
-/// The first of `tasks`, as many as one heartbeat holds.
-fn fitting(tasks: impl Iterator<Item = Task>) -> Vec<Task> {
-    let mut bytes = 0;
-    let fits = |task: &Task| {
-        bytes += serde_json::to_vec(task).map_or(0, |json| json.len() + 1);
-        bytes <= MAX_TASKS_BYTES
-    };
-    tasks.take(MAX_TASKS).take_while(fits).collect()
+/// What a heartbeat has still room for.
+#[derive(Debug, Default)]
+struct Room {
+    tasks: usize,
+    bytes: usize,
 }
 
-/// The files of a directory that may be tasks. A directory that is not there has none: it is
-/// made by the first task.
-fn files(dir: &Path) -> impl Iterator<Item = PathBuf> + use<> {
-    let entries = fs::read_dir(dir).into_iter().flatten().take(MAX_ENTRIES);
-    entries.filter_map(Result::ok).map(|entry| entry.path()).filter(|path| {
+impl Room {
+    /// Whether `task` fits, too; it counts from then on.
+    fn takes(&mut self, task: &Task) -> bool {
+        self.tasks += 1;
+        self.bytes += serde_json::to_vec(task).map_or(0, |json| json.len() + 1);
+        self.tasks <= MAX_TASKS && self.bytes <= MAX_TASKS_BYTES
+    }
+}
+
+/// What one look has found wrong that the log does not have yet.
+#[derive(Debug, Default)]
+struct News {
+    first: Option<String>,
+    others: usize,
+}
+
+impl News {
+    fn add(&mut self, path: &Path, why: &str) {
+        if self.first.is_some() {
+            self.others += 1;
+            return;
+        }
+        let shown = path.display().to_string();
+        self.first = Some(format!("{} is not a task: {}", printable(&shown), printable(why)));
+    }
+
+    fn log(&self) {
+        match (&self.first, self.others) {
+            (None, _) => {}
+            (Some(first), 0) => log::warn!("{first}"),
+            (Some(first), others) => log::warn!("{first}; nor are {others} other files"),
+        }
+    }
+}
+
+/// Adds the files of a directory that may be tasks; `false` where it has more entries than are
+/// looked at. A directory that is not there has none: it is made by the first task.
+fn list(dir: &Path, files: &mut Vec<PathBuf>) -> bool {
+    // Looked at each time: in `/tmp` it may be anybody's by now.
+    if !is_directory(dir, dir == Path::new(DEFAULT_DIR)).unwrap_or(false) {
+        return true;
+    }
+    let mut entries = fs::read_dir(dir).into_iter().flatten();
+    let paths = entries.by_ref().take(MAX_ENTRIES).filter_map(Result::ok).map(|entry| entry.path());
+    files.extend(paths.filter(|path| {
         let name = path.file_name().map(|name| name.as_encoded_bytes()).unwrap_or_default();
         name.ends_with(b".json") && !name.starts_with(b".")
-    })
+    }));
+    entries.next().is_none()
 }
 
 /// The task in a file; `None` where it ended, and with it its file.
@@ -356,9 +427,46 @@ mod tests {
         assert!(dirs.said_too_many);
         let mut long = task(1);
         long.workspace_id = "中".repeat(MAX_TEXT_CHARS);
-        let some = fitting(std::iter::repeat_n(long, MAX_TASKS));
+        let mut room = Room::default();
+        let some: Vec<Task> =
+            std::iter::repeat_n(long, MAX_TASKS).take_while(|task| room.takes(task)).collect();
         assert!((100..MAX_TASKS).contains(&some.len()), "{}", some.len());
         assert!(serde_json::to_vec(&some).unwrap().len() <= MAX_TASKS_BYTES + 1);
+    }
+
+    #[test]
+    fn a_crowd_costs_so_much_and_no_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut dirs = TaskDirs::new(vec![dir.path().to_owned()]);
+        for number in 0..MAX_ENTRIES {
+            put(dir.path(), &format!("{number}.json"), "");
+        }
+        assert_eq!(dirs.read(), []);
+        assert!(!dirs.said_crowded);
+        put(dir.path(), "one-more.json", "");
+        assert_eq!(dirs.read(), []);
+        assert!(dirs.said_crowded);
+        assert!(dirs.wrong.len() <= MAX_ENTRIES);
+    }
+
+    #[test]
+    fn many_that_are_wrong_are_one_line() {
+        let mut news = News::default();
+        for name in ["a.json", "b.json", "c.json"] {
+            news.add(Path::new(name), "line\nbreak");
+        }
+        assert_eq!(news.first.as_deref(), Some(r"a.json is not a task: line\nbreak"));
+        assert_eq!(news.others, 2);
+    }
+
+    #[test]
+    fn a_link_is_no_directory_of_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(dir.path(), &link).unwrap();
+        assert!(is_directory(&link, false).unwrap());
+        assert!(!is_directory(&link, true).unwrap());
+        assert!(is_directory(dir.path(), true).unwrap());
     }
 
     #[test]

@@ -231,6 +231,29 @@ mod tests {
         assert_eq!(pace.next(&Outcome::Received, 0.5), SECOND * 30);
     }
 
+    /// A fleet that one command starts meets the server spread out from the second beat on.
+    #[test]
+    fn a_thousand_agents_started_at_once_do_not_beat_in_step() {
+        const AGENTS: usize = 1_000;
+        let mut beats: Vec<Vec<f64>> = vec![Vec::new(); 4];
+        for agent in 0..AGENTS {
+            let mut pace = Pace::new(Timing::new(SECOND * 30));
+            let mut at = 0.0;
+            for (number, beat) in beats.iter_mut().enumerate() {
+                // Even, and another order for each beat: 1..=4 have nothing in common with 1,009.
+                let chance = (agent * (number + 1) * 7 % 1_009) as f64 / 1_009.0;
+                at += pace.next(&Outcome::Received, chance).as_secs_f64();
+                beat.push(at);
+            }
+        }
+        for beat in beats {
+            let mut in_a_second = [0_usize; 200];
+            beat.iter().for_each(|&at| in_a_second[at as usize] += 1);
+            let most = in_a_second.iter().max().copied().unwrap_or_default();
+            assert!(most <= AGENTS / 10, "{most} in one second");
+        }
+    }
+
     #[test]
     fn a_401_is_retried_slowly_and_other_refusals_at_the_interval() {
         let mut pace = Pace::new(Timing::new(SECOND * 2));
