@@ -4,28 +4,40 @@
 #   AGENT_METRICS_SERVER=https://metrics.example.org \
 #   AGENT_METRICS_APP_KEY=... AGENT_METRICS_APP_SECRET=... sh heartbeat.sh
 #
-# Also: AGENT_METRICS_ID (default: the host's name), AGENT_METRICS_INTERVAL (whole seconds,
-# default 30), AGENT_METRICS_STATUS (default idle). SIGTERM and SIGINT say goodbye.
+# Also: AGENT_METRICS_ID (default: the host's name), AGENT_METRICS_INTERVAL (whole seconds, such
+# as 30s, the default), AGENT_METRICS_STATUS (default idle), and AGENT_METRICS_APP_SECRET_FILE
+# instead of the secret itself. SIGTERM and SIGINT say goodbye. CPU and memory are the machine's,
+# in a container, too.
 set -u
 
 : "${AGENT_METRICS_SERVER:?is the address of the server, such as https://metrics.example.org}"
 : "${AGENT_METRICS_APP_KEY:?is the app key}"
+if [ -n "${AGENT_METRICS_APP_SECRET_FILE:-}" ]; then
+    AGENT_METRICS_APP_SECRET=$(cat "$AGENT_METRICS_APP_SECRET_FILE") || exit 2
+fi
 : "${AGENT_METRICS_APP_SECRET:?is the secret of the app key}"
 id=${AGENT_METRICS_ID:-$(cat /proc/sys/kernel/hostname)}
 # What an id may not hold becomes a dash.
 id=$(printf %s "$id" | LC_ALL=C tr -c 'A-Za-z0-9._-' '-' | cut -c 1-128)
-interval=${AGENT_METRICS_INTERVAL:-30}
+interval=${AGENT_METRICS_INTERVAL:-30s}
+interval=${interval%s}
 case $interval in
-    '' | 0 | *[!0-9]*) echo "AGENT_METRICS_INTERVAL: whole seconds, without a unit" >&2; exit 2 ;;
+    '' | 0* | *[!0-9]*) echo "AGENT_METRICS_INTERVAL: whole seconds, such as 30s" >&2; exit 2 ;;
 esac
 status=${AGENT_METRICS_STATUS:-idle}
 url="${AGENT_METRICS_SERVER%/}/api/v1/agents/$id/ping"
 away=
 
+# A line of curl's configuration, with what is special between its quotes marked.
+header() {
+    sed -e 's/["\\]/\\&/g' -e 's/.*/header = "&"/' <<END
+$1: $2
+END
+}
+
 # Key and secret reach curl through its standard input: arguments can be seen by every user.
 post() {
-    printf 'header = "X-App-Key: %s"\nheader = "X-App-Secret: %s"\n' \
-        "$AGENT_METRICS_APP_KEY" "$AGENT_METRICS_APP_SECRET" |
+    { header X-App-Key "$AGENT_METRICS_APP_KEY"; header X-App-Secret "$AGENT_METRICS_APP_SECRET"; } |
         curl --config - --silent --show-error --fail --max-time "$1" --output /dev/null \
             --header 'Content-Type: application/json' --data "$2" "$url"
 }
@@ -66,9 +78,10 @@ goodbye() {
     exit 0
 }
 
-# `wait` is interrupted by a signal; a `sleep` in the foreground is not.
+# `wait` is interrupted by a signal; a `sleep` in the foreground is not. What is left of one must
+# hold no output open.
 pause() {
-    sleep "$1" &
+    sleep "$1" >/dev/null 2>&1 &
     sleeper=$!
     wait "$sleeper"
     sleeper=
@@ -85,12 +98,13 @@ while :; do
     cpu=$percent
     memory_percent
     memory=$percent
-    if post 10 "{\"status\":\"$status\",\"cpu_usage\":$cpu,\"memory_usage\":$memory}"; then
+    beat="{\"status\":\"$status\",\"cpu_usage\":$cpu,\"memory_usage\":$memory}"
+    if reason=$(post 10 "$beat" 2>&1); then
         [ -z "$away" ] || echo "$url: received again" >&2
         away=
         last_busy=$busy last_total=$total
     else
-        [ -n "$away" ] || echo "$url: heartbeats don't get through; trying again" >&2
+        [ -n "$away" ] || echo "$url: heartbeats don't get through ($reason); trying again" >&2
         away=yes
     fi
     pause "$interval"
