@@ -8,6 +8,8 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # The names that tests/it/support/browser/process.rs looks for.
 HAS_CHROMIUM := test -n "$$CHROMIUM" || for name in chromium chromium-browser google-chrome chrome; \
 	do command -v $$name >/dev/null && break; done
+# The two that /bin/sh is on most small machines: the sh recipe runs under both.
+HAS_SHELLS := command -v dash >/dev/null && command -v busybox >/dev/null
 
 .DEFAULT_GOAL := help
 .PHONY: help run check test test-tools soak bench clean
@@ -32,7 +34,7 @@ test: test-tools ## All tests
 
 # A C compiler makes the shim that lets system calls fail; Node and its package ws are the
 # WebSocket client that is not ours, and TypeScript reads the types; Chromium shows the page, and
-# axe-core looks at it there.
+# axe-core looks at it there; curl, dash and busybox run the sh recipe.
 test-tools: $(NODE_STAMP) ## What the tests need beside Rust
 	@command -v cc >/dev/null || \
 		{ echo "The tests need a C compiler: $(SUDO) apt-get install gcc libc6-dev"; exit 1; }
@@ -42,6 +44,14 @@ test-tools: $(NODE_STAMP) ## What the tests need beside Rust
 	@$(HAS_CHROMIUM) || \
 		{ echo "The page's tests need Chromium: $(SUDO) apt-get install chromium" \
 			"(or CHROMIUM=/path/to/it)"; exit 1; }
+
+	@$(HAS_SHELLS) || ! command -v apt-get >/dev/null || { $(SUDO) apt-get update && \
+		$(SUDO) env DEBIAN_FRONTEND=noninteractive \
+			apt-get install --yes --no-install-recommends busybox dash; } || true
+	@$(HAS_SHELLS) || { echo "The sh recipe's tests need two shells:" \
+		"$(SUDO) apt-get install busybox dash"; exit 1; }
+	@command -v curl >/dev/null || \
+		{ echo "The tests need curl: $(SUDO) apt-get install curl"; exit 1; }
 
 $(NODE_STAMP):
 	@command -v node >/dev/null && command -v npm >/dev/null || \

@@ -32,7 +32,7 @@ mod tests;
 use std::time::{Duration, Instant};
 use std::{fmt, io};
 
-use crossbeam_channel::{Receiver, after, at, never, select, tick};
+use crossbeam_channel::{Receiver, after, at, never, select};
 
 pub use self::once::{Answer, ask_once, show};
 pub use self::settings::{Secret, Settings};
@@ -45,7 +45,8 @@ use crate::logging::printable;
 use crate::tasks::{Task, TaskDirs, ensure_dir};
 
 /// How often tasks are looked for. A poll, and no watch of the directory: that a lock is gone
-/// is no event of a file system.
+/// is no event of a file system. A directory that is full of other things is looked at less
+/// often, by as much as it costs more.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// Changed tasks are sent this often at most.
@@ -152,7 +153,6 @@ fn run_on(
     );
     introduce_tasks(settings);
     let mut beat = Beat::new(settings, clock);
-    let looks = tick(LOOK_EVERY);
     loop {
         // Only one of the two is wanted at any time.
         let (due, outcomes) = match beat.in_flight {
@@ -170,7 +170,7 @@ fn run_on(
                 Ok(outcome) => beat.settle(&outcome),
                 Err(_) => return Err(AgentError::PostingDied),
             },
-            recv(looks) -> _ => beat.look(),
+            recv(at(beat.look_at)) -> _ => beat.look(),
         }
     }
     beat.goodbye(poster);
@@ -201,6 +201,8 @@ struct Beat<'a> {
     sent_at: Option<Instant>,
     /// When the next heartbeat goes out.
     due: Instant,
+    /// When tasks are looked for next.
+    look_at: Instant,
     /// When the heartbeat was due whose outcome is awaited.
     in_flight: Option<Instant>,
     /// Whether the server took the last heartbeat: one that is away is not asked more often
@@ -218,6 +220,7 @@ impl<'a> Beat<'a> {
             reported: Vec::new(),
             sent_at: None,
             due: clock.now() + settings.timing.first_window,
+            look_at: clock.now() + LOOK_EVERY,
             in_flight: None,
             is_received: false,
         }
@@ -242,11 +245,16 @@ impl<'a> Beat<'a> {
 
     /// Has a heartbeat sent soon if tasks have come or gone since the last.
     fn look(&mut self) {
-        let Some(sent_at) = self.sent_at.filter(|_| self.is_received) else { return };
-        if self.in_flight.is_none() && self.task_dirs.read() != self.reported {
+        if let Some(sent_at) = self.sent_at
+            && self.is_received
+            && self.in_flight.is_none()
+            && self.task_dirs.read() != self.reported
+        {
             let soonest = (sent_at + SOONEST).max(self.clock.now());
             self.due = self.due.min(soonest);
         }
+        let rest = LOOK_EVERY.saturating_mul(self.task_dirs.excess().saturating_add(1));
+        self.look_at = self.clock.now() + rest;
     }
 
     fn settle(&mut self, outcome: &Outcome) {

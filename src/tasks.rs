@@ -152,6 +152,8 @@ pub struct TaskDirs {
     /// Files that were wrong at the last look, with how often in a row. A script may be about
     /// to finish writing, so the first time is not worth a word.
     wrong: BTreeMap<PathBuf, u32>,
+    /// Files that were opened at the last look.
+    opened: usize,
     said_too_many: bool,
     said_crowded: bool,
 }
@@ -160,7 +162,7 @@ impl TaskDirs {
     /// Nothing is read yet.
     #[must_use]
     pub fn new(dirs: Vec<PathBuf>) -> Self {
-        Self { dirs, wrong: BTreeMap::new(), said_too_many: false, said_crowded: false }
+        Self { dirs, wrong: BTreeMap::new(), opened: 0, said_too_many: false, said_crowded: false }
     }
 
     /// The directories.
@@ -178,7 +180,9 @@ impl TaskDirs {
         let mut wrong = BTreeMap::new();
         let mut news = News::default();
         let mut too_many = false;
+        self.opened = 0;
         for path in self.files() {
+            self.opened += 1;
             match read_task(&path) {
                 Ok(Some(task)) if room.takes(&task) => tasks.push(task),
                 Ok(Some(_)) => {
@@ -202,6 +206,13 @@ impl TaskDirs {
         }
         self.said_too_many = too_many;
         tasks
+    }
+
+    /// How many times as much as a heartbeat's tasks the last look had to open: 0 unless a
+    /// directory is full of what is none.
+    #[must_use]
+    pub fn excess(&self) -> u32 {
+        u32::try_from(self.opened / (MAX_TASKS + 2)).unwrap_or(u32::MAX)
     }
 
     /// The files that may be tasks, in order.
@@ -425,6 +436,7 @@ mod tests {
         let mut dirs = TaskDirs::new(vec![dir.path().to_owned()]);
         assert_eq!(dirs.read().len(), MAX_TASKS);
         assert!(dirs.said_too_many);
+        assert_eq!(dirs.excess(), 0, "what does not go is not opened");
         let mut long = task(1);
         long.workspace_id = "中".repeat(MAX_TEXT_CHARS);
         let mut room = Room::default();
@@ -447,6 +459,7 @@ mod tests {
         assert_eq!(dirs.read(), []);
         assert!(dirs.said_crowded);
         assert!(dirs.wrong.len() <= MAX_ENTRIES);
+        assert_eq!(dirs.excess(), 15);
     }
 
     #[test]

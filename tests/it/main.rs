@@ -5,6 +5,8 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on stops")]
 
 mod access;
+mod agent;
+mod agent_tasks;
 mod attacks;
 mod browser;
 mod client_module;
@@ -18,6 +20,7 @@ mod idle;
 mod keepalive;
 mod page;
 mod pools;
+mod recipe;
 mod refusals;
 mod scarcity;
 mod seed_examples;
@@ -26,3 +29,4 @@ mod signals;
 mod slow;
 mod stderr;
 mod support;
+mod task;

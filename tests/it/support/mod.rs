@@ -3,11 +3,13 @@
 //! Nothing here judges the product; it fails only when a deadline passes.
 
 pub(crate) mod browser;
+pub(crate) mod child;
 pub(crate) mod crowd;
 pub(crate) mod feed;
 pub(crate) mod flood;
 pub(crate) mod frames;
 pub(crate) mod http;
+pub(crate) mod machine;
 pub(crate) mod members;
 pub(crate) mod process;
 pub(crate) mod proxy;
@@ -18,6 +20,7 @@ pub(crate) mod status;
 pub(crate) mod wait;
 
 pub(crate) use browser::Browser;
+pub(crate) use child::Process;
 pub(crate) use feed::Dashboard;
 pub(crate) use http::{Conn, Request, Response};
 pub(crate) use proxy::Proxy;
