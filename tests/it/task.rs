@@ -6,12 +6,14 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output, Stdio};
+use std::time::Duration;
 
 use rustix::process::Signal;
 use tempfile::TempDir;
 
 use super::support::child::{binary, task};
 use super::support::server::BINARY;
+use super::support::wait::pause;
 use super::support::{Process, eventually};
 
 /// A command that ends when its input does.
@@ -207,7 +209,7 @@ fn a_signal_at_any_moment_of_the_start_ends_both() {
     let (_dir, tasks) = place();
     for round in 0..40_u64 {
         let wrapper = Process::start(&mut task(&tasks, &["sleep", "600.125"]));
-        super::support::wait::pause(std::time::Duration::from_micros(round * 100));
+        pause(Duration::from_micros(round * 100));
         wrapper.signal(Signal::TERM);
         let mut wrapper = wrapper;
         assert_eq!(wrapper.wait().signal(), Some(Signal::TERM.as_raw()), "round {round}");
@@ -236,16 +238,16 @@ fn a_signal_of_the_commands_own_does_not_come_back() {
     let script = r#"exec setsid "$0" task --type t --tasks-dir "$1" -- node -e '
         let times = 0;
         process.on("SIGUSR1", () => console.log("got", ++times));
+        process.on("SIGUSR2", () => process.exit(times));
         process.kill(0, "SIGUSR1");
-        process.stdin.on("data", () => process.exit(times));'"#;
+        setInterval(() => {}, 1000);'"#;
     let mut command = Command::new("sh");
     let mut wrapper = Process::start(command.args(["-c", script, BINARY]).arg(&tasks));
     wrapper.stdout.wait_for("got 1");
-    // What came first would be heard first.
-    wrapper.signal(Signal::USR1);
-    wrapper.stdout.wait_for("got 2");
-    wrapper.write(b"\n");
-    assert_eq!(wrapper.wait().code(), Some(2), "{}", wrapper.stdout.text());
+    // What was handed on before this one is heard before it.
+    pause(Duration::from_millis(200));
+    wrapper.signal(Signal::USR2);
+    assert_eq!(wrapper.wait().code(), Some(1), "{}", wrapper.stdout.text());
 }
 
 #[test]
@@ -267,6 +269,8 @@ fn ctrl_c_reaches_the_command_once() {
     for time in 1..=TIMES {
         terminal.write(b"\x03");
         terminal.stdout.wait_for(&format!("got {time}"));
+        // A second one would come on the heels of the first.
+        pause(Duration::from_millis(200));
     }
     terminal.write(b"\n");
     let status: ExitStatus = terminal.wait();
