@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{self, Config, ConfigError, Overrides};
@@ -151,7 +152,7 @@ pub struct AgentArgs {
 
     /// Directory whose *.json files are the running tasks; again for more [default:
     /// /tmp/agent-metrics-tasks]
-    #[arg(long, value_name = "DIR", env = tasks::DIR_VARIABLE)]
+    #[arg(long, value_name = "DIR", env = tasks::DIR_VARIABLE, value_parser = tasks_dir())]
     pub tasks_dir: Vec<PathBuf>,
 
     /// Send one heartbeat, say what the server answered, and end: 0 when it was received
@@ -183,7 +184,7 @@ pub struct TaskArgs {
     pub id: Option<u64>,
 
     /// Directory that the agent watches [default: /tmp/agent-metrics-tasks]
-    #[arg(long, value_name = "DIR", env = tasks::DIR_VARIABLE)]
+    #[arg(long, value_name = "DIR", env = tasks::DIR_VARIABLE, value_parser = tasks_dir())]
     #[arg(default_value = tasks::DEFAULT_DIR, hide_default_value = true)]
     pub tasks_dir: PathBuf,
 
@@ -208,6 +209,14 @@ fn named_file(flag: Option<&Path>) -> Option<PathBuf> {
 fn first_named(flag: Option<&Path>, variable: Option<OsString>) -> Option<PathBuf> {
     let variable = variable.filter(|name| !name.is_empty()).map(PathBuf::from);
     flag.map(Path::to_owned).or(variable)
+}
+
+/// A directory of tasks. An empty variable is as good as none, and stops no job.
+fn tasks_dir() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(|name| match name.is_empty() {
+        true => PathBuf::from(tasks::DEFAULT_DIR),
+        false => PathBuf::from(name),
+    })
 }
 
 fn parse_time(text: &str) -> Result<Duration, String> {

@@ -108,6 +108,17 @@ fn without_a_place_for_its_file_the_command_runs_all_the_same() {
     }
 }
 
+/// And the default is a place for all users.
+#[test]
+fn an_empty_variable_is_none() {
+    let mut command = binary("task");
+    command.args(["--type", "plan", "--", "sh", "-c", "exit 6"]);
+    let output = command.env("AGENT_METRICS_TASKS_DIR", "").output().unwrap();
+    assert_eq!((output.status.code(), output.stderr), (Some(6), vec![]));
+    let mode = fs::metadata("/tmp/agent-metrics-tasks").unwrap().permissions().mode();
+    assert_eq!(mode & 0o7777, 0o1777);
+}
+
 #[test]
 fn input_and_output_are_the_commands_to_the_last_byte() {
     const BYTES: usize = 8 * 1024 * 1024;
