@@ -170,8 +170,12 @@ struct Front {
 
 impl Log for Front {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        let most =
-            if is_ours(metadata.target()) { self.level } else { self.level.min(LevelFilter::Warn) };
+        let most = match metadata.target() {
+            ours if is_ours(ours) => self.level,
+            // Says at every try what the agent says once.
+            verifier if verifier.starts_with("rustls_platform_verifier") => LevelFilter::Off,
+            _ => self.level.min(LevelFilter::Warn),
+        };
         metadata.level() <= most
     }
 
@@ -380,6 +384,7 @@ mod tests {
         assert!(!enabled(Level::Info, "agent_metrics_other"));
         assert!(!enabled(Level::Info, "ureq::run"));
         assert!(enabled(Level::Warn, "ureq::run"));
+        assert!(!enabled(Level::Error, "rustls_platform_verifier::verification::others"));
         logging.finish(PATIENCE);
     }
 

@@ -10,6 +10,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use ureq::http::{HeaderMap, HeaderValue, StatusCode};
+use ureq::tls::{RootCerts, TlsConfig};
 use ureq::unversioned::transport::DefaultConnector;
 use ureq::{Agent, Body};
 
@@ -112,7 +113,9 @@ impl Client {
             .max_idle_connections(1)
             .max_idle_age(MAX_IDLE)
             .input_buffer_size(BUFFER_BYTES)
-            .output_buffer_size(BUFFER_BYTES);
+            .output_buffer_size(BUFFER_BYTES)
+            // What this machine trusts, so that a company's own authority counts here, too.
+            .tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build());
         if settings.server.is_loopback {
             config = config.proxy(None);
         }
