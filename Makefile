@@ -63,10 +63,11 @@ $(NODE_STAMP):
 soak: test-tools ## Ten minutes with 200 agents: neither server nor page grows
 	$(CARGO) test --locked --test it -- --ignored --nocapture ten_minutes
 
-bench: test-tools ## What heartbeat and delivery cost, beside nginx + nchan (installed if missing), and an update the page
+bench: test-tools ## What heartbeat and delivery cost, beside nginx + nchan (installed if missing), an update the page, and an agent its machine
 	sh benches/setup.sh
 	$(CARGO) bench --locked --bench compare
 	$(CARGO) bench --locked --bench page
+	$(CARGO) bench --locked --bench agent
 
 clean: ## Remove what was built
 	$(CARGO) clean
