@@ -7,6 +7,7 @@
 mod access;
 mod agent;
 mod agent_tasks;
+mod agent_tls;
 mod attacks;
 mod browser;
 mod client_module;
