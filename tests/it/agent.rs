@@ -3,7 +3,7 @@
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,8 +18,8 @@ use super::support::flood::heavy;
 use super::support::machine::{CpuTimes, memory_percent};
 use super::support::server::free_address;
 use super::support::setup::{KEY_A, Key};
-use super::support::wait::{Deadline, eventually_within, pause};
-use super::support::{Conn, Dashboard, Launch, Process, Server, Setup, eventually};
+use super::support::wait::{DEADLINE, Deadline, eventually_within, pause, within};
+use super::support::{Conn, Dashboard, Launch, Process, Server, Setup};
 
 const POINTS_OF_CPU: f64 = 5.0;
 const POINTS_OF_MEMORY: f64 = 2.0;
@@ -260,6 +260,16 @@ fn print_shows_a_heartbeat_that_the_server_would_take() {
     assert_eq!(Conn::open(server.addr()).ping("shown", &shown).status, 200);
 }
 
+/// A control group that goes with all that runs in it.
+struct Group(PathBuf);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let _ = std::fs::write(self.0.join("cgroup.kill"), "1");
+        let _ = within(DEADLINE, || std::fs::remove_dir(&self.0).ok());
+    }
+}
+
 /// A group of our own with half a CPU and 64 MiB, where we may make one.
 #[test]
 fn in_a_control_group_figures_are_of_its_limits() {
@@ -278,6 +288,7 @@ fn in_a_control_group_figures_are_of_its_limits() {
         eprintln!("no control group (version 2) can be made here: {error}");
         return;
     }
+    let _group = Group(group.clone());
     let tasks = no_tasks();
     let server = Server::start(&Setup::open().toml());
     let mut feed = Dashboard::join(server.addr(), "pool-a");
@@ -295,7 +306,4 @@ fn in_a_control_group_figures_are_of_its_limits() {
     let current = std::fs::read_to_string(group.join("memory.current")).unwrap();
     let most = current.trim().parse::<f64>().unwrap() / LIMIT_BYTES as f64 * 100.0;
     assert!(memory > 0.0 && memory <= most + POINTS_OF_MEMORY, "{memory} % of {most} %");
-    drop(process);
-    std::fs::write(group.join("cgroup.kill"), "1").unwrap();
-    eventually("the group goes", || std::fs::remove_dir(&group).ok());
 }
