@@ -49,9 +49,6 @@ pub(super) struct Timing {
 /// system's own clock.
 pub(super) const FIRST_WINDOW: Duration = SHORTEST_WINDOW.saturating_add(Duration::from_millis(50));
 
-/// Above this interval beats are spread, so that agents started together drift apart.
-const STEADY_UP_TO: Duration = Duration::from_secs(5);
-
 /// The longest that a server may send us away for; beyond it we ask again.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(10 * 60);
 
@@ -166,15 +163,12 @@ impl Pace {
     }
 }
 
-/// From one received heartbeat to the next: the interval, give or take a tenth when it is over
-/// [`STEADY_UP_TO`]. The first gap is cut anywhere in its latter half, which spreads agents
-/// that were started together at once instead of slowly.
+/// From one received heartbeat to the next: the interval, give or take a tenth, so that agents
+/// that were started together drift apart. The first gap is cut anywhere in its latter half,
+/// which spreads them at once instead of slowly.
 fn gap(interval: Duration, first: bool, chance: f64) -> Duration {
-    match interval {
-        steady if steady <= STEADY_UP_TO => steady,
-        spread if first => spread.mul_f64(0.5 + 0.5 * chance),
-        spread => spread.mul_f64(0.9 + 0.2 * chance),
-    }
+    let (least, spread) = if first { (0.5, 0.5) } else { (0.9, 0.2) };
+    interval.mul_f64(least + spread * chance)
 }
 
 #[cfg(test)]
@@ -222,9 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn beats_are_steady_up_to_five_seconds_and_spread_beyond() {
-        let mut pace = Pace::new(Timing::new(SECOND * 5));
-        assert_eq!(pace.next(&Outcome::Received, 0.99), SECOND * 5);
+    fn beats_are_a_tenth_around_the_interval_after_a_shorter_first() {
         let mut pace = Pace::new(Timing::new(SECOND * 30));
         assert_eq!(pace.next(&Outcome::Received, 0.0), SECOND * 15, "the first gap");
         assert_eq!(pace.next(&Outcome::Received, 0.0), SECOND * 27);
