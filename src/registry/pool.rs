@@ -226,8 +226,17 @@ impl Agent {
     }
 }
 
-/// An exponential moving average that takes a quarter of what is new: one extra heartbeat (a task
-/// started) or one that was late does not change what an agent's rhythm is taken to be by much.
+/// How many of the known intervals one new gap of the same length is weighed against.
+const MEMORY: f64 = 7.0;
+
+/// A mean over time, in which each gap counts by its length. Heartbeats that come in between,
+/// because tasks start and end, hardly shorten what an agent's rhythm is taken to be, or it would
+/// seem late as soon as they stop; a longer rhythm is believed almost at once.
 fn smooth(known: Duration, gap: Duration) -> Duration {
-    (3 * known + gap) / 4
+    let (known, gap) = (known.as_secs_f64(), gap.as_secs_f64());
+    let length = MEMORY * known + gap;
+    if length == 0.0 {
+        return Duration::ZERO;
+    }
+    Duration::from_secs_f64((MEMORY * known * known + gap * gap) / length)
 }

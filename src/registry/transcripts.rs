@@ -310,13 +310,35 @@ fn a_pools_bytes_are_bounded() {
 /// The rhythm is unknown after one heartbeat, the gap after two, and steady afterwards.
 #[test]
 fn the_rhythm_is_observed() {
+    assert_eq!(rhythm(&[0]), Value::Null);
+    assert_eq!(rhythm(&[0, 1_000]), 1_000);
+    assert_eq!(rhythm(&[0, 1_000, 2_000]), 1_000);
+    assert_eq!(rhythm(&[0, 0]), 0);
+    assert_eq!(rhythm(&[0, 0, 0]), 0);
+}
+
+/// Heartbeats in between don't pass for the rhythm: an agent of 30 s whose tasks came and went
+/// for half a minute is not late when it is silent for 30 s again (the page allows for 2.5 of its
+/// intervals). A rhythm that became longer is believed at once.
+#[test]
+fn a_burst_is_no_rhythm_and_a_longer_one_is() {
+    let steady = [0, 30_000, 60_000, 90_000];
+    let burst = (91..=120).map(|second| second * 1_000);
+    let after: Vec<u64> = steady.into_iter().chain(burst).collect();
+    let known = rhythm(&after).as_u64().unwrap();
+    assert!((15_000..30_000).contains(&known), "{known}");
+    let longer: Vec<u64> = (0..=60).chain([90, 120]).map(|second| second * 1_000).collect();
+    let known = rhythm(&longer).as_u64().unwrap();
+    assert!((20_000..=30_000).contains(&known), "{known}");
+}
+
+/// `interval_ms` after heartbeats at these times, in milliseconds.
+fn rhythm(beats: &[u64]) -> Value {
     let mut play = play();
-    let mut rhythm = Vec::new();
-    for ms in [0, 1_000, 2_000, 2_100] {
+    for &ms in beats {
         play.beat(ms, "a").unwrap();
-        rhythm.push(play.look(POOL)["metrics"][0]["interval_ms"].clone());
     }
-    assert_eq!(rhythm, [Value::Null, json!(1_000), json!(1_000), json!(775)]);
+    play.look(POOL)["metrics"][0]["interval_ms"].take()
 }
 
 /// Summaries count by status and average over who is there.
