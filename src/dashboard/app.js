@@ -38,7 +38,8 @@ async function start() {
   attachLogin($("login"), loggedIn);
   $("retry").addEventListener("click", retryNow);
   $("restarted-close").addEventListener("click", () => setShown($("restarted"), false));
-  document.addEventListener("visibilitychange", () => document.hidden || (views.length === 0 && retryNow()));
+  document.addEventListener("visibilitychange", () => document.hidden || bootTimer?.());
+  addEventListener("online", () => bootTimer?.());
   setInterval(tick, TICK_MS);
   drawConnection();
   await useTokenOfAddress();
@@ -103,7 +104,7 @@ async function waitForServer(delay, words) {
   boot = { state: "waiting", reason: null, retryAt: performance.now() + delay };
   drawConnection();
   await pause(delay);
-  boot = { state: "connecting", reason: null, retryAt: null };
+  boot = { state: "connecting", reason: words, retryAt: null };
   drawConnection();
 }
 
@@ -265,6 +266,7 @@ function showLogin() {
 
 function loggedIn() {
   setShown($("login"), false);
+  $("main").focus();
   if (views.length === 0) openPools();
   else retryNow();
 }
