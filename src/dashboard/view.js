@@ -7,8 +7,11 @@ export const SORTS = ["name", "state", "cpu", "memory", "tasks", "heard"];
 /** Sorts that start with the largest: who asks for these looks for the most loaded, or the stalest. */
 const LARGEST_FIRST = new Set(["cpu", "memory", "tasks", "heard"]);
 
-/** States by how much they want to be looked at; an agent's own word stands between. */
-const STATE_RANKS = { lost: 0, late: 1, busy: 2, idle: 4, offline: 5 };
+/**
+ * States by how much they want to be looked at; an agent's own word stands between, be it
+ * `constructor`: nothing is inherited.
+ */
+const STATE_RANKS = { __proto__: null, lost: 0, late: 1, busy: 2, idle: 4, offline: 5 };
 const OTHER_STATE_RANK = 3;
 
 /** The view of an address without parameters. */

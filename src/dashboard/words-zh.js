@@ -11,9 +11,11 @@ const units = {
 };
 const span = (ms) => spanIn(units, ms);
 
-const statuses = { busy: "忙碌", idle: "空闲" };
+/** States are agents' own words, `constructor` too: nothing is inherited. */
+const statuses = { __proto__: null, busy: "忙碌", idle: "空闲" };
 const reasons = { goodbye: "已主动下线", timeout: "失去联系" };
 const causes = {
+  __proto__: null,
   "no answer": "没有响应",
   "nothing arrived any more": "长时间没有收到数据",
   "the connection broke": "连接中断",
@@ -47,19 +49,20 @@ export const say = {
   stale: (ms, reason) => `未连接${reason ? `：${reason}` : ""}。当前显示的是 ${span(ms)}前的状态。`,
   unreachable: (reason) => `无法连接服务器${reason ? `（${reason}）` : ""}，页面会继续重试。`,
   refused: (reason) => `服务器拒绝了此页面：${reason}`,
-  restarted: (time) => `服务器已重启（${time} 发现）。各 Agent 会在下一次心跳后重新出现。`,
+  restarted: (time) => `服务器已重启（发现于 ${time}）。各 Agent 会在下一次心跳后重新出现。`,
   noSuchPool: (poolId) => `没有 Agent 池“${poolId}”，或者您无权查看。`,
   noPools: "此服务器上没有您可以查看的 Agent 池。Agent 池在服务器的配置文件中设置。",
-  cause: (reason) => causes[reason] ?? reason,
+  cause: (reason) =>
+    causes[reason] ?? reason?.replace(/^the server closed the connection \((\d+)\)$/, "服务器关闭了连接（$1）") ?? null,
 
   status: (status) => statuses[status] ?? status,
   state: (number, status) => `${number} 个${statuses[status] ?? ` ${status}`}`,
   late: (number) => `${number} 个延迟`,
   departed: (number) => `${number} 个离线`,
-  hot: (number) => `${number} 个达到 90 % 以上`,
+  hot: (number) => `${number} 个达到或超过 90 %`,
   room: ({ agents, departed, reporting, room }) => {
     if (agents + departed === 0) return "还没有 Agent 上报";
-    if (reporting === 0) return "已没有 Agent 上报";
+    if (reporting === 0) return "已经没有 Agent 在上报";
     return `${reporting} 个 Agent 中有 ${room} 个可以接新任务`;
   },
   meanAndMax: (load) => `平均 ${percent(load.mean)}，最高 ${percent(load.max)}`,
@@ -81,7 +84,7 @@ export const say = {
   descending: "降序",
 
   login: {
-    failed: "服务器不认识这个令牌。",
+    failed: "令牌无效。",
     unreachable: "无法连接服务器，请稍后再试。",
     other: (detail) => `服务器拒绝了请求：${detail}`,
   },
@@ -89,17 +92,18 @@ export const say = {
 
 /** The fixed texts of the HTML files. */
 export const fixed = {
-  skip: "跳到内容",
+  skip: "跳到主要内容",
   place: "位置",
   connecting: "正在连接…",
   retry: "立即重试",
   dismiss: "关闭",
   pools: "Agent 池",
   allPools: "所有 Agent 池",
-  tokenNeeded: "需要查看令牌",
+  tokenNeeded: "需要令牌才能查看",
   token: "令牌",
   logIn: "登录",
-  tokenHelp: "令牌由架设服务器的人保管：agent-metrics init 曾显示过一次。",
+  logInTitle: "登录 · agent-metrics",
+  tokenHelp: "请向部署服务器的人索取：运行 agent-metrics init 时显示过一次。",
   poolsLabel: "Agent 池",
   agents: "Agent",
   byState: "按状态统计的 Agent",
@@ -123,7 +127,7 @@ export const fixed = {
   nothing: "没有符合筛选条件的 Agent。",
   clear: "清除筛选",
   emptyTitle: "还没有 Agent 上报",
-  emptyCurl: "Agent 发出第一次心跳后就会出现。可以在终端里发送一次：",
+  emptyCurl: "Agent 发出第一次心跳后就会出现在这里。可以在终端里发送一次：",
   emptyAgent: "或者让一台机器每 30 秒上报真实数据：",
   emptyKeys: "KEY 和 SECRET 是这个 Agent 池的 App Key 和 App Secret：",
 };

@@ -68,6 +68,8 @@ test("orders: by figure, equals by name, who has no figure last either way", () 
     agent(5, { state: "offline", lost: true }),
   ];
   assert.deepEqual(sorted("state", false, states), [5, 3, 4, 2, 0, 1]);
+  const inherited = ["idle", "constructor", "busy", "__proto__"].map((state, rank) => agent(rank, { state }));
+  assert.deepEqual(sorted("state", false, inherited), [2, 1, 3, 0]);
   assert.deepEqual(sorted("heard", true, [agent(0, { heard: 9 }), agent(1, { heard: null }), agent(2, { heard: 3 })]), [2, 0, 1]);
 });
 

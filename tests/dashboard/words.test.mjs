@@ -97,12 +97,22 @@ test("both languages say the same things", () => {
   assert.deepEqual(shape(chinese.say).sort(), shape(english.say).sort());
 });
 
+test("what is unknown in Chinese is said as it is, also by names that objects inherit", () => {
+  for (const word of ["draining", "constructor", "__proto__"]) {
+    assert.equal(chinese.say.status(word), word);
+    assert.equal(chinese.say.state(2, word), `2 个 ${word}`);
+    assert.equal(chinese.say.cause(word), word);
+  }
+  assert.equal(chinese.say.cause("the server closed the connection (1008)"), "服务器关闭了连接（1008）");
+  assert.equal(chinese.say.cause(null), null);
+});
+
 test("every fixed text of the pages has its Chinese, and none is left over", () => {
   const names = new Set();
   for (const page of ["index.html", "login.html"]) {
     const text = readFileSync(new URL(`../../src/dashboard/${page}`, import.meta.url), "utf8");
     for (const [, name] of text.matchAll(/data-say(?:-label|-hint)?="(\w+)"/g)) names.add(name);
-    const untold = [...text.matchAll(/<(h1|h2|p|label|button|option|dt|a)\b([^>]*)>[A-Z][a-z]+/g)]
+    const untold = [...text.matchAll(/<(title|h1|h2|p|label|button|option|dt|a)\b([^>]*)>[A-Z][a-z]+/g)]
       .filter(([, , attributes]) => !/data-say=|JavaScript/.test(attributes))
       .map(([tag]) => tag);
     assert.deepEqual(untold.filter((tag) => !tag.includes('class="notice"')), []);
