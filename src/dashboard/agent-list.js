@@ -17,7 +17,7 @@ const SETTLE_MS = 2_000;
 const ORDER_SHARE = 0.1;
 /** A chart spans at least this much. */
 const SHORTEST_WINDOW_MS = 60_000;
-/** Changes noted while nothing is drawn, in a hidden tab; beyond it all is looked at anew. */
+/** Changes noted without a frame, should a browser give none; beyond it all is looked at anew. */
 const MOST_CHANGED = 20_000;
 
 const names = new Intl.Collator(undefined, { numeric: true });
@@ -141,7 +141,7 @@ export class AgentList {
     row.judge(this.#feed.asOf());
     // Who leaves or returns is shown, hidden or moved at once; mere figures may wait.
     if (wasOffline !== (row.state === "offline")) this.#unordered = true;
-    if (isRestless(this.#toolbar.view)) this.#unsettled = true;
+    if (isRestless(this.#toolbar.view) || !this.#toolbar.offers(row.state)) this.#unsettled = true;
   }
 
   #row(metrics) {

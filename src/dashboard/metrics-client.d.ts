@@ -179,7 +179,10 @@ export class PoolFeed extends EventTarget {
   readonly poolId: string;
   /** Live agents by id. An update puts a new object in place of the old one. */
   readonly agents: ReadonlyMap<string, Agent>;
-  /** Departed agents by id, the oldest departure first; never one that is in `agents`. */
+  /**
+   * Departed agents by id, the oldest departure first; never one that is in `agents`. When they
+   * get too many, the oldest goes without an event of its own.
+   */
   readonly departed: ReadonlyMap<string, Departure>;
   /** Changes with each start of the server; null before the first snapshot. */
   readonly epoch: string | null;

@@ -17,7 +17,7 @@ export class Toolbar {
   #parts;
   #changed;
   #typing = null;
-  #states = "";
+  #offered = new Set();
 
   constructor(element, changed) {
     this.#changed = changed;
@@ -56,26 +56,34 @@ export class Toolbar {
 
   /** Sorts by `sort`, or the other way round when it is the sort already. */
   sortBy(sort) {
-    this.#set(sortedBy(this.view, sort));
+    const { descending } = sortedBy(this.view, sort);
+    this.#set({ sort, descending });
   }
 
   /** No filter any more; order and layout stay. */
   clear() {
     const { text, state, hideOffline } = PLAIN;
     this.#set({ text, state, hideOffline });
+    // The button that was pressed goes with the message that it stands in.
+    this.#parts.search.focus();
   }
 
   /** Offers the usual states, those of `states` and the one that is chosen. */
   offer(states) {
     const others = [...new Set([...states, this.view.state])].filter((state) => state !== "" && !USUAL_STATES.includes(state));
-    const all = [...USUAL_STATES, ...others.sort()];
-    if (this.#states === all.join(" ")) return;
-    this.#states = all.join(" ");
+    const all = new Set([...USUAL_STATES, ...others.sort()]);
+    if (all.size === this.#offered.size && [...all].every((value) => this.#offered.has(value))) return;
+    this.#offered = all;
     const { state } = this.#parts;
     while (state.options.length > 1) state.options[1].remove();
-    const names = { late: say.lateBadge, offline: say.offlineBadge };
+    const names = { __proto__: null, late: say.lateBadge, offline: say.offlineBadge };
     for (const value of all) state.add(new Option(names[value] ?? say.status(value), value));
     state.value = this.view.state;
+  }
+
+  /** Whether `state` is among those offered. */
+  offers(state) {
+    return this.#offered.has(state);
   }
 
   /** Says how many of how many are shown. */
@@ -90,7 +98,8 @@ export class Toolbar {
 
   #set(change) {
     clearTimeout(this.#typing);
-    this.view = { ...this.view, ...change };
+    // What was typed counts, though another control was faster than the pause.
+    this.view = { ...this.view, text: this.#parts.search.value, ...change };
     const address = new URL(location.href);
     writeView(this.view, address.searchParams);
     history.replaceState(history.state, "", address);

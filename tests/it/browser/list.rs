@@ -196,6 +196,39 @@ fn agents_are_filtered_by_text_and_state_and_the_address_keeps_it() {
 }
 
 #[test]
+fn a_state_that_is_new_can_be_filtered_by() {
+    let (server, browser) = start();
+    let offered = "[...document.querySelector('#state').options].some(
+        option => option.value === 'constructor' && option.text === 'constructor')";
+    assert_eq!(browser.eval(offered), false);
+    let body = json!({ "status": "constructor", "cpu_usage": 1, "memory_usage": 1 });
+    assert_eq!(Conn::open(server.addr()).ping("ant", &body).status, 200);
+    browser.until("it is offered", offered);
+    choose(&browser, STATE, "constructor");
+    wait_for(&browser, "ant", "");
+    // It vanishes, and stays the choice.
+    assert_eq!(Conn::open(server.addr()).ping("ant", &heartbeat(1.0)).status, 200);
+    browser.until("nothing is left", &is_shown(NOTHING));
+    assert_eq!(browser.eval(&value_of(STATE)), "constructor");
+    assert_eq!(browser.faults(), []);
+}
+
+#[test]
+fn what_was_typed_counts_though_another_control_was_faster() {
+    let (_server, browser) = start();
+    browser.eval(&format!(
+        "(search => {{ search.value = 'cat'; search.dispatchEvent(new Event('input'));
+             document.querySelector({:?}).click(); }})(document.querySelector({SEARCH:?}))",
+        header("cpu")
+    ));
+    wait_for(&browser, "cat", "");
+    assert_eq!(browser.eval(&value_of(SEARCH)), "cat");
+    assert_eq!(browser.eval(&parameter("q")), "cat");
+    assert_eq!(browser.eval(&parameter("sort")), "cpu");
+    assert_eq!(browser.faults(), []);
+}
+
+#[test]
 fn who_is_offline_can_be_hidden_until_it_returns() {
     let (server, browser) = start();
     browser.click(HIDE_OFFLINE);
@@ -278,7 +311,21 @@ fn all_of_it_is_reached_by_keyboard() {
         true,
         "the focus was lost"
     );
+
+    // Where no table header is, its buttons can be seen for as long as they have the focus.
+    for (view, width) in [("grid", 1280), ("table", 800)] {
+        browser.click(&format!("#view-{view}"));
+        browser.size(width, 800);
+        browser.until("the header is out of sight", &format!("!{HEADER_SHOWS}"));
+        tab_to(&browser, &header("name"));
+        tab_to(&browser, &more);
+        browser.until("the header is out of sight again", &format!("!{HEADER_SHOWS}"));
+    }
+    assert_eq!(browser.faults(), []);
 }
+
+const HEADER_SHOWS: &str =
+    "(getComputedStyle(document.querySelector('.agents .head')).clipPath === 'none')";
 
 /// Presses Tab until `selector` has the focus, which must be seen there.
 fn tab_to(browser: &Browser, selector: &str) {
@@ -289,6 +336,10 @@ fn tab_to(browser: &Browser, selector: &str) {
             let outline = "(style => style.outlineStyle !== 'none' || style.boxShadow !== 'none')
                 (getComputedStyle(document.activeElement))";
             assert_eq!(browser.eval(outline), true, "{selector} shows no focus");
+            let on_top = "(({ left, top, width, height }) => document.activeElement.contains(
+                document.elementFromPoint(left + width / 2, top + height / 2)))
+                (document.activeElement.getBoundingClientRect())";
+            assert_eq!(browser.eval(on_top), true, "{selector} has the focus unseen");
             return;
         }
         passed.push(browser.text("document.activeElement.outerHTML.slice(0, 60)"));
