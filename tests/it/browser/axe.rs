@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use super::hooks::{AGENTS, CARD, CURL, IS_LIVE, LOGIN, is_shown, pool_url};
+use super::hooks::{AGENTS, CARD, CURL, IS_LIVE, LOGIN, STALE, is_shown, pool_url};
 use super::layout::crowd;
 use crate::support::flood::heavy;
 use crate::support::setup::TOKEN_A;
@@ -45,7 +46,7 @@ fn no_serious_fault_of_accessibility() {
     let _alone = heavy();
     let axe = axe();
     let browser = Browser::start();
-    let open = Server::start(&Setup::open().toml());
+    let mut open = Server::start(&Setup::open().toml());
     let look = |url: &str, there: &str, what: &str| {
         browser.go(url);
         browser.until(what, there);
@@ -57,6 +58,13 @@ fn no_serious_fault_of_accessibility() {
     look(&pool_url(open.addr()), &agents, "a crowded pool");
     let cards = format!("document.querySelectorAll('{CARD}').length === 2 && {IS_LIVE}");
     look(&format!("http://{}/", open.addr()), &cards, "all pools");
+
+    browser.go(&pool_url(open.addr()));
+    browser.until("a crowded pool", &agents);
+    open.signal(Signal::KILL);
+    open.wait();
+    browser.until("the page waits", &is_shown(STALE));
+    assert_accessible(&browser, &axe, "a pool whose server is away");
 
     let guarded = Server::start(&Setup::guarded().toml());
     look(&format!("http://{}/", guarded.addr()), &is_shown(LOGIN), "the login");
