@@ -153,6 +153,7 @@ pub struct AgentArgs {
     /// Directory whose *.json files are the running tasks; again for more [default:
     /// /tmp/agent-metrics-tasks]
     #[arg(long, value_name = "DIR", env = tasks::DIR_VARIABLE, value_parser = tasks_dir())]
+    #[arg(default_value = tasks::DEFAULT_DIR, hide_default_value = true)]
     pub tasks_dir: Vec<PathBuf>,
 
     /// Send one heartbeat, say what the server answered, and end: 0 when it was received
@@ -314,6 +315,7 @@ mod tests {
             panic!("no agent")
         };
         assert_eq!(args.interval, Duration::from_secs(30));
+        assert_eq!(args.tasks_dir, [Path::new(tasks::DEFAULT_DIR)]);
         assert!(args.id.is_none() && args.name.is_none() && args.app_secret_file.is_none());
     }
 

@@ -14,7 +14,7 @@ use agent_metrics::logging::{self, Logging};
 use agent_metrics::server::{Server, Sizes};
 use agent_metrics::signals::Signals;
 use agent_metrics::task::{self, Job};
-use agent_metrics::tasks::{DEFAULT_DIR, TaskDirs};
+use agent_metrics::tasks::TaskDirs;
 use agent_metrics::{check, init};
 use clap::Parser as _;
 use crossbeam_channel::{bounded, select};
@@ -165,8 +165,7 @@ fn run_agent(args: AgentArgs) -> Result<(), Failure> {
 }
 
 fn show_heartbeat(args: AgentArgs) -> Result<(), Failure> {
-    let dirs = if args.tasks_dir.is_empty() { vec![DEFAULT_DIR.into()] } else { args.tasks_dir };
-    let dirs = TaskDirs::new(dirs);
+    let dirs = TaskDirs::new(args.tasks_dir);
     let json = agent::show(dirs, args.status.as_deref(), args.name.as_deref(), Clock::start())?;
     Ok(cli::print(&format!("{json}\n"))?)
 }

@@ -8,7 +8,7 @@
 mod heartbeat;
 mod message;
 
-pub use heartbeat::{Metrics, Ping, Rejected, ping_received, read_ping};
+pub use heartbeat::{GOODBYE, Metrics, Ping, Rejected, is_valid_status, ping_received, read_ping};
 pub use message::{
     Departure, Envelope, Reason, Snapshot, SnapshotAgent, departed_answer, keepalive, offline,
     status, summaries, update,

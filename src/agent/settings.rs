@@ -15,6 +15,7 @@ use super::pace::Timing;
 use crate::id::{AgentId, MAX_ID_BYTES};
 use crate::limits::MAX_TEXT_CHARS;
 use crate::tasks::DEFAULT_DIR;
+use crate::wire::{GOODBYE, is_valid_status};
 
 /// The environment variable that holds the secret itself.
 pub const SECRET_VARIABLE: &str = "AGENT_METRICS_APP_SECRET";
@@ -30,9 +31,6 @@ pub const MIN_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Longest interval. Servers evict after minutes; far beyond that a setting is a slip.
 pub const MAX_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// Longest status (PROTOCOL.md section 1).
-const MAX_STATUS_BYTES: usize = 32;
 
 /// Longest key or secret, in bytes. Both travel in one head of at most 8 KiB.
 const MAX_CREDENTIAL_BYTES: usize = 1_024;
@@ -90,12 +88,10 @@ impl Settings {
         Ok(self)
     }
 
-    /// Reports the tasks in `dirs`; without any, those in [`DEFAULT_DIR`].
+    /// Reports the tasks in `dirs`, and not those in [`DEFAULT_DIR`].
     #[must_use]
     pub fn with_task_dirs(mut self, dirs: Vec<PathBuf>) -> Self {
-        if !dirs.is_empty() {
-            self.task_dirs = dirs;
-        }
+        self.task_dirs = dirs;
         self
     }
 
@@ -124,9 +120,8 @@ pub(super) fn check_name(name: &str) -> Result<(), AgentError> {
 }
 
 pub(super) fn check_status(status: &str) -> Result<(), AgentError> {
-    let of_the_rule = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-');
-    let fits = (1..=MAX_STATUS_BYTES).contains(&status.len()) && status.bytes().all(of_the_rule);
-    if fits && status != "offline" { Ok(()) } else { Err(AgentError::Status) }
+    let fits = is_valid_status(status) && status != GOODBYE;
+    if fits { Ok(()) } else { Err(AgentError::Status) }
 }
 
 /// This machine's host name as an agent id: what an id may not hold becomes `-`, the rest

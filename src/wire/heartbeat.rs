@@ -14,7 +14,7 @@ use crate::id::AgentId;
 use crate::limits::{MAX_STATUS_CHARS, MAX_TEXT_CHARS};
 
 /// The status that says goodbye.
-const GOODBYE: &str = "offline";
+pub const GOODBYE: &str = "offline";
 
 /// What a ping's body says.
 #[derive(Debug)]
@@ -171,9 +171,15 @@ fn assemble(
     }
 }
 
-fn check_status(status: &str) -> Result<(), Rejected> {
+/// Whether `status` keeps the contract's rule. [`GOODBYE`] does, too.
+#[must_use]
+pub fn is_valid_status(status: &str) -> bool {
     let allowed = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-');
-    if (1..=MAX_STATUS_CHARS).contains(&status.len()) && status.bytes().all(allowed) {
+    (1..=MAX_STATUS_CHARS).contains(&status.len()) && status.bytes().all(allowed)
+}
+
+fn check_status(status: &str) -> Result<(), Rejected> {
+    if is_valid_status(status) {
         return Ok(());
     }
     Err(Rejected(format!("status must be 1 to {MAX_STATUS_CHARS} characters of a-z 0-9 _ -")))
