@@ -8,6 +8,7 @@ use crossbeam_channel::Sender;
 use tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::clock::UnixMillis;
+use crate::frame::Frames;
 use crate::id::{AgentId, DashboardId, PoolIndex};
 use crate::wire::{Metrics, Snapshot};
 
@@ -59,10 +60,12 @@ pub enum Event {
         /// Which fanout thread owns its write side.
         fanout: FanoutIndex,
     },
-    /// A dashboard that fell behind has caught up with what it was owed: a new snapshot, please.
-    Rejoin {
+    /// A dashboard that fell behind has taken all that it was sent, and wants what changed since.
+    Resume {
         /// Who.
         dashboard: DashboardId,
+        /// The sequence number up to which it knows all; without one it needs a snapshot.
+        since: Option<u64>,
     },
     /// A dashboard is gone.
     Leave {
@@ -134,16 +137,13 @@ pub struct Load {
 /// From the hub to a fanout thread, in order: what dashboards are to be sent.
 #[derive(Debug)]
 pub enum Batch {
-    /// Whole frames for every live dashboard of a pool.
+    /// For every live dashboard of a pool. Where a dashboard joined or resumed in between, it has
+    /// had the first of the frames, and skips them by their sequence numbers.
     Updates {
         /// Which pool.
         pool: PoolIndex,
-        /// Frames, one behind the other.
-        frames: Vec<u8>,
-        /// How many.
-        count: u64,
-        /// The pool's sequence number after them.
-        seq: u64,
+        /// The pool's next changes, one message a frame.
+        frames: Frames,
     },
     /// A snapshot for dashboards that joined; they are live from here on.
     Snapshot {
@@ -151,8 +151,22 @@ pub enum Batch {
         pool: PoolIndex,
         /// For whom.
         dashboards: Vec<DashboardId>,
-        /// The state that all updates before this batch led to.
+        /// The pool's present state.
         snapshot: Snapshot,
+    },
+    /// For a dashboard that fell behind: newest states of agents that changed since.
+    Changes {
+        /// For whom.
+        dashboard: DashboardId,
+        /// The oldest changes first, one message a frame.
+        frames: Frames,
+        /// There is no other change: it is live from here on. Otherwise it is to ask for more.
+        is_all: bool,
+    },
+    /// Changes were lost for the pool's live dashboards: each is to resume from where it is.
+    Gap {
+        /// Which pool.
+        pool: PoolIndex,
     },
 }
 

@@ -1,7 +1,8 @@
 //! The threads that write to dashboards, and the only ones that do. Each owns the write side of
-//! its share of the dashboards: it sends what the hub hands it, keeps what a socket has no room
-//! for, up to a bound, and beyond that lets the dashboard start anew with a snapshot. It waits
-//! for its channels only, never for a socket.
+//! its share of the dashboards: it sends what the hub hands it, and keeps what a socket has no
+//! room for, up to a bound. A dashboard that is beyond it gets no more updates until it has taken
+//! what was begun; it then asks the hub, part by part, for the newest state of what changed since.
+//! The thread waits for its channels only, never for a socket.
 //!
 //! Waking one of a few threads per heartbeat, instead of a thread per dashboard, is what makes a
 //! delivery cheap: `make bench` has the figures.
@@ -9,11 +10,12 @@
 mod dashboard;
 mod keeping;
 mod queue;
+mod snapshots;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, SendError, Sender, bounded, never, select};
@@ -21,22 +23,22 @@ use crossbeam_channel::{Receiver, SendError, Sender, bounded, never, select};
 use crate::clock::Clock;
 use crate::counters::Counters;
 use crate::event::{Batch, Control, FanoutIndex};
-use crate::frame;
+use crate::frame::Frames;
 use crate::hub::HubHandle;
 use crate::id::{DashboardId, PoolId, PoolIndex};
 use crate::limits::{
-    CLOSE_GRACE, FANOUT_BATCHES, FANOUT_CONTROLS, KEEPALIVE_AFTER, Limits, PING_EVERY,
+    CLOSE_GRACE, FANOUT_BATCHES, FANOUT_CONTROLS, KEEPALIVE_AFTER, KIB, Limits, PING_EVERY,
 };
 use crate::wire::Snapshot;
 use dashboard::{Dashboard, Sent};
-use queue::Kind;
+use snapshots::Snapshots;
 
 /// How often keep-alives, Pings and lags are looked at.
 const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(1);
 
 /// Batches of one pool are put together up to this size before they are written, so that a burst
 /// costs one system call per dashboard and not one per batch.
-const MAX_WRITE_BYTES: usize = 256 * 1024;
+const MAX_WRITE_BYTES: usize = 128 * KIB;
 
 /// The times that a fanout thread keeps, each with its reason in [`crate::limits`].
 #[derive(Debug, Clone, Copy)]
@@ -53,8 +55,6 @@ pub struct Times {
     pub lag_timeout: Duration,
     /// [`Limits::lag_min_bytes`].
     pub lag_min_bytes: usize,
-    /// [`Limits::lag_max`].
-    pub lag_max: Duration,
 }
 
 impl From<&Limits> for Times {
@@ -66,7 +66,6 @@ impl From<&Limits> for Times {
             housekeeping_every: HOUSEKEEPING_EVERY,
             lag_timeout: limits.lag_timeout,
             lag_min_bytes: limits.lag_min_bytes,
-            lag_max: limits.lag_max,
         }
     }
 }
@@ -124,7 +123,7 @@ pub fn fanout(parts: Parts) -> (Fanout, FanoutHandle) {
         feeds,
         homes: HashMap::new(),
         retries: BTreeSet::new(),
-        snapshots: Vec::new(),
+        snapshots: Snapshots::new(parts.pools.len()),
         now: parts.clock.now(),
         housekeeping_at: parts.clock.now(),
         closing_until: None,
@@ -147,8 +146,7 @@ pub struct Fanout {
     homes: HashMap<DashboardId, PoolIndex>,
     /// When to try again to write to whom.
     retries: BTreeSet<(Instant, DashboardId)>,
-    /// Snapshots that some dashboard may still be taking.
-    snapshots: Vec<Weak<Vec<u8>>>,
+    snapshots: Snapshots,
     /// The time of this turn.
     now: Instant,
     housekeeping_at: Instant,
@@ -166,10 +164,7 @@ pub struct Fanout {
 struct Feed {
     dashboards: HashMap<DashboardId, Dashboard>,
     /// Updates of this turn, to be written at its end.
-    frames: Vec<u8>,
-    count: u64,
-    /// The newest sequence number that was sent.
-    seq: u64,
+    frames: Frames,
 }
 
 impl Fanout {
@@ -228,16 +223,14 @@ impl Fanout {
 
     fn batch(&mut self, batch: Batch) {
         match batch {
-            Batch::Updates { pool, frames, count, seq } => {
+            Batch::Updates { pool, frames } => {
                 let feed = &mut self.feeds[pool.0];
                 if feed.frames.is_empty() {
                     feed.frames = frames;
                 } else {
-                    feed.frames.extend_from_slice(&frames);
+                    feed.frames.append(&frames);
                 }
-                feed.count += count;
-                feed.seq = seq;
-                if feed.frames.len() >= MAX_WRITE_BYTES {
+                if feed.frames.bytes().len() >= MAX_WRITE_BYTES {
                     self.write_updates(pool);
                 }
             }
@@ -249,7 +242,28 @@ impl Fanout {
                 self.write_updates(pool);
                 self.write_snapshot(pool, &dashboards, snapshot);
             }
+            Batch::Changes { dashboard, frames, is_all } => {
+                // What came before goes out before it, to those who are live already.
+                if let Some(pool) = self.homes.get(&dashboard).copied() {
+                    self.write_updates(pool);
+                }
+                self.write_changes(dashboard, frames, is_all);
+            }
+            Batch::Gap { pool } => {
+                self.write_updates(pool);
+                for id in self.live(pool) {
+                    self.with(id, |dashboard, _| {
+                        dashboard.note_gap();
+                        Sent::FellBehind
+                    });
+                }
+            }
         }
+    }
+
+    fn live(&self, pool: PoolIndex) -> Vec<DashboardId> {
+        let dashboards = self.feeds[pool.0].dashboards.iter();
+        dashboards.filter(|(_, dashboard)| dashboard.is_live()).map(|(id, _)| *id).collect()
     }
 
     fn write_updates(&mut self, pool: PoolIndex) {
@@ -258,12 +272,9 @@ impl Fanout {
             return;
         }
         let frames = Arc::new(std::mem::take(&mut feed.frames));
-        let count = std::mem::take(&mut feed.count);
-        let live = feed.dashboards.iter().filter(|(_, dashboard)| dashboard.is_live());
-        let live: Vec<_> = live.map(|(id, _)| *id).collect();
-        for id in live {
-            match self.with(id, |dashboard, now| dashboard.deliver(&frames, Kind::Updates, now)) {
-                Sent::All | Sent::Queued => self.counters.deliveries.add(count),
+        for id in self.live(pool) {
+            match self.with(id, |dashboard, now| dashboard.send_updates(&frames, now)) {
+                Sent::All | Sent::Queued => self.counters.deliveries.add(frames.count() as u64),
                 Sent::FellBehind => self.counters.lags.add_one(),
                 Sent::Broken => {}
             }
@@ -271,24 +282,40 @@ impl Fanout {
     }
 
     fn write_snapshot(&mut self, pool: PoolIndex, dashboards: &[DashboardId], snapshot: Snapshot) {
-        let feed = &mut self.feeds[pool.0];
-        feed.seq = snapshot.seq;
-        let awaits =
-            |id: &&DashboardId| feed.dashboards.get(id).is_some_and(Dashboard::awaits_snapshot);
-        let waiting: Vec<_> = dashboards.iter().filter(awaits).collect();
+        let feed = &self.feeds[pool.0];
+        let waits = |id: &&DashboardId| feed.dashboards.get(id).is_some_and(Dashboard::is_waiting);
+        let waiting: Vec<_> = dashboards.iter().filter(waits).copied().collect();
         if waiting.is_empty() {
             return;
         }
-        let mut frames = Vec::new();
-        frame::push_fragmented(&mut frames, &snapshot.text(&self.pools[pool.0], &self.epoch));
-        self.make_room(frames.len());
-        let frames = Arc::new(frames);
-        self.snapshots.push(Arc::downgrade(&frames));
+        let (id, epoch, seq) = (&self.pools[pool.0], &self.epoch, snapshot.seq);
+        let text = |snapshot: Snapshot| snapshot.text(id, epoch);
+        let frames = self.snapshots.get(pool, snapshot, text);
         for id in waiting {
-            let sent = self.with(*id, |it, now| it.deliver(&frames, Kind::Snapshot, now));
-            if sent != Sent::Broken {
+            let Some(dashboard) = self.feeds[pool.0].dashboards.get_mut(&id) else { continue };
+            // Who has newer state already must not get an older one that others share.
+            let Some(frames) = frames.as_ref().filter(|it| it.last_seq() >= dashboard.seq()) else {
+                self.retries.extend(dashboard.put_off(self.now).map(|at| (at, id)));
+                continue;
+            };
+            let is_present = frames.last_seq() == Some(seq);
+            if self.with(id, |it, now| it.send_snapshot(frames, is_present, now)) != Sent::Broken {
                 self.counters.deliveries.add_one();
             }
+        }
+    }
+
+    fn write_changes(&mut self, id: DashboardId, frames: Frames, is_all: bool) {
+        let frames = Arc::new(frames);
+        let sent = self.with(id, |dashboard, now| {
+            if dashboard.is_waiting() {
+                dashboard.send_changes(&frames, is_all, now)
+            } else {
+                Sent::All
+            }
+        });
+        if sent != Sent::Broken {
+            self.counters.deliveries.add(frames.count() as u64);
         }
     }
 

@@ -10,27 +10,125 @@ use crate::limits::KIB;
 /// wait for the end of a snapshot on a slow line (RFC 6455 section 5.4).
 const FRAGMENT_BYTES: usize = 64 * KIB;
 
-/// Appends `text` as one text frame.
-pub fn push_text(frames: &mut Vec<u8>, text: &str) {
-    push(frames, Data::Text, true, text.as_bytes());
+/// Bytes of a frame's header at most (an unmasked one: RFC 6455 section 5.2).
+const MAX_HEADER_BYTES: usize = 10;
+
+/// Frames back to back, each with the sequence number of the change that it carries, which rises.
+/// All fragments of one message have that message's number.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Frames {
+    bytes: Vec<u8>,
+    ends: Vec<End>,
 }
 
-/// Appends `text` as one message of one or more frames.
-pub fn push_fragmented(frames: &mut Vec<u8>, text: &str) {
-    // A fragment may end within a character: only the whole message is UTF-8 (section 5.6).
-    let mut fragments = text.as_bytes().chunks(FRAGMENT_BYTES).peekable();
-    let mut opcode = Data::Text;
-    while let Some(fragment) = fragments.next() {
-        push(frames, opcode, fragments.peek().is_none(), fragment);
-        opcode = Data::Continue;
+/// Where a frame ends, and what it carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct End {
+    seq: u64,
+    at: usize,
+}
+
+impl Frames {
+    /// One message, in fragments of [`FRAGMENT_BYTES`].
+    #[must_use]
+    pub fn fragmented(text: &str, seq: u64) -> Self {
+        let count = text.len().div_ceil(FRAGMENT_BYTES);
+        let mut frames = Self {
+            bytes: Vec::with_capacity(text.len() + count * MAX_HEADER_BYTES),
+            ends: Vec::with_capacity(count),
+        };
+        // A fragment may end within a character: only the whole message is UTF-8 (section 5.6).
+        let mut fragments = text.as_bytes().chunks(FRAGMENT_BYTES).peekable();
+        let mut opcode = Data::Text;
+        while let Some(fragment) = fragments.next() {
+            frames.push_frame(opcode, fragments.peek().is_none(), fragment, seq);
+            opcode = Data::Continue;
+        }
+        frames
     }
-}
 
-fn push(frames: &mut Vec<u8>, opcode: Data, is_final: bool, payload: &[u8]) {
-    let header = FrameHeader { is_final, opcode: OpCode::Data(opcode), ..FrameHeader::default() };
-    let formatted = header.format(payload.len() as u64, frames);
-    debug_assert!(formatted.is_ok(), "a Vec takes every byte");
-    frames.extend_from_slice(payload);
+    /// Frames that may only go out whole, such as control frames, and carry no change.
+    #[must_use]
+    pub fn whole(bytes: Vec<u8>) -> Self {
+        Self { bytes, ends: Vec::new() }
+    }
+
+    /// Appends `text` as one text frame.
+    pub fn push_text(&mut self, text: &str, seq: u64) {
+        self.push_frame(Data::Text, true, text.as_bytes(), seq);
+    }
+
+    fn push_frame(&mut self, opcode: Data, is_final: bool, payload: &[u8], seq: u64) {
+        let opcode = OpCode::Data(opcode);
+        let header = FrameHeader { is_final, opcode, ..FrameHeader::default() };
+        let formatted = header.format(payload.len() as u64, &mut self.bytes);
+        debug_assert!(formatted.is_ok(), "a Vec takes every byte");
+        self.bytes.extend_from_slice(payload);
+        self.ends.push(End { seq, at: self.bytes.len() });
+    }
+
+    /// Appends later frames.
+    pub fn append(&mut self, later: &Self) {
+        let offset = self.bytes.len();
+        self.bytes.extend_from_slice(&later.bytes);
+        self.ends.extend(later.ends.iter().map(|end| End { at: end.at + offset, ..*end }));
+    }
+
+    /// All of them, as they go over the wire.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// How many frames.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether there is nothing to send.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// The sequence number of the last frame.
+    #[must_use]
+    pub fn last_seq(&self) -> Option<u64> {
+        self.ends.last().map(|end| end.seq)
+    }
+
+    /// Where the first frame begins that carries a change after `seq`; without one, the end.
+    #[must_use]
+    pub fn start_after(&self, seq: u64) -> usize {
+        self.begin(self.ends.partition_point(|end| end.seq <= seq))
+    }
+
+    /// The first place at or after `offset` where a frame begins or the last one ends.
+    #[must_use]
+    pub fn boundary(&self, offset: usize) -> usize {
+        if offset == 0 { 0 } else { self.begin(self.index_from(offset)) }
+    }
+
+    /// The sequence number of the first frame that begins at or after `offset`.
+    #[must_use]
+    pub fn seq_from(&self, offset: usize) -> Option<u64> {
+        let index = if offset == 0 { 0 } else { self.index_from(offset) };
+        self.ends.get(index).map(|end| end.seq)
+    }
+
+    /// The index of the first frame that begins at or after `offset`, which is not 0.
+    fn index_from(&self, offset: usize) -> usize {
+        self.ends.partition_point(|end| end.at < offset) + 1
+    }
+
+    fn begin(&self, index: usize) -> usize {
+        match index.checked_sub(1) {
+            None if !self.ends.is_empty() => 0,
+            Some(before) if before < self.ends.len() => self.ends[before].at,
+            _ => self.bytes.len(),
+        }
+    }
 }
 
 /// A Ping without payload.
@@ -58,50 +156,48 @@ pub fn is_close(bytes: &[u8]) -> bool {
     bytes.first().is_some_and(|first| OpCode::from(first & 0x0F) == OpCode::Control(Control::Close))
 }
 
-/// The length of the frame that `frames` starts with, of frames as this module makes them.
-/// Of what is not a whole frame: all of it.
-#[must_use]
-pub fn length(frames: &[u8]) -> usize {
-    let mut cursor = std::io::Cursor::new(frames);
-    match FrameHeader::parse(&mut cursor) {
-        Ok(Some((_, payload))) => {
-            let whole = cursor.position().saturating_add(payload);
-            usize::try_from(whole).unwrap_or(usize::MAX).min(frames.len())
-        }
-        Ok(None) | Err(_) => frames.len(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// A frame in front of every offset, at its start, within it and at its end.
     #[test]
-    fn frames_are_measured_as_they_were_made() {
+    fn frames_are_found_by_offset_and_by_sequence_number() {
         for size in [0, 1, 125, 126, 65_535, 65_536] {
-            let mut frames = Vec::new();
-            push_text(&mut frames, &"x".repeat(size));
-            let first = frames.len();
-            push_text(&mut frames, "next");
-            assert_eq!(length(&frames), first, "{size}");
-            assert_eq!(length(&frames[first..]), 6);
+            let mut frames = Frames::default();
+            frames.push_text(&"x".repeat(size), 3);
+            let first = frames.bytes().len();
+            let mut later = Frames::default();
+            later.push_text("next", 7);
+            frames.append(&later);
+            let end = first + 6;
+            assert_eq!((frames.bytes().len(), frames.count()), (end, 2), "{size}");
+            let boundaries = [0, 1, first, first + 1, end].map(|offset| frames.boundary(offset));
+            assert_eq!(boundaries, [0, first, first, end, end], "{size}");
+            let numbers = [0, 1, first, first + 1, end].map(|offset| frames.seq_from(offset));
+            assert_eq!(numbers, [Some(3), Some(7), Some(7), None, None], "{size}");
+            let starts = [0, 2, 3, 6, 7, 8].map(|seq| frames.start_after(seq));
+            assert_eq!(starts, [0, 0, first, first, end, end], "{size}");
+            assert_eq!(frames.last_seq(), Some(7));
         }
-        assert_eq!(length(&ping()), 2);
-        assert_eq!(length(&[0x81]), 1);
+    }
+
+    #[test]
+    fn control_frames_go_out_whole() {
+        let frames = Frames::whole([ping(), ping()].concat());
+        assert_eq!([0, 1, 2, 4].map(|offset| frames.boundary(offset)), [0, 4, 4, 4]);
+        assert_eq!((frames.count(), frames.last_seq(), frames.seq_from(0)), (0, None, None));
     }
 
     #[test]
     fn a_long_message_is_fragments_of_one_message() {
-        let mut frames = Vec::new();
-        push_fragmented(&mut frames, &"é".repeat(FRAGMENT_BYTES));
-        let mut rest = &frames[..];
-        let mut first_bytes = Vec::new();
-        while !rest.is_empty() {
-            first_bytes.push(rest[0]);
-            rest = &rest[length(rest)..];
-        }
+        let frames = Frames::fragmented(&"é".repeat(FRAGMENT_BYTES), 5);
+        let second = frames.boundary(1);
+        assert_eq!(frames.boundary(second + 1), frames.bytes().len());
         // Text and not final, then continuation and final (section 5.2).
-        assert_eq!(first_bytes, [0x01, 0x80]);
+        assert_eq!((frames.bytes()[0], frames.bytes()[second]), (0x01, 0x80));
+        assert_eq!(frames.bytes().len(), 2 * (FRAGMENT_BYTES + MAX_HEADER_BYTES));
+        assert_eq!((frames.count(), frames.last_seq()), (2, Some(5)));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The one thread that owns what the server knows: the registry, and who watches what. Others
 //! talk to it through a [`HubHandle`], which hides the messages; it talks to dashboards through
-//! the fanout threads' channels. It waits for events and for ticks, and for nobody else: what a
-//! fanout thread has no room for waits in an `Outbox`, as each agent's newest state.
+//! the fanout threads' channels. It waits for events and for ticks, and for nobody else: where a
+//! fanout thread's channel is full, its `Outbox` knows from which change on to go on later.
 
 mod handle;
 mod outbox;
@@ -21,13 +21,14 @@ use crossbeam_channel::{Receiver, Select, Sender, bounded, select};
 use crate::clock::{Clock, UnixMillis};
 use crate::counters::Counters;
 use crate::event::{Batch, Event, FanoutIndex, Stamp, Verdict};
+use crate::frame::Frames;
 use crate::id::{AgentId, DashboardId, PoolId, PoolIndex};
-use crate::limits::HUB_INBOX;
-use crate::registry::{Farewell, Gone, Registry, Rules, Update};
-use crate::wire::{self, Envelope, Metrics};
+use crate::limits::{HUB_INBOX, MAX_BATCH_BYTES};
+use crate::registry::{Changed, Farewell, Gone, Registry, Rules, Update};
+use crate::wire::{self, Envelope, Metrics, Snapshot};
 use handle::Room;
 pub use handle::{HubError, HubHandle};
-use outbox::Outbox;
+use outbox::{Outbox, Source};
 
 /// Events handled before the hub looks at the clock and at its outboxes again: long enough to
 /// make batches of, short enough that a tick or a join does not wait noticeably.
@@ -208,16 +209,16 @@ impl Hub {
                     let _ = reply.try_send(farewell != Farewell::Unknown);
                 }
                 if let Farewell::Gone(gone) = farewell {
-                    self.publish_gone(&gone, self.clock.wall());
+                    self.publish_gone(gone, self.clock.wall());
                 }
             }
             Event::Join { dashboard, pool, fanout } => {
                 self.watchers.insert(dashboard, Watcher { pool, fanout });
                 self.outboxes[fanout.0].watch(pool, dashboard);
             }
-            Event::Rejoin { dashboard } => {
+            Event::Resume { dashboard, since } => {
                 if let Some(Watcher { pool, fanout }) = self.watchers.get(&dashboard) {
-                    self.outboxes[fanout.0].owe_snapshot(*pool, dashboard);
+                    self.outboxes[fanout.0].resume(*pool, dashboard, since);
                 }
             }
             Event::Leave { dashboard } => {
@@ -250,7 +251,7 @@ impl Hub {
         let verdict = match self.registry.heartbeat(pool, agent, metrics, stamp) {
             Ok(update) => {
                 self.counters.heartbeats.add_one();
-                self.publish_update(pool, agent, &update);
+                self.publish(pool, Changed::Update(update), self.clock.wall());
                 Verdict::Accepted
             }
             Err(verdict) => {
@@ -269,52 +270,41 @@ impl Hub {
         let wall = self.clock.wall();
         for gone in self.registry.tick(now, wall) {
             self.counters.evictions.add_one();
-            self.publish_gone(&gone, wall);
+            self.publish_gone(gone, wall);
         }
     }
 
-    fn publish_update(&mut self, pool: PoolIndex, agent: &AgentId, update: &Update) {
-        let Update { metrics, interval_ms, seq } = update;
-        self.publish(pool, agent, *seq, self.clock.wall(), |envelope| {
-            wire::update(envelope, metrics, *interval_ms)
-        });
-    }
-
-    fn publish_gone(&mut self, gone: &Gone, wall: UnixMillis) {
+    fn publish_gone(&mut self, gone: Gone, wall: UnixMillis) {
         self.note_population(gone.pool);
-        self.publish(gone.pool, &gone.agent, gone.seq, wall, |envelope| {
-            wire::offline(envelope, &gone.agent, gone.reason)
-        });
+        self.publish(gone.pool, Changed::Gone(gone), wall);
     }
 
-    /// Makes the message once, if anyone watches, and owes it to everyone who does.
-    fn publish(
-        &mut self,
-        pool: PoolIndex,
-        agent: &AgentId,
-        seq: u64,
-        server_time: UnixMillis,
-        text: impl FnOnce(&Envelope<'_>) -> String,
-    ) {
-        if !self.outboxes.iter().any(|outbox| outbox.is_watching(pool)) {
+    /// Makes the message once, if anyone is to get it now.
+    fn publish(&mut self, pool: PoolIndex, changed: Changed, server_time: UnixMillis) {
+        if !self.outboxes.iter().any(|outbox| outbox.takes_updates(pool)) {
             return;
         }
-        let envelope = Envelope { pool: &self.pools[pool.0], server_time, epoch: &self.epoch, seq };
-        let text = text(&envelope);
+        let mut envelope =
+            Envelope { pool: &self.pools[pool.0], server_time, epoch: &self.epoch, seq: 0 };
+        let text = message(&mut envelope, changed);
         for outbox in &mut self.outboxes {
-            if outbox.is_watching(pool) && outbox.owe_update(pool, agent, &text, seq) {
-                self.counters.conflations.add_one();
+            if outbox.takes_updates(pool) {
+                outbox.push_update(pool, &text, envelope.seq);
             }
         }
     }
 
-    /// Hands on what is owed, to every fanout thread that has room.
+    /// Hands on what is to be sent, to every fanout thread that has room.
     fn flush(&mut self) -> Result<(), HubFailure> {
-        let (registry, clock) = (&self.registry, &self.clock);
+        let state = State {
+            registry: &self.registry,
+            pools: &self.pools,
+            epoch: &self.epoch,
+            wall: self.clock.wall(),
+        };
         for (index, outbox) in self.outboxes.iter_mut().enumerate() {
-            outbox
-                .flush(|pool| registry.snapshot(pool, clock.wall()))
-                .map_err(|_| HubFailure::FanoutGone(FanoutIndex(index)))?;
+            outbox.flush(&state).map_err(|_| HubFailure::FanoutGone(FanoutIndex(index)))?;
+            self.counters.conflations.add(outbox.take_conflated());
         }
         Ok(())
     }
@@ -324,5 +314,54 @@ impl Hub {
         let room = &self.rooms[pool.0];
         room.agents.store(agents, Ordering::Relaxed);
         room.bytes.store(bytes, Ordering::Relaxed);
+    }
+}
+
+/// The message about a change, whose sequence number it puts into the envelope.
+fn message(envelope: &mut Envelope<'_>, changed: Changed) -> String {
+    match changed {
+        Changed::Update(Update { metrics, interval_ms, seq }) => {
+            envelope.seq = seq;
+            wire::update(envelope, &metrics, interval_ms)
+        }
+        Changed::Gone(Gone { agent, reason, seq, .. }) => {
+            envelope.seq = seq;
+            wire::offline(envelope, &agent, reason)
+        }
+    }
+}
+
+/// What outboxes send of the hub's state.
+struct State<'a> {
+    registry: &'a Registry,
+    pools: &'a [PoolId],
+    epoch: &'a str,
+    wall: UnixMillis,
+}
+
+impl Source for State<'_> {
+    fn snapshot(&self, pool: PoolIndex) -> Snapshot {
+        self.registry.snapshot(pool, self.wall)
+    }
+
+    fn changes(&self, pool: PoolIndex, since: u64) -> Option<(Frames, bool)> {
+        if !self.registry.is_complete_since(pool, since) {
+            return None;
+        }
+        let (server_time, epoch) = (self.wall, self.epoch);
+        let mut envelope = Envelope { pool: &self.pools[pool.0], server_time, epoch, seq: since };
+        let mut frames = Frames::default();
+        for changed in self.registry.changes(pool, since) {
+            if frames.bytes().len() >= MAX_BATCH_BYTES {
+                return Some((frames, false));
+            }
+            let text = message(&mut envelope, changed);
+            frames.push_text(&text, envelope.seq);
+        }
+        Some((frames, true))
+    }
+
+    fn is_snapshot_smaller(&self, pool: PoolIndex, since: u64) -> bool {
+        self.registry.is_snapshot_smaller(pool, since)
     }
 }

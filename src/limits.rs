@@ -50,8 +50,6 @@ pub struct Limits {
     pub lag_timeout: Duration,
     /// See [`Limits::lag_timeout`]. In bytes, default 16 KiB.
     pub lag_min_bytes: usize,
-    /// A dashboard that is behind for this long is cut off. Default 5 min.
-    pub lag_max: Duration,
 }
 
 impl Default for Limits {
@@ -76,7 +74,6 @@ impl Default for Limits {
             max_tasks_per_heartbeat: 256,
             lag_timeout: Duration::from_secs(30),
             lag_min_bytes: 16 * KIB,
-            lag_max: Duration::from_secs(5 * 60),
         }
     }
 }
@@ -103,7 +100,7 @@ pub fn eviction_tick(evict_after: Duration) -> Duration {
 /// `worker_timeout` is over.
 pub const HUB_INBOX: usize = 4_096;
 
-/// Batches waiting at one fanout thread. Beyond it the hub keeps only each agent's newest state.
+/// Batches waiting at one fanout thread. Beyond it the hub passes on only newest states.
 pub const FANOUT_BATCHES: usize = 64;
 
 /// One batch, in bytes (a single larger frame goes alone).
@@ -113,12 +110,25 @@ pub const MAX_BATCH_BYTES: usize = 64 * KIB;
 /// it full waits.
 pub const FANOUT_CONTROLS: usize = 1_024;
 
+/// What the kernel may hold unsent for one connection, in bytes (TCP_NOTSENT_LOWAT): without it,
+/// it takes megabytes for a client that reads nothing, uncounted, and the client seems to keep up.
+/// Enough for tries a few milliseconds apart to keep a fast line busy.
+pub const MAX_UNSENT_BYTES: u32 = 64 * 1_024;
+
 /// Departures that a pool remembers for those who look later.
 pub const MAX_DEPARTURES: usize = 50;
 
-/// Goodbyes that a pool remembers so that an overtaken heartbeat cannot undo one. More than
-/// can be in flight (`max_in_flight`) and wait in the inbox together by default.
+/// Goodbyes that are remembered, of all pools, so that an overtaken heartbeat cannot undo one.
+/// More than can be in flight (`max_in_flight`) and wait in the inbox together by default.
 pub const MAX_GOODBYES: usize = 8_192;
+
+/// How long they are remembered. Longer than a heartbeat is in flight by default: `worker_timeout`
+/// for its worker and as long again for the hub.
+pub const GOODBYE_MEMORY: Duration = Duration::from_secs(60);
+
+/// Departures that a pool can still tell a dashboard that fell behind; after more of them it gets
+/// a snapshot.
+pub const MAX_DEPARTURE_CHANGES: usize = 1_024;
 
 /// Characters of `agent_name`, `task_type`, `workspace_id`, `started_at`.
 pub const MAX_TEXT_CHARS: usize = 128;

@@ -2,6 +2,7 @@
 //! channel, no clock. Instants arrive with the events, and what follows from an event is
 //! returned as data for the hub to carry out.
 
+mod changes;
 mod goodbyes;
 mod pool;
 #[cfg(test)]
@@ -14,6 +15,7 @@ use crate::clock::UnixMillis;
 use crate::event::{Stamp, Summary, Verdict};
 use crate::id::{AgentId, PoolIndex};
 use crate::wire::{Metrics, Reason, Snapshot};
+use goodbyes::Goodbyes;
 use pool::Pool;
 
 /// The registry's bounds and its notion of silence.
@@ -34,6 +36,7 @@ pub struct Rules {
 pub struct Registry {
     rules: Rules,
     pools: Vec<Pool>,
+    goodbyes: Goodbyes,
     last_tick: Option<Instant>,
 }
 
@@ -61,11 +64,25 @@ pub struct Gone {
     pub seq: u64,
 }
 
+/// What a reader that is behind still needs.
+#[derive(Debug, PartialEq)]
+pub enum Changed {
+    /// An agent's newest state.
+    Update(Update),
+    /// An agent went, and has not been heard of since.
+    Gone(Gone),
+}
+
 impl Registry {
     /// A registry of `pools` empty pools.
     #[must_use]
     pub fn new(pools: usize, rules: Rules) -> Self {
-        Self { rules, pools: (0..pools).map(|_| Pool::default()).collect(), last_tick: None }
+        Self {
+            rules,
+            pools: (0..pools).map(|_| Pool::default()).collect(),
+            goodbyes: Goodbyes::default(),
+            last_tick: None,
+        }
     }
 
     /// Takes a heartbeat.
@@ -80,12 +97,17 @@ impl Registry {
         metrics: Metrics,
         stamp: Stamp,
     ) -> Result<Update, Verdict> {
-        self.pools[pool.0].heartbeat(agent, metrics, stamp, &self.rules)
+        let has_left = || self.goodbyes.overtook(pool, agent, stamp.number);
+        self.pools[pool.0].heartbeat(agent, metrics, stamp, has_left, &self.rules)
     }
 
     /// Takes a goodbye.
     pub fn goodbye(&mut self, pool: PoolIndex, agent: &AgentId, stamp: Stamp) -> Farewell {
-        self.pools[pool.0].goodbye(pool, agent, stamp)
+        let farewell = self.pools[pool.0].goodbye(pool, agent, stamp);
+        if farewell != Farewell::Returned {
+            self.goodbyes.note(pool, agent, stamp);
+        }
+        farewell
     }
 
     /// Evicts who has been silent for longer than `evict_after`, as of `now`.
@@ -97,6 +119,7 @@ impl Registry {
             Some(last) => stall(now.saturating_duration_since(last), self.rules.tick),
             None => Duration::ZERO,
         };
+        self.goodbyes.expire(now);
         let mut gone = Vec::new();
         for (index, pool) in self.pools.iter_mut().enumerate() {
             if !stalled.is_zero() {
@@ -111,6 +134,29 @@ impl Registry {
     #[must_use]
     pub fn snapshot(&self, pool: PoolIndex, now: UnixMillis) -> Snapshot {
         self.pools[pool.0].snapshot(now)
+    }
+
+    /// Whether [`Registry::changes`] after `seq` are all that happened.
+    #[must_use]
+    pub fn is_complete_since(&self, pool: PoolIndex, seq: u64) -> bool {
+        self.pools[pool.0].is_complete_since(seq)
+    }
+
+    /// Whether a snapshot is smaller than the [`Registry::changes`] after `seq`.
+    #[must_use]
+    pub fn is_snapshot_smaller(&self, pool: PoolIndex, seq: u64) -> bool {
+        self.pools[pool.0].is_snapshot_smaller(seq)
+    }
+
+    /// The newest change of each agent of the pool that changed after `seq`, the oldest first.
+    pub fn changes(&self, pool: PoolIndex, seq: u64) -> impl Iterator<Item = Changed> {
+        self.pools[pool.0].changes(pool, seq)
+    }
+
+    /// The pool's count of changes.
+    #[must_use]
+    pub fn seq(&self, pool: PoolIndex) -> u64 {
+        self.pools[pool.0].seq()
     }
 
     /// All pools in numbers.

@@ -113,7 +113,6 @@ limits! {
     max_tasks_per_heartbeat: COUNT in 1, 65_536;
     lag_timeout: TIME in MIN_TIMEOUT, MAX_TIMEOUT;
     lag_min_bytes: SIZE in 1, 16 * MIB;
-    lag_max: TIME in MIN_TIMEOUT, MAX_TIMEOUT;
 }
 
 impl LimitsTable {
@@ -141,15 +140,6 @@ impl LimitsTable {
             };
             let span = below(&self.max_pool_bytes, &self.max_body_bytes);
             return Err(source.invalid(span, "[limits] max_pool_bytes", problem));
-        }
-        if limits.lag_max < limits.lag_timeout {
-            let problem = Problem::Below {
-                given: (TIME.show)(limits.lag_max),
-                other: "lag_timeout",
-                least: (TIME.show)(limits.lag_timeout),
-            };
-            let span = below(&self.lag_max, &self.lag_timeout);
-            return Err(source.invalid(span, "[limits] lag_max", problem));
         }
         Ok(())
     }

@@ -106,7 +106,7 @@ fn what_is_left_out_has_its_default() {
     assert_eq!(config.limits, Limits::default());
     // Loopback without a word on viewing: agents may report, nobody looks.
     assert!(!config.open && config.gate.viewer(None).is_none());
-    assert_eq!(default_limits().len(), 20);
+    assert_eq!(default_limits().len(), 19);
 }
 
 #[test]
@@ -397,22 +397,17 @@ fn limits_have_bounds_and_units() {
         ("max_in_flight = 4097", "4097 is out of range, 1 to 4096 is allowed"),
         ("max_buffered_bytes = '1023 KiB'", "1023 KiB is out of range, 1 MiB to"),
         ("max_pool_bytes = '63 KiB'", "one heartbeat of max_body_bytes (64 KiB) is the least"),
-        ("lag_max = '29s'", "29s is too little, lag_timeout (30s) is the least"),
     ] {
         let key = line.split_once(' ').unwrap().0;
         let text = with_pool(&format!("[limits]\n{line}"));
         assert_error(&text, ":3", &[&format!("[limits] {key}: "), words]);
     }
-    for line in
-        ["max_headers = 8", "max_headers = 1024", "head_timeout = '100ms'", "lag_max = '30s'"]
-    {
+    for line in ["max_headers = 8", "max_headers = 1024", "head_timeout = '100ms'"] {
         assert!(parse(&with_pool(&format!("[limits]\n{line}"))).is_ok(), "{line}");
     }
     let pair = "[limits]\nmax_buffered_bytes = '2 MiB'\nmax_body_bytes = '3 MiB'";
     let words = "[limits] max_buffered_bytes: 2 MiB is too little, one request";
     assert_error(&with_pool(pair), ":3", &[words]);
-    // The other half of a pair is at fault when only it is given.
-    assert_error(&with_pool("[limits]\nlag_timeout = '6m'"), ":3", &["[limits] lag_max: 5m"]);
 }
 
 #[test]

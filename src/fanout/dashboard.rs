@@ -1,5 +1,8 @@
 //! One dashboard's write side: its socket, what it is owed, and whether it keeps up.
 
+#[cfg(test)]
+mod tests;
+
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,17 +10,25 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
 
-use super::Times;
 use super::queue::{Kind, Queue};
-use crate::frame;
-use crate::limits::KIB;
+use super::{MAX_WRITE_BYTES, Times};
+use crate::frame::{self, Frames};
+use crate::limits::{KIB, MAX_BATCH_BYTES, MAX_UNSENT_BYTES};
 
-/// Updates that may wait for a dashboard before it is better served by a fresh snapshot: about
-/// what a slow line is behind after a second of a busy pool. Beyond the kernel's own buffer.
-const MAX_BACKLOG_BYTES: usize = 128 * KIB;
+/// Updates that may wait for a dashboard before it is better served by newest states: about what
+/// a slow line is behind after a second of a busy pool. Beyond the kernel's own buffer.
+const MAX_BACKLOG_BYTES: usize = 256 * KIB;
 
-/// The first and the longest wait before a socket that was full is tried again.
+// One write must not make a dashboard that keeps up seem behind, whatever the kernel takes of it.
+const _: () = assert!(MAX_WRITE_BYTES + MAX_BATCH_BYTES < MAX_BACKLOG_BYTES);
+
+/// A try that moved half of what the kernel holds came late, one that moved an eighth came early.
+const LATE_BYTES: usize = MAX_UNSENT_BYTES as usize / 2;
+const EARLY_BYTES: usize = MAX_UNSENT_BYTES as usize / 8;
+
+/// The first, the shortest and the longest wait before a socket that was full is tried again.
 const RETRY_FIRST: Duration = Duration::from_millis(5);
+const RETRY_SHORTEST: Duration = Duration::from_millis(1);
 const RETRY_LONGEST: Duration = Duration::from_millis(160);
 
 #[derive(Debug)]
@@ -28,7 +39,10 @@ pub(super) struct Dashboard {
     greeting: Option<Vec<u8>>,
     queue: Queue,
     state: State,
-    /// Since when something is owed, and how it is being taken.
+    /// The sequence number up to which it has been sent everything, or has it in `queue`. None
+    /// before its snapshot.
+    seq: Option<u64>,
+    /// Since when something waits, and how it is being taken.
     behind: Option<Behind>,
     last_text: Instant,
     last_ping: Instant,
@@ -38,19 +52,19 @@ pub(super) struct Dashboard {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// The hub has been asked for its snapshot.
+    /// The hub has been asked for its snapshot, or for what changed.
     Waiting,
     /// It gets every update.
     Live,
-    /// It fell behind: once it has taken what was begun, the hub is asked for a snapshot.
+    /// It gets no updates: once its queue is empty, the hub is asked for what changed.
     Lagging,
-    /// A Close is among what it is owed, or was sent.
+    /// A Close is in its queue, or was sent.
     Closing { until: Instant, peer_gone: bool },
 }
 
+/// A window of time, and the bytes that were taken in it.
 #[derive(Debug, Clone, Copy)]
 struct Behind {
-    since: Instant,
     window_start: Instant,
     taken: usize,
 }
@@ -62,7 +76,7 @@ pub(super) enum Sent {
     All,
     /// Some of it waits.
     Queued,
-    /// Too much would wait: it will get a snapshot instead.
+    /// Too much would wait: it gets newest states instead.
     FellBehind,
     /// The connection is over.
     Broken,
@@ -73,10 +87,10 @@ pub(super) enum Sent {
 pub(super) enum Pumped {
     /// There is still no room for all.
     Blocked,
-    /// Nothing is owed any more.
+    /// Nothing waits any more.
     Drained,
-    /// The same, and a snapshot is to be asked for.
-    CaughtUp,
+    /// The same, and the hub is to be asked for what changed after this number, or for a snapshot.
+    Resumes(Option<u64>),
     /// The connection is over.
     Ended,
 }
@@ -88,6 +102,7 @@ impl Dashboard {
             greeting: Some(greeting),
             queue: Queue::default(),
             state: State::Waiting,
+            seq: None,
             behind: None,
             last_text: now,
             last_ping: now,
@@ -100,67 +115,123 @@ impl Dashboard {
         self.state == State::Live
     }
 
-    pub(super) fn awaits_snapshot(&self) -> bool {
+    pub(super) fn is_waiting(&self) -> bool {
         self.state == State::Waiting
     }
 
-    pub(super) fn await_snapshot(&mut self) {
+    /// The hub has been asked.
+    pub(super) fn wait(&mut self) {
         self.state = State::Waiting;
     }
 
-    /// Since when it has been behind, if it is owed a snapshot's rest.
-    pub(super) fn taking_snapshot_since(&self) -> Option<Instant> {
-        self.behind.filter(|_| self.queue.holds_snapshot()).map(|behind| behind.since)
+    pub(super) fn seq(&self) -> Option<u64> {
+        self.seq
     }
 
     pub(super) fn retry_at(&self) -> Option<Instant> {
         self.retry_at
     }
 
-    /// Sends updates, or the snapshot that makes it live.
-    pub(super) fn deliver(&mut self, frames: &Arc<Vec<u8>>, kind: Kind, now: Instant) -> Sent {
-        if kind == Kind::Snapshot {
-            self.state = State::Live;
+    /// Sends the updates that it has not had, if it is live.
+    pub(super) fn send_updates(&mut self, frames: &Arc<Frames>, now: Instant) -> Sent {
+        if self.state != State::Live {
+            return Sent::All;
         }
+        let start = frames.start_after(self.seq.unwrap_or_default());
+        let sent = self.send(frames, Kind::Updates, start, now);
+        self.seq = frames.last_seq().max(self.seq);
+        if self.queue.update_bytes() <= MAX_BACKLOG_BYTES || sent == Sent::Broken {
+            return sent;
+        }
+        // Whatever was dropped before another one is superseded by what changed since.
+        if let Some(first) = self.queue.drop_updates() {
+            self.seq = Some(first - 1);
+        }
+        self.state = State::Lagging;
+        Sent::FellBehind
+    }
+
+    /// Sends the snapshot of this number. `is_present`: it holds all that came before it in the
+    /// hub's channel, so that what follows there can follow here.
+    pub(super) fn send_snapshot(
+        &mut self,
+        frames: &Arc<Frames>,
+        is_present: bool,
+        now: Instant,
+    ) -> Sent {
+        self.seq = frames.last_seq();
+        self.state = if is_present { State::Live } else { State::Lagging };
+        self.send(frames, Kind::Snapshot, 0, now)
+    }
+
+    /// Sends what changed while it was behind. With `is_all` it is live again.
+    pub(super) fn send_changes(
+        &mut self,
+        frames: &Arc<Frames>,
+        is_all: bool,
+        now: Instant,
+    ) -> Sent {
+        self.seq = frames.last_seq().max(self.seq);
+        self.state = if is_all { State::Live } else { State::Lagging };
+        self.send(frames, Kind::Updates, 0, now)
+    }
+
+    /// Updates were lost on the way here: what it missed is asked for.
+    pub(super) fn note_gap(&mut self) {
+        if self.state == State::Live {
+            self.state = State::Lagging;
+        }
+    }
+
+    /// The hub cannot be asked now, or there is no memory for the snapshot: asks again later.
+    /// Returns when, if that is not arranged yet.
+    pub(super) fn put_off(&mut self, now: Instant) -> Option<Instant> {
+        self.state = State::Lagging;
+        if self.retry_at.is_some() {
+            return None;
+        }
+        self.retry_at = Some(now + RETRY_LONGEST);
+        self.retry_at
+    }
+
+    /// Sends a message that carries no change, to a dashboard with an empty queue.
+    pub(super) fn send_text(&mut self, frames: &Arc<Frames>, now: Instant) -> Sent {
+        self.send(frames, Kind::Whole, 0, now)
+    }
+
+    fn send(&mut self, frames: &Arc<Frames>, kind: Kind, start: usize, now: Instant) -> Sent {
         if self.greet(now) == Sent::Broken {
             return Sent::Broken;
         }
-        let mut sent = 0;
+        let mut start = start;
         if self.queue.is_empty() {
-            match send_now(&self.socket, frames) {
-                Ok(bytes) => sent = bytes,
+            match send_now(&self.socket, &frames.bytes()[start..]) {
+                Ok(sent) => {
+                    self.note_taken(sent);
+                    start += sent;
+                }
                 Err(Ended) => return Sent::Broken,
             }
-            if sent == frames.len() {
+            if start == frames.bytes().len() {
                 self.last_text = now;
                 self.behind = None;
                 return Sent::All;
             }
         }
-        self.queue.push(Arc::clone(frames), kind, sent);
+        self.queue.push(Arc::clone(frames), kind, start);
         self.fall_behind(now);
-        if self.queue.update_bytes() > MAX_BACKLOG_BYTES {
-            self.queue.drop_messages();
-            self.state = State::Lagging;
-            return Sent::FellBehind;
-        }
         Sent::Queued
     }
 
-    /// Sends a message that is this dashboard's alone, which is owed nothing else.
-    pub(super) fn send_text(&mut self, frames: Vec<u8>, now: Instant) -> Sent {
-        self.deliver(&Arc::new(frames), Kind::Updates, now)
-    }
-
     fn fall_behind(&mut self, now: Instant) {
-        self.behind.get_or_insert(Behind { since: now, window_start: now, taken: 0 });
+        self.behind.get_or_insert(Behind { window_start: now, taken: 0 });
     }
 
     fn greet(&mut self, now: Instant) -> Sent {
         self.greeting.take().map_or(Sent::All, |greeting| self.send_whole(greeting, now))
     }
 
-    /// Sends control frames, between what it is owed.
+    /// Sends control frames, between what waits.
     pub(super) fn send_control(&mut self, frames: Vec<u8>, now: Instant) -> Sent {
         match self.greet(now) {
             Sent::Broken => Sent::Broken,
@@ -176,11 +247,17 @@ impl Dashboard {
         match send_now(&self.socket, &frames) {
             Ok(sent) if sent == frames.len() => Sent::All,
             Ok(sent) => {
-                self.queue.push(Arc::new(frames), Kind::Whole, sent);
+                self.queue.push(Arc::new(Frames::whole(frames)), Kind::Whole, sent);
                 self.fall_behind(now);
                 Sent::Queued
             }
             Err(Ended) => Sent::Broken,
+        }
+    }
+
+    fn note_taken(&mut self, bytes: usize) {
+        if let Some(behind) = &mut self.behind {
+            behind.taken += bytes;
         }
     }
 
@@ -213,26 +290,21 @@ impl Dashboard {
         }
     }
 
-    /// Writes what is owed, as far as there is room.
+    /// Writes what waits, as far as there is room.
     pub(super) fn pump(&mut self, now: Instant) -> Pumped {
         self.retry_at = None;
         let mut taken = 0;
         while let Some(head) = self.queue.head() {
-            let (length, sent) = match send_now(&self.socket, head) {
-                Ok(sent) => (head.len(), sent),
-                Err(Ended) => return Pumped::Ended,
-            };
+            let length = head.len();
+            let Ok(sent) = send_now(&self.socket, head) else { return Pumped::Ended };
             self.queue.advance(sent);
             taken += sent;
             if sent < length {
                 break;
             }
         }
-        if let Some(behind) = &mut self.behind {
-            behind.taken += taken;
-        }
-        self.retry_delay =
-            if taken > 0 { RETRY_FIRST } else { (2 * self.retry_delay).min(RETRY_LONGEST) };
+        self.note_taken(taken);
+        self.adapt_retry(taken);
         if !self.queue.is_empty() {
             return Pumped::Blocked;
         }
@@ -243,35 +315,43 @@ impl Dashboard {
                 Pumped::Drained
             }
             State::Waiting => Pumped::Drained,
-            State::Lagging => Pumped::CaughtUp,
+            State::Lagging => Pumped::Resumes(self.seq),
             State::Closing { peer_gone: true, .. } => Pumped::Ended,
             State::Closing { peer_gone: false, .. } => Pumped::Drained,
         }
     }
 
+    /// Keeps the line busy with few tries: the next one comes sooner where the kernel had nearly
+    /// run dry, and later where it took little.
+    fn adapt_retry(&mut self, taken: usize) {
+        if taken >= LATE_BYTES {
+            self.retry_delay = (self.retry_delay / 2).max(RETRY_SHORTEST);
+        } else if taken < EARLY_BYTES {
+            self.retry_delay = (2 * self.retry_delay).min(RETRY_LONGEST);
+        }
+    }
+
     /// When to try again, if that is to be and is not arranged yet.
     pub(super) fn schedule_retry(&mut self, now: Instant) -> Option<Instant> {
-        let wanted = !self.queue.is_empty() || self.state == State::Lagging;
-        if !wanted || self.retry_at.is_some() {
+        let resumes = self.queue.is_empty() && self.state == State::Lagging;
+        if self.retry_at.is_some() || (self.queue.is_empty() && !resumes) {
             return None;
         }
-        self.retry_at = Some(now + self.retry_delay);
+        // Who has taken all that was sent is to ask at once.
+        self.retry_at = Some(if resumes { now } else { now + self.retry_delay });
         self.retry_at
     }
 
     /// Why it is to be cut off, if it is.
     pub(super) fn check_lag(&mut self, now: Instant, times: &Times) -> Option<&'static str> {
         let behind = self.behind.as_mut()?;
-        if now.saturating_duration_since(behind.since) > times.lag_max {
-            return Some("behind for longer than lag_max");
-        }
-        // Owed nothing, it waits for us.
-        let waits_for_us = self.queue.is_empty();
-        if now.saturating_duration_since(behind.window_start) >= times.lag_timeout || waits_for_us {
-            if behind.taken < times.lag_min_bytes && !waits_for_us {
+        // With an empty queue it is the dashboard that waits.
+        let waits = self.queue.is_empty();
+        if now.saturating_duration_since(behind.window_start) >= times.lag_timeout || waits {
+            if behind.taken < times.lag_min_bytes && !waits {
                 return Some("took less than lag_min_bytes within lag_timeout");
             }
-            *behind = Behind { window_start: now, taken: 0, ..*behind };
+            *behind = Behind { window_start: now, taken: 0 };
         }
         None
     }

@@ -1,8 +1,7 @@
 //! What a fanout thread does beside passing on batches: client threads' words, second tries,
 //! keep-alives and Pings, cutting off who stays behind, closing.
 
-use std::sync::Weak;
-use std::time::Instant;
+use std::sync::Arc;
 
 use crossbeam_channel::never;
 use tungstenite::protocol::frame::coding::CloseCode;
@@ -10,15 +9,11 @@ use tungstenite::protocol::frame::coding::CloseCode;
 use super::Fanout;
 use super::dashboard::{Dashboard, Pumped, Sent};
 use crate::event::Control;
-use crate::frame;
+use crate::frame::{self, Frames};
 use crate::hub::HubHandle;
 use crate::id::DashboardId;
-use crate::limits::{FANOUT_CONTROLS, MIB};
+use crate::limits::FANOUT_CONTROLS;
 use crate::wire::{self, Envelope};
-
-/// Snapshots on their way, of one fanout thread, in bytes. Beyond it those who have been taking
-/// theirs for the longest are cut off. Room for one of the largest pool, and then some.
-const MAX_SNAPSHOT_BYTES: usize = 64 * MIB;
 
 impl Fanout {
     /// Takes the client threads' words that wait now.
@@ -69,25 +64,26 @@ impl Fanout {
         }
     }
 
-    /// Writes to those whose next try is due, and asks for the snapshots of those that have
-    /// caught up.
+    /// Writes to those whose next try is due, and asks the hub for those who have taken all.
     pub(super) fn retry(&mut self, hub: &HubHandle) {
         while let Some((at, id)) = self.retries.first().copied() {
             if at > self.now {
                 return;
             }
             self.retries.remove(&(at, id));
+            let mut again_at = None;
             self.with(id, |dashboard, now| match dashboard.pump(now) {
                 Pumped::Ended => Sent::Broken,
-                Pumped::CaughtUp => {
-                    // With the hub's inbox full, the next try asks again.
-                    if hub.rejoin(id).is_ok() {
-                        dashboard.await_snapshot();
+                Pumped::Resumes(since) => {
+                    match hub.resume(id, since) {
+                        Ok(()) => dashboard.wait(),
+                        Err(_) => again_at = dashboard.put_off(now),
                     }
                     Sent::Queued
                 }
                 Pumped::Blocked | Pumped::Drained => Sent::Queued,
             });
+            self.retries.extend(again_at.map(|at| (at, id)));
         }
     }
 
@@ -98,7 +94,7 @@ impl Fanout {
         }
         self.housekeeping_at = self.now + self.times.housekeeping_every;
         for pool in 0..self.feeds.len() {
-            let mut keepalive: Option<Vec<u8>> = None;
+            let mut keepalive = None;
             for id in self.feeds[pool].dashboards.keys().copied().collect::<Vec<_>>() {
                 let Some(dashboard) = self.feeds[pool].dashboards.get_mut(&id) else { continue };
                 if dashboard.close_is_overdue(self.now) {
@@ -106,11 +102,13 @@ impl Fanout {
                 } else if let Some(why) = dashboard.check_lag(self.now, &self.times) {
                     self.cut_off(id, why);
                 } else if dashboard.wants_keepalive(self.now, self.times.keepalive_after) {
-                    let frames = match &keepalive {
-                        Some(frames) => frames.clone(),
-                        None => keepalive.insert(self.keepalive(pool)).clone(),
+                    let seq = dashboard.seq().unwrap_or_default();
+                    let frames = match keepalive.take() {
+                        Some((shared, frames)) if shared == seq => frames,
+                        _ => Arc::new(self.keepalive(pool, seq)),
                     };
-                    self.with(id, |dashboard, now| dashboard.send_text(frames, now));
+                    self.with(id, |dashboard, now| dashboard.send_text(&frames, now));
+                    keepalive = Some((seq, frames));
                 }
                 self.ping(id, pool);
             }
@@ -124,34 +122,15 @@ impl Fanout {
         }
     }
 
-    fn keepalive(&self, pool: usize) -> Vec<u8> {
+    fn keepalive(&self, pool: usize, seq: u64) -> Frames {
         let text = wire::keepalive(&Envelope {
             pool: &self.pools[pool],
             server_time: self.clock.wall(),
             epoch: &self.epoch,
-            seq: self.feeds[pool].seq,
+            seq,
         });
-        let mut frames = Vec::with_capacity(text.len() + 10);
-        frame::push_text(&mut frames, &text);
+        let mut frames = Frames::default();
+        frames.push_text(&text, seq);
         frames
-    }
-
-    /// Keeps the snapshots that are on their way, with one of `incoming` bytes more, within
-    /// [`MAX_SNAPSHOT_BYTES`], at the cost of who has been behind for the longest.
-    pub(super) fn make_room(&mut self, incoming: usize) {
-        loop {
-            self.snapshots.retain(|snapshot| snapshot.strong_count() > 0);
-            let held = self.snapshots.iter().filter_map(Weak::upgrade);
-            let held: usize = held.map(|snapshot| snapshot.len()).sum();
-            if held == 0 || held + incoming <= MAX_SNAPSHOT_BYTES {
-                return;
-            }
-            let dashboards = self.feeds.iter().flat_map(|feed| &feed.dashboards);
-            let slowest: Option<(Instant, DashboardId)> = dashboards
-                .filter_map(|(id, dashboard)| Some((dashboard.taking_snapshot_since()?, *id)))
-                .min();
-            let Some((_, slowest)) = slowest else { return };
-            self.cut_off(slowest, "too slow for the snapshots that others wait for");
-        }
     }
 }

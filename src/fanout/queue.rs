@@ -1,10 +1,10 @@
-//! What one dashboard is still owed, in order: pieces of shared buffers, cut only where one
+//! What one dashboard is still to be sent, in order: pieces of shared buffers, cut only where one
 //! frame ends and the next begins. Pure; the socket is elsewhere.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::frame;
+use crate::frame::Frames;
 
 /// What a piece holds, and so where it may be cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,35 +13,25 @@ pub(super) enum Kind {
     Whole,
     /// Messages of one frame each: may end after any frame.
     Updates,
-    /// One message in fragments: once begun it must be finished, but control frames may go
-    /// between its fragments (RFC 6455 section 5.4).
+    /// One message in fragments: must be finished, but control frames may go between its
+    /// fragments (RFC 6455 section 5.4).
     Snapshot,
 }
 
 /// A piece of a buffer that many dashboards may share.
 #[derive(Debug, Clone)]
 struct Piece {
-    bytes: Arc<Vec<u8>>,
+    frames: Arc<Frames>,
     kind: Kind,
     /// What is not sent yet.
     start: usize,
     end: usize,
-    /// A place at or before `start` where a frame begins.
-    frame: usize,
-    /// Whether anything of it was sent.
-    begun: bool,
 }
 
 impl Piece {
     /// The first place at or after `start` where a frame ends or begins.
-    fn boundary(&mut self) -> usize {
-        if self.kind == Kind::Whole {
-            return if self.begun { self.end } else { self.start };
-        }
-        while self.frame < self.start {
-            self.frame += frame::length(&self.bytes[self.frame..self.end]);
-        }
-        self.frame
+    fn boundary(&self) -> usize {
+        self.frames.boundary(self.start)
     }
 }
 
@@ -58,20 +48,15 @@ impl Queue {
         self.pieces.is_empty()
     }
 
-    /// Bytes of updates that are owed: what grows with time. (A snapshot is one at a time, and
+    /// Bytes of updates that wait: what grows with time. (A snapshot is one at a time, and
     /// control frames answer the dashboard's own, of which there is a limit.)
     pub(super) fn update_bytes(&self) -> usize {
         self.update_bytes
     }
 
-    /// Whether a snapshot is owed or on its way.
-    pub(super) fn holds_snapshot(&self) -> bool {
-        self.pieces.iter().any(|piece| piece.kind == Kind::Snapshot)
-    }
-
     /// What to send next.
     pub(super) fn head(&self) -> Option<&[u8]> {
-        self.pieces.front().map(|piece| &piece.bytes[piece.start..piece.end])
+        self.pieces.front().map(|piece| &piece.frames.bytes()[piece.start..piece.end])
     }
 
     /// `sent` bytes of the head are out.
@@ -81,26 +66,25 @@ impl Queue {
                 self.update_bytes -= sent;
             }
             piece.start += sent;
-            piece.begun |= sent > 0;
             if piece.start == piece.end {
                 self.pieces.pop_front();
             }
         }
     }
 
-    /// Owes all of `bytes` from `start` on, behind everything else. `start` may lie within a
-    /// frame that was begun without the queue.
-    pub(super) fn push(&mut self, bytes: Arc<Vec<u8>>, kind: Kind, start: usize) {
-        let end = bytes.len();
+    /// Appends `frames` from `start` on. `start` may lie within a frame that was begun without
+    /// the queue.
+    pub(super) fn push(&mut self, frames: Arc<Frames>, kind: Kind, start: usize) {
+        let end = frames.bytes().len();
         if start < end {
             if kind == Kind::Updates {
                 self.update_bytes += end - start;
             }
-            self.pieces.push_back(Piece { bytes, kind, start, end, frame: 0, begun: start > 0 });
+            self.pieces.push_back(Piece { frames, kind, start, end });
         }
     }
 
-    /// Owes a control frame as soon as the frame that was begun is out, and behind control
+    /// Inserts a control frame as soon as the frame that was begun is out, and behind control
     /// frames that were there before.
     pub(super) fn push_control(&mut self, control: Vec<u8>) {
         let mut place = 0;
@@ -120,12 +104,12 @@ impl Queue {
             place += 1;
         }
         let end = control.len();
-        let bytes = Arc::new(control);
-        let piece = Piece { bytes, kind: Kind::Whole, start: 0, end, frame: 0, begun: false };
-        self.pieces.insert(place, piece);
+        let frames = Arc::new(Frames::whole(control));
+        self.pieces.insert(place, Piece { frames, kind: Kind::Whole, start: 0, end });
     }
 
-    /// Owes a Close like [`Queue::push_control`], and nothing behind it (RFC 6455 section 5.5.1).
+    /// Inserts a Close like [`Queue::push_control`], and drops what is behind it (RFC 6455
+    /// section 5.5.1).
     pub(super) fn end_with(&mut self, close: Vec<u8>) {
         self.push_control(close);
         let last = self.pieces.iter().rposition(|piece| piece.kind == Kind::Whole);
@@ -133,35 +117,31 @@ impl Queue {
         self.count_updates();
     }
 
-    /// Drops every message that is not begun: the dashboard fell behind and will get a snapshot
-    /// instead. What is left ends with a message's end; control frames stay.
-    pub(super) fn drop_messages(&mut self) {
+    /// Drops every update that is not begun: the dashboard fell behind and will be sent what
+    /// changed since. Returns the sequence number of the first one dropped.
+    pub(super) fn drop_updates(&mut self) -> Option<u64> {
+        let mut first_dropped = None;
         let mut kept = VecDeque::new();
-        for mut piece in self.pieces.drain(..) {
-            match piece.kind {
-                Kind::Whole => kept.push_back(piece),
-                // One that was cut for a control frame lies here in pieces, each of them begun.
-                Kind::Snapshot if piece.begun => kept.push_back(piece),
-                Kind::Updates if piece.begun => {
-                    let boundary = piece.boundary();
-                    if boundary > piece.start {
-                        // A copy, so that a small rest does not keep a large buffer.
-                        let rest = piece.bytes[piece.start..boundary].to_vec();
-                        kept.push_back(Piece {
-                            start: 0,
-                            end: rest.len(),
-                            bytes: Arc::new(rest),
-                            kind: Kind::Whole,
-                            frame: 0,
-                            begun: true,
-                        });
-                    }
-                }
-                Kind::Snapshot | Kind::Updates => {}
+        for piece in self.pieces.drain(..) {
+            if piece.kind != Kind::Updates {
+                kept.push_back(piece);
+                continue;
+            }
+            let boundary = piece.boundary();
+            if boundary < piece.end && first_dropped.is_none() {
+                first_dropped = piece.frames.seq_from(boundary);
+            }
+            if boundary > piece.start {
+                // A copy, so that a small rest does not keep a large buffer.
+                let rest = piece.frames.bytes()[piece.start..boundary].to_vec();
+                let end = rest.len();
+                let frames = Arc::new(Frames::whole(rest));
+                kept.push_back(Piece { frames, kind: Kind::Whole, start: 0, end });
             }
         }
         self.pieces = kept;
         self.count_updates();
+        first_dropped
     }
 
     fn count_updates(&mut self) {
@@ -174,10 +154,11 @@ impl Queue {
 mod tests {
     use super::*;
 
-    fn texts(texts: &[&str]) -> Arc<Vec<u8>> {
-        let mut frames = Vec::new();
-        for text in texts {
-            frame::push_text(&mut frames, text);
+    /// One update for each text, numbered from `seq`.
+    fn texts(texts: &[&str], seq: u64) -> Arc<Frames> {
+        let mut frames = Frames::default();
+        for (text, seq) in texts.iter().zip(seq..) {
+            frames.push_text(text, seq);
         }
         Arc::new(frames)
     }
@@ -197,7 +178,7 @@ mod tests {
     fn payloads(mut bytes: &[u8]) -> Vec<String> {
         let mut payloads = Vec::new();
         while !bytes.is_empty() {
-            let length = frame::length(bytes);
+            let length = 2 + usize::from(bytes[1]);
             payloads.push(String::from_utf8_lossy(&bytes[2..length]).into_owned());
             bytes = &bytes[length..];
         }
@@ -209,7 +190,7 @@ mod tests {
     fn control_frames_go_between_frames() {
         for sent in 0..8 {
             let mut queue = Queue::default();
-            queue.push(texts(&["ab", "cd"]), Kind::Updates, 0);
+            queue.push(texts(&["ab", "cd"], 5), Kind::Updates, 0);
             let mut out = queue.head().unwrap()[..sent].to_vec();
             queue.advance(sent);
             queue.push_control(vec![0x8A, 1, b'1']);
@@ -224,51 +205,68 @@ mod tests {
         }
     }
 
-    /// Whoever falls behind keeps the frame that was begun and nothing else.
+    /// Whoever falls behind keeps the frame that was begun and no other, and resumes with the first
+    /// one that was dropped.
     #[test]
     fn falling_behind_keeps_what_was_begun() {
-        for (sent, expected) in
-            [(0, vec![]), (1, vec!["ab"]), (4, vec!["ab"]), (5, vec!["ab", "cd"])]
-        {
+        for (sent, expected, dropped) in [
+            (0, vec![], 5),
+            (1, vec!["ab"], 6),
+            (4, vec!["ab"], 6),
+            (5, vec!["ab", "cd"], 7),
+            (8, vec!["ab", "cd"], 7),
+        ] {
             let mut queue = Queue::default();
-            queue.push(texts(&["ab", "cd"]), Kind::Updates, 0);
-            queue.push(texts(&["ef"]), Kind::Updates, 0);
+            queue.push(texts(&["ab", "cd"], 5), Kind::Updates, 0);
+            queue.push(texts(&["ef"], 7), Kind::Updates, 0);
             let mut out = queue.head().unwrap()[..sent].to_vec();
             queue.advance(sent);
-            queue.drop_messages();
+            assert_eq!(queue.drop_updates(), Some(dropped), "after {sent} bytes");
+            assert_eq!(queue.drop_updates(), None, "there is no other");
             out.extend(drain(&mut queue, 100));
             assert_eq!(payloads(&out), expected, "after {sent} bytes");
         }
     }
 
-    /// A snapshot that was begun is finished, also when a control frame has cut it in two; one
-    /// that was not begun is dropped.
+    /// A snapshot stays, also where a control frame has cut it in two; what is behind it goes.
     #[test]
-    fn a_begun_snapshot_is_finished() {
-        let fragments = |text: &str| {
-            // Two fragments by hand, so that the test stays small.
-            Arc::new(
-                [&[0x01, 2][..], &text.as_bytes()[..2], &[0x80, 2], &text.as_bytes()[2..]].concat(),
-            )
-        };
+    fn a_snapshot_is_finished() {
+        for sent in 0..8 {
+            let mut queue = Queue::default();
+            // Two frames stand for two fragments, so that the test stays small.
+            queue.push(texts(&["ab", "cd"], 4), Kind::Snapshot, 0);
+            let mut out = queue.head().unwrap()[..sent].to_vec();
+            queue.advance(sent);
+            queue.push_control(vec![0x8A, 1, b'p']);
+            queue.push(texts(&["late"], 6), Kind::Updates, 0);
+            assert_eq!(queue.drop_updates(), Some(6));
+            out.extend(drain(&mut queue, 1));
+            let expected = match sent {
+                0 => ["p", "ab", "cd"],
+                1..=4 => ["ab", "p", "cd"],
+                _ => ["ab", "cd", "p"],
+            };
+            assert_eq!(payloads(&out), expected, "after {sent} bytes");
+        }
+    }
+
+    /// An update that began before the queue and one that was skipped are not taken for dropped.
+    #[test]
+    fn a_piece_may_begin_behind_its_first_frames() {
         let mut queue = Queue::default();
-        queue.push(fragments("abcd"), Kind::Snapshot, 0);
-        let mut out = queue.head().unwrap()[..1].to_vec();
-        queue.advance(1);
-        queue.push_control(vec![0x8A, 1, b'p']);
-        queue.push(texts(&["late"]), Kind::Updates, 0);
-        queue.push(fragments("efgh"), Kind::Snapshot, 0);
-        queue.drop_messages();
-        out.extend(drain(&mut queue, 1));
-        assert_eq!(payloads(&out), ["ab", "p", "cd"]);
+        let frames = texts(&["ab", "cd", "ef"], 5);
+        let start = frames.start_after(5);
+        queue.push(frames, Kind::Updates, start + 1);
+        assert_eq!(queue.drop_updates(), Some(7));
+        assert_eq!(drain(&mut queue, 100), [2, b'c', b'd']);
     }
 
     /// After a Close comes nothing, not even the rest of a message whose frame was finished.
     #[test]
     fn nothing_follows_a_close() {
         let mut queue = Queue::default();
-        queue.push(texts(&["ab", "cd"]), Kind::Updates, 1);
-        queue.push(texts(&["ef"]), Kind::Updates, 0);
+        queue.push(texts(&["ab", "cd"], 5), Kind::Updates, 1);
+        queue.push(texts(&["ef"], 7), Kind::Updates, 0);
         queue.push_control(vec![0x8A, 1, b'p']);
         queue.end_with(vec![0x88, 0]);
         assert_eq!(queue.update_bytes(), 3);
@@ -279,7 +277,7 @@ mod tests {
     #[test]
     fn a_rest_of_a_direct_write_is_finished() {
         let mut queue = Queue::default();
-        queue.push(texts(&["ab", "cd"]), Kind::Updates, 2);
+        queue.push(texts(&["ab", "cd"], 5), Kind::Updates, 2);
         queue.push_control(vec![0x8A, 1, b'p']);
         assert_eq!(drain(&mut queue, 100), [b'a', b'b', 0x8A, 1, b'p', 0x81, 2, b'c', b'd']);
     }

@@ -17,7 +17,7 @@ use super::{Fanout, FanoutHandle, Parts, Times, fanout};
 use crate::clock::{Clock, UnixMillis};
 use crate::counters::Counters;
 use crate::event::{Batch, Control, FanoutIndex, Stamp};
-use crate::frame;
+use crate::frame::{self, Frames};
 use crate::hub::{self, Hub, HubHandle, hub};
 use crate::id::{AgentId, DashboardId, PoolId, PoolIndex};
 use crate::limits::{FANOUT_BATCHES, Limits};
@@ -306,17 +306,32 @@ fn who_stays_behind_is_cut_off() {
     stage.end();
 }
 
-/// One who always takes a little is cut off when it has been behind for `lag_max`.
+/// Who falls behind in a pool where little changes gets that little, not a snapshot of everything,
+/// and is live afterwards.
 #[test]
-fn nobody_stays_behind_for_ever() {
-    let mut stage = stage(|times| {
-        times.housekeeping_every = Duration::from_millis(20);
-        times.lag_min_bytes = 0;
-        times.lag_timeout = Duration::from_millis(50);
-        times.lag_max = Duration::from_millis(300);
-    });
-    let _peer = stage.join(1);
-    stage.beat_until(4_000, |counters| counters.cut_offs.get() > 0);
+fn who_falls_behind_gets_what_changed() {
+    let mut stage = stage(|_| {});
+    for agent in 0..20 {
+        stage.beat(&format!("idle-{agent}"), 1, 0);
+    }
+    let slow = stage.join(1);
+    let beats = stage.beat_until(4_000, |counters| counters.lags.get() > 0);
+    let last = 20 + beats as u64;
+    let mut slow = slow.websocket();
+    let snapshot = next(&mut slow);
+    assert_eq!(snapshot["type"], "initial_metrics");
+    let mut seq = snapshot["seq"].as_u64().unwrap();
+    while seq < last {
+        let message = next(&mut slow);
+        assert_eq!(message["type"], "metrics_update");
+        assert!(message["seq"].as_u64().unwrap() > seq, "{message} after {seq}");
+        seq = message["seq"].as_u64().unwrap();
+    }
+    for cpu in 1..=5 {
+        stage.beat("b", cpu, 0);
+        let message = next(&mut slow);
+        assert_eq!(message["seq"], last + cpu as u64, "live again");
+    }
     stage.end();
 }
 
@@ -438,7 +453,11 @@ fn who_takes_no_control_frames_is_cut_off() {
 #[test]
 fn a_turn_ends_though_there_is_always_more() {
     let (mut fanout, handle, batches) = alone(4 * FANOUT_BATCHES);
-    let batch = |seq| Batch::Updates { pool: POOL, frames: vec![0x81, 0], count: 1, seq };
+    let batch = |seq| {
+        let mut frames = Frames::default();
+        frames.push_text("", seq);
+        Batch::Updates { pool: POOL, frames }
+    };
     for seq in 1..=4 * FANOUT_BATCHES as u64 {
         batches.try_send(batch(seq)).unwrap();
     }

@@ -157,13 +157,13 @@ impl HubHandle {
         self.send(Event::Join { dashboard, pool, fanout })
     }
 
-    /// A dashboard that fell behind is owed nothing any more and wants a new snapshot. Does not
-    /// wait: the caller tries again.
+    /// A dashboard that fell behind wants what changed since `since`, or a snapshot. Does not wait:
+    /// the caller tries again.
     ///
     /// # Errors
     /// [`HubError`].
-    pub fn rejoin(&self, dashboard: DashboardId) -> Result<(), HubError> {
-        self.inbox.try_send(Event::Rejoin { dashboard }).map_err(|error| match error {
+    pub fn resume(&self, dashboard: DashboardId, since: Option<u64>) -> Result<(), HubError> {
+        self.inbox.try_send(Event::Resume { dashboard, since }).map_err(|error| match error {
             TrySendError::Full(_) => HubError::Overloaded,
             TrySendError::Disconnected(_) => HubError::Stopped,
         })

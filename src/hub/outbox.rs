@@ -1,15 +1,16 @@
-//! What the hub owes one fanout thread, pool by pool. While there is room in the thread's channel
-//! every update is passed on; while there is none, only each agent's newest state is kept, so
-//! that what waits is bounded by the pool and not by time.
+//! What the hub has yet to send to one fanout thread, pool by pool, in turn. While there is room
+//! in the thread's channel every update is passed on. While there is none, only the sequence
+//! number is kept from which on updates are missing: the registry has each agent's newest state,
+//! so that what waits here is bounded, whatever the load.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::VecDeque;
 use std::mem;
 
 use crossbeam_channel::{Select, Sender, TrySendError};
 
 use crate::event::Batch;
-use crate::frame;
-use crate::id::{AgentId, DashboardId, PoolIndex};
+use crate::frame::Frames;
+use crate::id::{DashboardId, PoolIndex};
 use crate::limits::MAX_BATCH_BYTES;
 use crate::wire::Snapshot;
 
@@ -17,46 +18,81 @@ use crate::wire::Snapshot;
 #[derive(Debug)]
 pub(super) struct FanoutGone;
 
+/// The pools' state, for what is to be sent.
+pub(super) trait Source {
+    fn snapshot(&self, pool: PoolIndex) -> Snapshot;
+
+    /// Each agent's newest change after `since`, the oldest first, up to about
+    /// [`MAX_BATCH_BYTES`]; and whether that is all. `None` where the registry has forgotten some.
+    fn changes(&self, pool: PoolIndex, since: u64) -> Option<(Frames, bool)>;
+
+    /// Whether a snapshot is smaller than all changes after `since`.
+    fn is_snapshot_smaller(&self, pool: PoolIndex, since: u64) -> bool;
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Outbox {
-    /// The hub is its only sender, so room that was seen stays.
     channel: Sender<Batch>,
     pools: Vec<Pending>,
-    /// Pools that owe something.
-    dirty: Vec<PoolIndex>,
-    /// Something is owed and the channel was full.
-    blocked: bool,
+    /// Pools that have something to send, the next one first.
+    turns: VecDeque<PoolIndex>,
+    /// The next batch, for which the channel had no room.
+    parked: Option<Batch>,
+    conflated: u64,
 }
 
-/// What one pool's dashboards behind one fanout thread are owed.
+/// What one pool has to send to its dashboards behind one fanout thread.
 #[derive(Debug, Default)]
 struct Pending {
     /// Dashboards of the pool behind this thread.
     watchers: usize,
-    is_dirty: bool,
+    has_turn: bool,
     /// The next batch of updates: every one of them, in order.
-    frames: Vec<u8>,
-    count: u64,
-    /// The sequence number of the newest in `frames`.
-    seq: u64,
-    /// Behind `frames`, while the channel is full: each agent's newest update, by sequence number.
-    newest: BTreeMap<u64, (AgentId, Vec<u8>)>,
-    /// Where in `newest` an agent's is.
-    by_agent: HashMap<AgentId, u64>,
-    /// Dashboards that wait for a snapshot, which comes behind all of the above.
+    frames: Frames,
+    /// After this number, behind `frames`, updates were left out.
+    missing_since: Option<u64>,
+    /// Dashboards that wait for a snapshot.
     joins: Vec<DashboardId>,
+    /// Dashboards that wait for what changed since a sequence number.
+    resumes: VecDeque<(DashboardId, u64)>,
+    /// What is sent first the next time, so that nobody waits for ever.
+    next: Kind,
+}
+
+/// The kinds of batches that a pool has to send.
+#[derive(Debug, Default, Clone, Copy)]
+enum Kind {
+    #[default]
+    Joins,
+    Resumes,
+    Updates,
+}
+
+impl Kind {
+    fn following(self) -> Self {
+        match self {
+            Self::Joins => Self::Resumes,
+            Self::Resumes => Self::Updates,
+            Self::Updates => Self::Joins,
+        }
+    }
 }
 
 impl Outbox {
     pub(super) fn new(channel: Sender<Batch>, pools: usize) -> Self {
-        let pools = (0..pools).map(|_| Pending::default()).collect();
-        Self { channel, pools, dirty: Vec::new(), blocked: false }
+        Self {
+            channel,
+            pools: (0..pools).map(|_| Pending::default()).collect(),
+            turns: VecDeque::new(),
+            parked: None,
+            conflated: 0,
+        }
     }
 
     /// Whether something waits for room in the channel.
     pub(super) fn is_blocked(&self) -> bool {
-        self.blocked
+        self.parked.is_some()
     }
 
     /// Adds the wait for room to `select`.
@@ -64,140 +100,143 @@ impl Outbox {
         select.send(&self.channel);
     }
 
-    pub(super) fn is_watching(&self, pool: PoolIndex) -> bool {
-        self.pools[pool.0].watchers > 0
+    /// Whether updates of the pool are sent one by one now.
+    pub(super) fn takes_updates(&self, pool: PoolIndex) -> bool {
+        let pending = &self.pools[pool.0];
+        pending.watchers > 0 && pending.missing_since.is_none()
+    }
+
+    /// Updates that newer ones of the same agent have replaced, since this was last asked.
+    pub(super) fn take_conflated(&mut self) -> u64 {
+        mem::take(&mut self.conflated)
     }
 
     /// A dashboard joins.
     pub(super) fn watch(&mut self, pool: PoolIndex, dashboard: DashboardId) {
         self.pools[pool.0].watchers += 1;
-        self.owe_snapshot(pool, dashboard);
+        self.resume(pool, dashboard, None);
     }
 
-    /// A dashboard of the pool leaves. With the last one goes what was owed.
+    /// A dashboard of the pool leaves. With the last one goes what was to be sent.
     pub(super) fn unwatch(&mut self, pool: PoolIndex, dashboard: DashboardId) {
         let pending = &mut self.pools[pool.0];
         pending.joins.retain(|waiting| *waiting != dashboard);
+        pending.resumes.retain(|(waiting, _)| *waiting != dashboard);
         pending.watchers -= 1;
         if pending.watchers == 0 {
-            let is_dirty = pending.is_dirty;
-            *pending = Pending { is_dirty, ..Pending::default() };
+            let has_turn = pending.has_turn;
+            *pending = Pending { has_turn, ..Pending::default() };
         }
     }
 
-    pub(super) fn owe_snapshot(&mut self, pool: PoolIndex, dashboard: DashboardId) {
-        self.pools[pool.0].joins.push(dashboard);
-        self.mark(pool);
-    }
-
-    /// Owes an update. Whether it took the place of an older one of the same agent.
-    pub(super) fn owe_update(
-        &mut self,
-        pool: PoolIndex,
-        agent: &AgentId,
-        text: &str,
-        seq: u64,
-    ) -> bool {
-        self.mark(pool);
+    /// A dashboard needs what changed since `since`, or a snapshot.
+    pub(super) fn resume(&mut self, pool: PoolIndex, dashboard: DashboardId, since: Option<u64>) {
         let pending = &mut self.pools[pool.0];
-        let overflows = pending.frames.len() + text.len() > MAX_BATCH_BYTES;
-        if !self.blocked && overflows && !pending.frames.is_empty() {
-            // Without room for this batch, what follows is kept apart. That the thread is gone
-            // shows again when the turn ends.
-            self.blocked =
-                self.channel.is_full() || pending.send_frames(&self.channel, pool).is_err();
+        match since {
+            Some(since) => pending.resumes.push_back((dashboard, since)),
+            None => pending.joins.push(dashboard),
         }
-        if self.blocked { pending.keep_newest(agent, text, seq) } else { pending.append(text, seq) }
+        self.give_turn(pool);
     }
 
-    fn mark(&mut self, pool: PoolIndex) {
-        if !mem::replace(&mut self.pools[pool.0].is_dirty, true) {
-            self.dirty.push(pool);
+    /// The pool's next update, where [`Outbox::takes_updates`].
+    pub(super) fn push_update(&mut self, pool: PoolIndex, text: &str, seq: u64) {
+        let pending = &mut self.pools[pool.0];
+        if !pending.frames.is_empty() && pending.frames.bytes().len() + text.len() > MAX_BATCH_BYTES
+        {
+            if self.parked.is_some() {
+                pending.missing_since = Some(seq - 1);
+                return;
+            }
+            let frames = mem::take(&mut pending.frames);
+            // That the thread is gone shows again when the turn ends.
+            let sent = self.channel.try_send(Batch::Updates { pool, frames });
+            self.parked = sent.err().map(TrySendError::into_inner);
+        }
+        self.pools[pool.0].frames.push_text(text, seq);
+        self.give_turn(pool);
+    }
+
+    fn give_turn(&mut self, pool: PoolIndex) {
+        if !mem::replace(&mut self.pools[pool.0].has_turn, true) {
+            self.turns.push_back(pool);
         }
     }
 
-    /// Passes on what is owed, as long as there is room.
-    pub(super) fn flush(
-        &mut self,
-        mut snapshot: impl FnMut(PoolIndex) -> Snapshot,
-    ) -> Result<(), FanoutGone> {
-        while let Some(&pool) = self.dirty.last() {
-            let pending = &mut self.pools[pool.0];
-            while pending.owes() {
-                if self.channel.is_full() {
-                    self.blocked = true;
+    /// Sends what there is to send, a batch of each pool in turn, as long as there is room.
+    pub(super) fn flush(&mut self, source: &impl Source) -> Result<(), FanoutGone> {
+        loop {
+            let next = self.parked.take().or_else(|| self.next_batch(source));
+            let Some(batch) = next else { return Ok(()) };
+            match self.channel.try_send(batch) {
+                Ok(()) => {}
+                Err(TrySendError::Full(batch)) => {
+                    self.parked = Some(batch);
                     return Ok(());
                 }
-                pending.send_next(&self.channel, pool, &mut snapshot)?;
+                Err(TrySendError::Disconnected(_)) => return Err(FanoutGone),
             }
-            pending.is_dirty = false;
-            self.dirty.pop();
         }
-        self.blocked = false;
-        Ok(())
     }
-}
 
-/// Sends into a channel that was just seen to have room.
-fn send(channel: &Sender<Batch>, batch: Batch) -> Result<(), FanoutGone> {
-    match channel.try_send(batch) {
-        Ok(()) => Ok(()),
-        Err(TrySendError::Disconnected(_)) => Err(FanoutGone),
-        Err(TrySendError::Full(_)) => unreachable!("the hub is the only sender"),
+    fn next_batch(&mut self, source: &impl Source) -> Option<Batch> {
+        while let Some(pool) = self.turns.pop_front() {
+            let pending = &mut self.pools[pool.0];
+            for _ in 0..3 {
+                let kind = pending.next;
+                pending.next = kind.following();
+                if let Some(batch) = pending.take(kind, pool, source, &mut self.conflated) {
+                    self.turns.push_back(pool);
+                    return Some(batch);
+                }
+            }
+            pending.has_turn = false;
+        }
+        None
     }
 }
 
 impl Pending {
-    fn owes(&self) -> bool {
-        !self.frames.is_empty() || !self.newest.is_empty() || !self.joins.is_empty()
-    }
-
-    fn append(&mut self, text: &str, seq: u64) -> bool {
-        frame::push_text(&mut self.frames, text);
-        self.count += 1;
-        self.seq = seq;
-        false
-    }
-
-    fn keep_newest(&mut self, agent: &AgentId, text: &str, seq: u64) -> bool {
-        let mut frames = Vec::with_capacity(text.len() + 10);
-        frame::push_text(&mut frames, text);
-        let older = self.by_agent.insert(agent.clone(), seq);
-        if let Some(older) = older {
-            self.newest.remove(&older);
-        }
-        self.newest.insert(seq, (agent.clone(), frames));
-        older.is_some()
-    }
-
-    /// Sends one batch, with the channel known to have room: first what was owed first.
-    fn send_next(
+    /// One batch of this kind, if there is any.
+    fn take(
         &mut self,
-        channel: &Sender<Batch>,
+        kind: Kind,
         pool: PoolIndex,
-        snapshot: &mut impl FnMut(PoolIndex) -> Snapshot,
-    ) -> Result<(), FanoutGone> {
-        while let Some(next) = self.newest.first_entry() {
-            if !self.frames.is_empty() && self.frames.len() + next.get().1.len() > MAX_BATCH_BYTES {
-                break;
+        source: &impl Source,
+        conflated: &mut u64,
+    ) -> Option<Batch> {
+        match kind {
+            Kind::Joins if self.joins.is_empty() => None,
+            Kind::Joins => {
+                let dashboards = mem::take(&mut self.joins);
+                Some(Batch::Snapshot { pool, dashboards, snapshot: source.snapshot(pool) })
             }
-            let (seq, (agent, frame)) = next.remove_entry();
-            self.by_agent.remove(&agent);
-            self.frames.extend_from_slice(&frame);
-            self.count += 1;
-            self.seq = seq;
+            Kind::Resumes => {
+                let (dashboard, since) = self.resumes.pop_front()?;
+                let changes = if source.is_snapshot_smaller(pool, since) {
+                    None
+                } else {
+                    source.changes(pool, since)
+                };
+                let Some((frames, is_all)) = changes else {
+                    let (dashboards, snapshot) = (vec![dashboard], source.snapshot(pool));
+                    return Some(Batch::Snapshot { pool, dashboards, snapshot });
+                };
+                Some(Batch::Changes { dashboard, frames, is_all })
+            }
+            Kind::Updates if !self.frames.is_empty() => {
+                Some(Batch::Updates { pool, frames: mem::take(&mut self.frames) })
+            }
+            Kind::Updates => {
+                let since = self.missing_since.take()?;
+                let Some((frames, is_all)) = source.changes(pool, since) else {
+                    return Some(Batch::Gap { pool });
+                };
+                let last = frames.last_seq()?;
+                self.missing_since = (!is_all).then_some(last);
+                *conflated += last - since - frames.count() as u64;
+                Some(Batch::Updates { pool, frames })
+            }
         }
-        if !self.frames.is_empty() {
-            return self.send_frames(channel, pool);
-        }
-        let dashboards = mem::take(&mut self.joins);
-        send(channel, Batch::Snapshot { pool, dashboards, snapshot: snapshot(pool) })
-    }
-
-    /// Sends the frames as one batch, with the channel known to have room.
-    fn send_frames(&mut self, channel: &Sender<Batch>, pool: PoolIndex) -> Result<(), FanoutGone> {
-        let frames = mem::take(&mut self.frames);
-        let count = mem::take(&mut self.count);
-        send(channel, Batch::Updates { pool, frames, count, seq: self.seq })
     }
 }

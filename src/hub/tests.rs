@@ -12,8 +12,9 @@ use super::{HubError, HubFailure, HubHandle, Parts, hub};
 use crate::clock::{Clock, UnixMillis};
 use crate::counters::Counters;
 use crate::event::{Batch, FanoutIndex, Stamp, Verdict};
-use crate::frame;
+use crate::frame::Frames;
 use crate::id::{AgentId, DashboardId, PoolId, PoolIndex};
+use crate::limits::{MAX_BATCH_BYTES, MAX_DEPARTURE_CHANGES};
 use crate::registry::Rules;
 use crate::wire::{Metrics, Ping, read_ping};
 
@@ -81,19 +82,31 @@ impl Stage {
         self.hub.join(DashboardId(dashboard), pool, FanoutIndex(0)).unwrap();
     }
 
+    fn batch(&self) -> Batch {
+        self.batches.recv_timeout(PATIENCE).unwrap()
+    }
+
     /// The next batch as the messages in it; of a snapshot, for whom.
     fn next(&self) -> (Vec<DashboardId>, Vec<Value>) {
-        match self.batches.recv_timeout(PATIENCE).unwrap() {
-            Batch::Updates { frames, count, .. } => {
-                let messages = messages(&frames);
-                assert_eq!(messages.len() as u64, count);
-                (vec![], messages)
-            }
+        match self.batch() {
+            Batch::Updates { frames, .. } => (vec![], messages(&frames)),
             Batch::Snapshot { pool, dashboards, snapshot } => {
                 let id = PoolId::parse(["p", "q"][pool.0]).unwrap();
                 let text = snapshot.text(&id, "e");
                 (dashboards, vec![serde_json::from_str(&text).unwrap()])
             }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// What a dashboard gets that asks for what changed, and whether that is all.
+    fn resume(&self, dashboard: u64, since: u64) -> (Vec<Value>, bool) {
+        self.hub.resume(DashboardId(dashboard), Some(since)).unwrap();
+        match self.batch() {
+            Batch::Changes { dashboard: id, frames, is_all } if id.0 == dashboard => {
+                (messages(&frames), is_all)
+            }
+            other => panic!("{other:?}"),
         }
     }
 
@@ -103,14 +116,17 @@ impl Stage {
     }
 }
 
-fn messages(mut frames: &[u8]) -> Vec<Value> {
+fn messages(frames: &Frames) -> Vec<Value> {
     let mut messages = Vec::new();
-    while !frames.is_empty() {
-        let length = frame::length(frames);
-        let payload = frames[..length].iter().position(|byte| *byte == b'{').unwrap();
-        messages.push(serde_json::from_slice(&frames[payload..length]).unwrap());
-        frames = &frames[length..];
+    let mut start = 0;
+    while start < frames.bytes().len() {
+        let end = frames.boundary(start + 1);
+        let frame = &frames.bytes()[start..end];
+        let payload = frame.iter().position(|byte| *byte == b'{').unwrap();
+        messages.push(serde_json::from_slice(&frame[payload..]).unwrap());
+        start = end;
     }
+    assert_eq!(messages.len(), frames.count());
     messages
 }
 
@@ -150,9 +166,9 @@ fn without_room_only_the_newest_state_is_kept() {
     stage.join(1, POOL);
     let (_, first) = stage.next();
     assert_eq!(first[0]["metrics"], json!([]));
-    for cpu in 1..=50 {
+    for round in 1..=300 {
         for agent in ["a", "b"] {
-            stage.beat(POOL, agent, cpu).unwrap();
+            stage.beat(POOL, agent, round / 3).unwrap();
         }
         // Answered, so the hub has been through the above with its channel full.
         stage.hub.alive().unwrap();
@@ -160,10 +176,12 @@ fn without_room_only_the_newest_state_is_kept() {
     stage.join(2, POOL);
     let (mut seq, mut newest) = (0, [0.0, 0.0]);
     let mut count = 0;
-    let snapshot = loop {
+    let mut snapshot = None;
+    while snapshot.is_none() || seq < 600 {
         let (dashboards, messages) = stage.next();
         if !dashboards.is_empty() {
-            break messages[0].clone();
+            snapshot = Some(messages[0].clone());
+            continue;
         }
         for message in messages {
             count += 1;
@@ -172,11 +190,13 @@ fn without_room_only_the_newest_state_is_kept() {
             let agent = usize::from(message["metrics"]["agent_id"] == "b");
             newest[agent] = message["metrics"]["cpu_usage"].as_f64().unwrap();
         }
-    };
-    assert_eq!(newest, [50.0, 50.0]);
-    assert_eq!(snapshot["seq"], 100);
-    assert!(count < 50, "{count} of 100 updates were kept");
-    assert_eq!(stage.counters.conflations.get() + count, 100);
+    }
+    let snapshot = snapshot.unwrap();
+    assert_eq!(newest, [100.0, 100.0]);
+    assert_eq!(snapshot["seq"], 600);
+    assert!(count < 300, "{count} of 600 updates were kept");
+    stage.hub.alive().unwrap();
+    assert_eq!(stage.counters.conflations.get() + count, 600);
     assert_eq!(stage.end(), Ok(()));
 }
 
@@ -273,4 +293,148 @@ fn a_dead_tick_ends_a_blocked_hub() {
     stage.hub.alive().unwrap();
     stage.ticks = bounded(0).0;
     assert_eq!(stage.thread.join().unwrap(), Err(HubFailure::TicksGone));
+}
+
+/// Without its fanout thread a blocked hub ends as well, instead of spinning.
+#[test]
+fn a_dead_fanout_thread_ends_a_blocked_hub() {
+    let mut stage = stage(1, 100);
+    stage.join(1, POOL);
+    for cpu in 1..5 {
+        stage.beat(POOL, "a", cpu).unwrap();
+        // Answered, so the hub has begun to wait for room.
+        stage.hub.alive().unwrap();
+    }
+    stage.batches = bounded(0).1;
+    stage.beat(POOL, "a", 5).unwrap();
+    assert_eq!(stage.thread.join().unwrap(), Err(HubFailure::FanoutGone(FanoutIndex(0))));
+}
+
+/// Who fell behind gets the newest state of each agent that changed since, departures too, and
+/// nothing else; unless a snapshot is smaller.
+#[test]
+fn who_fell_behind_gets_what_changed_since() {
+    let mut stage = stage(64, 100);
+    for agent in ["a", "b", "c", "d", "e"] {
+        stage.beat(POOL, agent, 1).unwrap();
+    }
+    stage.join(1, POOL);
+    stage.next();
+    assert_eq!(stage.resume(1, 5), (vec![], true));
+    for cpu in 2..5 {
+        stage.beat(POOL, "b", cpu).unwrap();
+        stage.next();
+    }
+    let stamp = stage.stamp();
+    stage.hub.goodbye(POOL, AgentId::parse("c").unwrap(), stamp).unwrap();
+    stage.next();
+    let (messages, is_all) = stage.resume(1, 5);
+    assert!(is_all);
+    let seen: Vec<_> = messages.iter().map(|it| (&it["type"], &it["seq"])).collect();
+    let expected = [(json!("metrics_update"), json!(8)), (json!("agent_offline"), json!(9))];
+    assert_eq!(seen, expected.iter().map(|(kind, seq)| (kind, seq)).collect::<Vec<_>>());
+    assert_eq!(messages[0]["metrics"]["cpu_usage"], 4.0);
+    assert_eq!(stage.resume(1, 8).0.len(), 1, "after the update, the departure");
+    for agent in ["a", "b", "d", "e"] {
+        stage.beat(POOL, agent, 9).unwrap();
+        stage.next();
+    }
+    stage.hub.resume(DashboardId(1), Some(9)).unwrap();
+    assert_eq!(stage.next().1[0]["type"], "initial_metrics", "all four have changed");
+    stage.hub.resume(DashboardId(1), None).unwrap();
+    assert_eq!(stage.next().1[0]["type"], "initial_metrics", "it has nothing yet");
+    assert_eq!(stage.end(), Ok(()));
+}
+
+/// What changed comes in parts of about a batch's size, which join without a gap.
+#[test]
+fn what_changed_comes_in_parts() {
+    let mut stage = stage(64, 10_000);
+    for agent in 0..1_000 {
+        stage.beat(POOL, &format!("agent-{agent}"), 1).unwrap();
+    }
+    stage.join(1, POOL);
+    stage.next();
+    let (mut since, mut parts) = (1, 0);
+    loop {
+        let (messages, is_all) = stage.resume(1, since);
+        for message in &messages {
+            since += 1;
+            assert_eq!(message["seq"], since);
+        }
+        parts += 1;
+        if is_all {
+            break;
+        }
+        let bytes: usize = messages.iter().map(|message| message.to_string().len()).sum();
+        assert!((MAX_BATCH_BYTES / 2..2 * MAX_BATCH_BYTES).contains(&bytes), "{bytes}");
+    }
+    assert_eq!(since, 1_000);
+    assert!(parts > 2, "{parts}");
+    assert_eq!(stage.end(), Ok(()));
+}
+
+/// More departures than are remembered: dashboards that were sent them late, or not at all, get a
+/// snapshot.
+#[test]
+fn forgotten_departures_call_for_a_snapshot() {
+    let mut stage = stage(1, 10_000);
+    stage.beat(POOL, "stays", 1).unwrap();
+    stage.join(1, POOL);
+    stage.hub.alive().unwrap();
+    for agent in 0..2 * MAX_DEPARTURE_CHANGES {
+        let agent = format!("agent-{agent}");
+        stage.beat(POOL, &agent, 1).unwrap();
+        let stamp = stage.stamp();
+        stage.hub.goodbye(POOL, AgentId::parse(&agent).unwrap(), stamp).unwrap();
+    }
+    stage.hub.alive().unwrap();
+    assert_eq!(stage.next().0, [DashboardId(1)]);
+    let gap = loop {
+        match stage.batch() {
+            Batch::Updates { .. } => {}
+            other => break other,
+        }
+    };
+    assert!(matches!(gap, Batch::Gap { pool: POOL }), "{gap:?}");
+    stage.hub.resume(DashboardId(1), Some(1)).unwrap();
+    let (dashboards, messages) = stage.next();
+    assert_eq!(dashboards, [DashboardId(1)]);
+    assert_eq!(messages[0]["metrics"].as_array().unwrap().len(), 1);
+    assert_eq!(stage.end(), Ok(()));
+}
+
+/// Pools have their turns, and a joiner of a pool that never stops changing waits for a bounded
+/// number of batches.
+#[test]
+fn neither_a_hot_pool_nor_its_updates_starve_a_joiner() {
+    let mut stage = stage(1, 100);
+    stage.join(1, POOL);
+    stage.hub.alive().unwrap();
+    let busy = |stage: &mut Stage| {
+        for cpu in 0..40 {
+            for agent in 0..20 {
+                stage.beat(POOL, &format!("agent-{agent}"), cpu).unwrap();
+            }
+        }
+        stage.hub.alive().unwrap();
+    };
+    busy(&mut stage);
+    stage.join(2, POOL);
+    stage.join(3, OTHER);
+    stage.hub.resume(DashboardId(1), Some(0)).unwrap();
+    stage.hub.alive().unwrap();
+    let mut joined = Vec::new();
+    for taken in 0.. {
+        assert!(taken < 10, "only {joined:?} after {taken} batches");
+        if let Batch::Snapshot { dashboards, .. } = stage.batch() {
+            joined.extend(dashboards);
+        }
+        if joined.contains(&DashboardId(2)) && joined.contains(&DashboardId(3)) {
+            break;
+        }
+        // The hot pool is never done.
+        busy(&mut stage);
+    }
+    assert_eq!(stage.end(), Ok(()));
 }

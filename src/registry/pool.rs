@@ -5,8 +5,8 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::goodbyes::Goodbyes;
-use super::{Farewell, Gone, Rules, Update};
+use super::changes::{Change, Changes};
+use super::{Changed, Farewell, Gone, Rules, Update};
 use crate::clock::UnixMillis;
 use crate::event::{Load, Stamp, Summary, Verdict};
 use crate::id::{AgentId, PoolIndex};
@@ -22,7 +22,7 @@ pub(super) struct Pool {
     seq: u64,
     /// The newest first, at most one per agent, none of an agent that is here.
     departed: VecDeque<Arc<Departure>>,
-    goodbyes: Goodbyes,
+    changes: Changes,
     /// No agent was last heard before this: ticks that cannot evict anyone look no further.
     oldest: Option<Instant>,
 }
@@ -30,6 +30,8 @@ pub(super) struct Pool {
 #[derive(Debug)]
 struct Agent {
     metrics: Arc<Metrics>,
+    /// The pool's sequence number with its newest state.
+    seq: u64,
     /// The newest stamp's number.
     number: u64,
     /// When the newest heartbeat arrived, for the rhythm.
@@ -40,32 +42,36 @@ struct Agent {
 }
 
 impl Pool {
+    /// `has_left` tells of an agent that is not known whether it left after this heartbeat.
     pub(super) fn heartbeat(
         &mut self,
         id: &AgentId,
         metrics: Metrics,
         stamp: Stamp,
+        has_left: impl FnOnce() -> bool,
         rules: &Rules,
     ) -> Result<Update, Verdict> {
         let cost = metrics.cost_bytes();
         let agents = self.agents.len();
+        let seq = self.seq + 1;
         let agent = match self.agents.entry(id.clone()) {
             Entry::Occupied(known) => {
                 let agent = known.into_mut();
                 if stamp.number < agent.number {
                     return Err(Verdict::Overtaken);
                 }
-                agent.hear(stamp);
                 let before = agent.metrics.cost_bytes();
+                // Refused is not heard: what is shown of the agent must not pass for its state.
                 if cost > before && self.bytes - before + cost > rules.max_pool_bytes {
                     return Err(Verdict::TooManyBytes);
                 }
                 self.bytes = self.bytes - before + cost;
-                agent.metrics = Arc::new(metrics);
+                self.changes.heard(id.clone(), seq, Some(agent.seq));
+                agent.hear(metrics, seq, stamp);
                 agent
             }
             Entry::Vacant(place) => {
-                if self.goodbyes.overtook(id, stamp.number) {
+                if has_left() {
                     return Err(Verdict::Overtaken);
                 }
                 if agents >= rules.max_agents_per_pool {
@@ -76,23 +82,19 @@ impl Pool {
                 }
                 self.bytes += cost;
                 self.departed.retain(|departure| departure.agent != *id);
-                place.insert(Agent::new(metrics, stamp))
+                self.changes.heard(id.clone(), seq, None);
+                place.insert(Agent::new(metrics, seq, stamp))
             }
         };
-        self.seq += 1;
+        self.seq = seq;
         self.oldest = Some(self.oldest.map_or(agent.heard, |oldest| oldest.min(agent.heard)));
-        Ok(Update {
-            metrics: Arc::clone(&agent.metrics),
-            interval_ms: agent.interval_ms(),
-            seq: self.seq,
-        })
+        Ok(agent.update())
     }
 
     pub(super) fn goodbye(&mut self, pool: PoolIndex, id: &AgentId, stamp: Stamp) -> Farewell {
         if self.agents.get(id).is_some_and(|agent| agent.number > stamp.number) {
             return Farewell::Returned;
         }
-        self.goodbyes.note(id, stamp.number);
         match self.depart(pool, id, Reason::Goodbye, stamp.wall) {
             Some(gone) => Farewell::Gone(gone),
             None => Farewell::Unknown,
@@ -144,6 +146,7 @@ impl Pool {
         let (id, agent) = self.agents.remove_entry(id)?;
         self.bytes -= agent.metrics.cost_bytes();
         self.seq += 1;
+        self.changes.departed(id.clone(), reason, self.seq, agent.seq);
         self.departed.truncate(MAX_DEPARTURES - 1);
         self.departed.push_front(Arc::new(Departure {
             agent: id.clone(),
@@ -166,7 +169,33 @@ impl Pool {
             departed: self.departed.iter().cloned().collect(),
             server_time,
             seq: self.seq,
+            complete_since: self.changes.complete_since(),
         }
+    }
+
+    pub(super) fn is_complete_since(&self, seq: u64) -> bool {
+        seq >= self.changes.complete_since()
+    }
+
+    /// With as many changes as agents a snapshot says the same with fewer bytes.
+    pub(super) fn is_snapshot_smaller(&self, seq: u64) -> bool {
+        let agents = self.agents.len();
+        let at_most = usize::try_from(self.seq.saturating_sub(seq)).unwrap_or(usize::MAX);
+        at_most >= agents && self.changes.after(seq).take(agents).count() == agents
+    }
+
+    /// The newest change of each agent that changed after `seq`, the oldest first.
+    pub(super) fn changes(&self, pool: PoolIndex, seq: u64) -> impl Iterator<Item = Changed> {
+        self.changes.after(seq).filter_map(move |(seq, change)| match change {
+            Change::Heard(id) => Some(Changed::Update(self.agents.get(id)?.update())),
+            Change::Departed(id, reason) => {
+                Some(Changed::Gone(Gone { pool, agent: id.clone(), reason: *reason, seq }))
+            }
+        })
+    }
+
+    pub(super) fn seq(&self) -> u64 {
+        self.seq
     }
 
     pub(super) fn summary(&self) -> Summary {
@@ -203,9 +232,10 @@ impl Pool {
 }
 
 impl Agent {
-    fn new(metrics: Metrics, stamp: Stamp) -> Self {
+    fn new(metrics: Metrics, seq: u64, stamp: Stamp) -> Self {
         Self {
             metrics: Arc::new(metrics),
+            seq,
             number: stamp.number,
             arrived: stamp.at,
             heard: stamp.at,
@@ -213,12 +243,22 @@ impl Agent {
         }
     }
 
-    fn hear(&mut self, stamp: Stamp) {
+    fn hear(&mut self, metrics: Metrics, seq: u64, stamp: Stamp) {
         let gap = stamp.at.saturating_duration_since(self.arrived);
         self.interval = Some(self.interval.map_or(gap, |known| smooth(known, gap)));
+        self.metrics = Arc::new(metrics);
+        self.seq = seq;
         self.number = stamp.number;
         self.arrived = stamp.at;
         self.heard = self.heard.max(stamp.at);
+    }
+
+    fn update(&self) -> Update {
+        Update {
+            metrics: Arc::clone(&self.metrics),
+            interval_ms: self.interval_ms(),
+            seq: self.seq,
+        }
     }
 
     fn interval_ms(&self) -> Option<u64> {

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{Farewell, Registry, Rules};
+use super::{Changed, Farewell, Registry, Rules};
 use crate::clock::{Clock, UnixMillis};
 use crate::event::{Stamp, Verdict};
 use crate::id::{AgentId, PoolId, PoolIndex};
-use crate::limits::MAX_DEPARTURES;
+use crate::limits::{MAX_DEPARTURE_CHANGES, MAX_DEPARTURES};
 use crate::wire::{Metrics, Ping, Reason, read_ping};
 
 const POOL: PoolIndex = PoolIndex(0);
@@ -288,8 +288,8 @@ fn a_full_pool_keeps_whom_it_knows() {
     assert_eq!(play.beat(4, "c"), Ok(5));
 }
 
-/// A pool's bytes are bounded: nobody may grow beyond, but who says no more than before stays,
-/// and who is refused for size is still alive.
+/// A pool's bytes are bounded: nobody may grow beyond, but who says no more than before stays. A
+/// heartbeat that is refused is not heard: a state that is not the agent's must not stay.
 #[test]
 fn a_pools_bytes_are_bounded() {
     let small = metrics("a", 1.0, 0).cost_bytes();
@@ -302,9 +302,64 @@ fn a_pools_bytes_are_bounded() {
     let bigger = play.registry.heartbeat(POOL, &id("a"), metrics("a", 1.0, 1), stamp);
     assert_eq!(bigger, Err(Verdict::TooManyBytes));
     assert_eq!(play.beat(9_000, "b"), Ok(3));
-    play.quiet(9_000, 19_000);
-    assert_eq!(play.tick(19_001).len(), 2, "both were heard at 9 s");
+    assert_eq!(play.look(POOL)["metrics"][0]["interval_ms"], Value::Null, "nor for its rhythm");
+    play.quiet(0, 10_000);
+    assert_eq!(play.tick(10_001), ["a"], "it was heard at 0 s, not at 9 s");
+    play.quiet(10_002, 19_000);
+    assert_eq!(play.tick(19_001), ["b"]);
     assert_eq!(play.registry.population(POOL), (0, 0));
+}
+
+/// What changed after a sequence number is each agent's newest change, once, in order, as far back
+/// as departures are remembered.
+#[test]
+fn changes_lead_from_any_state_to_the_present() {
+    let mut play = play();
+    let changes = |play: &Play, since| -> Vec<(String, u64)> {
+        let changes = play.registry.changes(POOL, since);
+        let pairs = changes.map(|changed| match changed {
+            Changed::Update(update) => (format!("cpu {}", update.metrics.cpu), update.seq),
+            Changed::Gone(gone) => (format!("{} left", gone.agent), gone.seq),
+        });
+        pairs.collect()
+    };
+    let told = |pairs: &[(&str, u64)]| -> Vec<(String, u64)> {
+        pairs.iter().map(|(text, seq)| ((*text).to_owned(), *seq)).collect()
+    };
+    for (agent, cpu) in [("a", 1.0), ("b", 2.0), ("a", 3.0)] {
+        let stamp = play.stamp(0);
+        play.beat_stamped(agent, cpu, stamp).unwrap();
+    }
+    assert_eq!(changes(&play, 0), told(&[("cpu 2", 2), ("cpu 3", 3)]));
+    assert_eq!(changes(&play, 2), told(&[("cpu 3", 3)]));
+    play.goodbye(1, "b");
+    assert_eq!(changes(&play, 0), told(&[("cpu 3", 3), ("b left", 4)]));
+    play.beat(2, "b").unwrap();
+    assert_eq!(changes(&play, 3), told(&[("b left", 4), ("cpu 1", 5)]), "left and came back");
+    assert_eq!(changes(&play, 5), []);
+    assert!(play.registry.is_complete_since(POOL, 0));
+    for _ in 0..MAX_DEPARTURE_CHANGES {
+        play.goodbye(3, "b");
+        play.beat(3, "b").unwrap();
+    }
+    assert!(!play.registry.is_complete_since(POOL, 3), "the departure with number 4 is forgotten");
+    assert!(play.registry.is_complete_since(POOL, 4));
+    assert_eq!(changes(&play, 4).len(), MAX_DEPARTURE_CHANGES + 1);
+}
+
+/// A snapshot is the smaller one as soon as all agents have changed.
+#[test]
+fn a_snapshot_is_smaller_when_all_have_changed() {
+    let mut play = play();
+    play.beat(0, "a").unwrap();
+    play.beat(0, "b").unwrap();
+    for _ in 0..5 {
+        play.beat(1, "a").unwrap();
+    }
+    assert!(!play.registry.is_snapshot_smaller(POOL, 2));
+    play.beat(2, "b").unwrap();
+    assert!(play.registry.is_snapshot_smaller(POOL, 2));
+    assert!(!play.registry.is_snapshot_smaller(POOL, 7), "only b has changed since");
 }
 
 /// The rhythm is unknown after one heartbeat, the gap after two, and steady afterwards.

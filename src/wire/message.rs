@@ -61,6 +61,9 @@ pub struct Snapshot {
     pub server_time: UnixMillis,
     /// The pool's count of changes when it was taken.
     pub seq: u64,
+    /// Who holds the pool's state at this count of changes, or at a later one, can be brought up
+    /// to date without a new snapshot.
+    pub complete_since: u64,
 }
 
 /// One agent of a [`Snapshot`].
@@ -75,14 +78,23 @@ pub struct SnapshotAgent {
 }
 
 impl Snapshot {
+    /// About the length of [`Snapshot::text`], in bytes, and never less.
+    #[must_use]
+    pub fn text_bytes(&self) -> usize {
+        // Members and punctuation beside the parts that are texts already.
+        const AGENT_BYTES: usize = 40;
+        const DEPARTURE_BYTES: usize = 1_024;
+        let agents = self.agents.iter().map(|it| it.metrics.open_object().len() + AGENT_BYTES);
+        let departed = self.departed.iter().map(|it| it.tasks.len() + DEPARTURE_BYTES);
+        agents.sum::<usize>() + departed.sum::<usize>() + DEPARTURE_BYTES
+    }
+
     /// The `initial_metrics` message: agents ordered by name, then id.
     #[must_use]
     pub fn text(mut self, pool: &PoolId, epoch: &str) -> String {
         self.agents
             .sort_unstable_by(|a, b| (&a.metrics.name, &a.agent).cmp(&(&b.metrics.name, &b.agent)));
-        let agents_bytes: usize =
-            self.agents.iter().map(|agent| agent.metrics.open_object().len() + 32).sum();
-        let mut text = Vec::with_capacity(agents_bytes + 1024);
+        let mut text = Vec::with_capacity(self.text_bytes());
         open(&mut text, "initial_metrics", pool);
         text.push(b'[');
         for (index, agent) in self.agents.iter().enumerate() {
@@ -333,7 +345,10 @@ mod tests {
             departed: vec![Arc::new(departure)],
             server_time: UnixMillis(5),
             seq: 4,
+            complete_since: 0,
         };
+        let reserved = snapshot.text_bytes();
+        assert!(snapshot.clone().text(&pool(), "e").len() <= reserved);
         let value: Value = serde_json::from_str(&snapshot.text(&pool(), "e")).unwrap();
         let order: Vec<_> =
             value["metrics"].as_array().unwrap().iter().map(|m| m["agent_id"].clone()).collect();

@@ -21,7 +21,9 @@ const source = await (await fetch(new URL("/metrics-client.js", base))).text();
 const { PoolFeed } = await import(`data:text/javascript,${encodeURIComponent(source)}`);
 const feed = new PoolFeed({ poolId, base, WebSocket: Pausable });
 feed.addEventListener("connection", ({ detail }) => console.log("connection", detail.state, detail.reason ?? ""));
+let changes = 0;
 feed.addEventListener("change", ({ detail }) => {
+  changes += 1;
   if (detail.kind === "snapshot") console.log("snapshot", detail.restarted ? "of a new server" : "");
 });
 feed.start();
@@ -29,6 +31,7 @@ feed.start();
 const commands = {
   pause: () => socket.pause(),
   resume: () => socket.resume(),
+  count: () => changes,
   tell: () => {
     const { agents, departed, connection, epoch } = feed;
     const held = { agents: Object.fromEntries(agents), departed: Object.fromEntries(departed) };

@@ -1,0 +1,122 @@
+//! The snapshots that dashboards of one fanout thread are taking: shared among those who come
+//! close together, and bounded in memory. Pure.
+
+use std::sync::{Arc, Weak};
+
+use crate::frame::Frames;
+use crate::id::PoolIndex;
+use crate::limits::MIB;
+use crate::wire::Snapshot;
+
+/// All snapshots together, in bytes: room for one of the largest pool, and then some. Beyond it
+/// those who come get one that others are still taking, or wait.
+const MAX_SNAPSHOT_BYTES: usize = 64 * MIB;
+
+/// A snapshot is shared until a quarter of its agents have changed: who gets it late then takes
+/// at most a quarter more.
+const SHARED_UNTIL: usize = 4;
+
+#[derive(Debug)]
+pub(super) struct Snapshots {
+    /// The newest of each pool, while somebody takes it.
+    newest: Vec<Weak<Frames>>,
+    /// All that somebody may still be taking.
+    held: Vec<Weak<Frames>>,
+    max_bytes: usize,
+}
+
+impl Snapshots {
+    pub(super) fn new(pools: usize) -> Self {
+        let newest = (0..pools).map(|_| Weak::new()).collect();
+        Self { newest, held: Vec::new(), max_bytes: MAX_SNAPSHOT_BYTES }
+    }
+
+    /// What to send where `present` is the pool's state: that, or a recent snapshot from which
+    /// the changes since lead to it. `None` when there is no memory and nothing to share.
+    pub(super) fn get(
+        &mut self,
+        pool: PoolIndex,
+        present: Snapshot,
+        text: impl FnOnce(Snapshot) -> String,
+    ) -> Option<Arc<Frames>> {
+        let shared = self.newest[pool.0].upgrade();
+        let shared = shared.filter(|frames| frames.last_seq() >= Some(present.complete_since));
+        let agents = present.agents.len() as u64;
+        let is_recent = |frames: &Arc<Frames>| {
+            let seq = frames.last_seq().unwrap_or_default();
+            present.seq.saturating_sub(seq) * (SHARED_UNTIL as u64) < agents
+        };
+        if shared.as_ref().is_some_and(is_recent) || !self.has_room(present.text_bytes()) {
+            return shared;
+        }
+        let seq = present.seq;
+        let frames = Arc::new(Frames::fragmented(&text(present), seq));
+        self.newest[pool.0] = Arc::downgrade(&frames);
+        self.held.push(Arc::downgrade(&frames));
+        Some(frames)
+    }
+
+    /// Whether there is room for one more. One alone always has some.
+    fn has_room(&mut self, bytes: usize) -> bool {
+        self.held.retain(|frames| frames.strong_count() > 0);
+        let held = self.held.iter().filter_map(Weak::upgrade).map(|frames| frames.bytes().len());
+        let held: usize = held.sum();
+        held == 0 || held + bytes <= self.max_bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::UnixMillis;
+    use crate::id::AgentId;
+    use crate::wire::{Metrics, Ping, SnapshotAgent, read_ping};
+
+    const POOL: PoolIndex = PoolIndex(0);
+
+    fn metrics(agent: &AgentId) -> Metrics {
+        let body = br#"{"status": "busy", "cpu_usage": 1, "memory_usage": 2}"#;
+        match read_ping(body, agent, UnixMillis(0), 8) {
+            Ok(Ping::Metrics(metrics)) => metrics,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Of a pool with eight agents.
+    fn present(seq: u64, complete_since: u64) -> Snapshot {
+        let agent = AgentId::parse("a").unwrap();
+        let metrics = Arc::new(metrics(&agent));
+        let agent = SnapshotAgent { agent, metrics, interval_ms: None };
+        let agents = vec![agent; 8];
+        Snapshot { agents, departed: vec![], server_time: UnixMillis(0), seq, complete_since }
+    }
+
+    fn get(snapshots: &mut Snapshots, present: Snapshot) -> Option<Arc<Frames>> {
+        snapshots.get(POOL, present, |_| "x".repeat(100))
+    }
+
+    /// Shared until a quarter of the agents have changed, and only while somebody takes it.
+    #[test]
+    fn a_recent_snapshot_is_shared() {
+        let mut snapshots = Snapshots::new(1);
+        let first = get(&mut snapshots, present(10, 0)).unwrap();
+        assert_eq!(first.last_seq(), Some(10));
+        assert!(Arc::ptr_eq(&first, &get(&mut snapshots, present(11, 0)).unwrap()));
+        let second = get(&mut snapshots, present(12, 0)).unwrap();
+        assert_eq!(second.last_seq(), Some(12), "a quarter has changed");
+        assert_eq!(get(&mut snapshots, present(13, 13)).unwrap().last_seq(), Some(13), "a gap");
+        drop(get(&mut snapshots, present(20, 0)));
+        assert_eq!(get(&mut snapshots, present(20, 0)).unwrap().last_seq(), Some(20));
+    }
+
+    /// Without memory an older one is shared; without one that may be, there is none.
+    #[test]
+    fn memory_is_bounded() {
+        let mut snapshots = Snapshots { max_bytes: 200, ..Snapshots::new(1) };
+        let first = get(&mut snapshots, present(10, 0)).unwrap();
+        assert!(Arc::ptr_eq(&first, &get(&mut snapshots, present(99, 10)).unwrap()));
+        assert!(get(&mut snapshots, present(99, 11)).is_none());
+        drop(first);
+        assert_eq!(get(&mut snapshots, present(99, 11)).unwrap().last_seq(), Some(99));
+    }
+}
