@@ -21,7 +21,7 @@ use crate::fanout::{self, FanoutHandle};
 use crate::http::{self, Handlers};
 use crate::hub::{self, HubHandle};
 use crate::id::PoolId;
-use crate::limits::{FANOUT_BATCHES, Limits, eviction_tick};
+use crate::limits::{FANOUT_BATCHES, Limits, MAX_UNSENT_BYTES, eviction_tick};
 use crate::registry::Rules;
 
 /// Connections that wait to be accepted: the system may cap it lower.
@@ -262,6 +262,8 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
         socket.set_only_v6(true)?;
     }
     socket.set_reuse_address(true)?;
+    // Accepted sockets have it from here.
+    socket.set_tcp_notsent_lowat(MAX_UNSENT_BYTES)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())

@@ -19,6 +19,7 @@ mod feed_refusals;
 mod frames;
 mod idle;
 mod keepalive;
+mod maxima;
 mod page;
 mod pools;
 mod recipe;

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::flood::connect_from;
 use super::http::{Request, is_timeout};
-use super::wait::{DEADLINE, Deadline};
+use super::wait::{DEADLINE, Deadline, Pace};
 
 /// The bit of a frame's first byte that says: last of its message.
 pub(crate) const FIN: u8 = 0x80;
@@ -44,9 +44,16 @@ pub(crate) struct RawFeed {
     stream: TcpStream,
     unread: Vec<u8>,
     used: usize,
+    pace: Option<Pace>,
 }
 
 impl RawFeed {
+    /// Reads at most so many bytes a second from here on.
+    pub(crate) fn paced(mut self, bytes_per_second: u32) -> Self {
+        self.pace = Some(Pace::new(bytes_per_second));
+        self
+    }
+
     /// Joins a pool from 127.0.0.1.
     pub(crate) fn join(addr: SocketAddr, pool: &str) -> Self {
         Self::join_from(1, addr, pool)
@@ -71,7 +78,7 @@ impl RawFeed {
 
     /// Reads the answer to an upgrade request that the caller has sent.
     pub(crate) fn upgraded(stream: TcpStream) -> Result<Self, String> {
-        let mut feed = Self { stream, unread: Vec::new(), used: 0 };
+        let mut feed = Self { stream, unread: Vec::new(), used: 0, pace: None };
         let end = loop {
             let head_end = feed.unread.windows(4).position(|four| four == b"\r\n\r\n");
             if let Some(at) = head_end {
@@ -181,6 +188,9 @@ impl RawFeed {
         loop {
             match self.stream.read(&mut chunk) {
                 Ok(length) => {
+                    if let Some(pace) = &mut self.pace {
+                        pace.spend(length);
+                    }
                     self.unread.extend_from_slice(&chunk[..length]);
                     return length > 0;
                 }

@@ -26,6 +26,30 @@ impl Deadline {
     }
 }
 
+/// Holds a reader to a number of bytes a second.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    bytes_per_second: u32,
+    due: Instant,
+}
+
+impl Pace {
+    pub(crate) fn new(bytes_per_second: u32) -> Self {
+        Self { bytes_per_second, due: now() }
+    }
+
+    /// Pauses for as long as `bytes` more take.
+    pub(crate) fn spend(&mut self, bytes: usize) {
+        let share = u32::try_from(bytes).unwrap();
+        self.due += Duration::from_secs(1) * share / self.bytes_per_second;
+        match self.due.checked_duration_since(now()) {
+            Some(early) => pause(early),
+            // Time that the sender did not use is not made up for.
+            None => self.due = now(),
+        }
+    }
+}
+
 /// Now.
 #[expect(clippy::disallowed_methods, reason = "tests of a real process live in real time")]
 pub(crate) fn now() -> Instant {
