@@ -288,9 +288,8 @@ impl Fanout {
         if waiting.is_empty() {
             return;
         }
-        let (id, epoch, seq) = (&self.pools[pool.0], &self.epoch, snapshot.seq);
-        let text = |snapshot: Snapshot| snapshot.text(id, epoch);
-        let frames = self.snapshots.get(pool, snapshot, text);
+        let seq = snapshot.seq;
+        let frames = self.snapshots.get(pool, snapshot, &self.pools[pool.0], &self.epoch);
         for id in waiting {
             let Some(dashboard) = self.feeds[pool.0].dashboards.get_mut(&id) else { continue };
             // Who has newer state already must not get an older one that others share.

@@ -1,6 +1,9 @@
 //! WebSocket frames (RFC 6455 section 5.2) as the server sends them: unmasked, made once, kept
 //! as bytes. Formats and measures; sends nothing.
 
+use std::io;
+
+use memmap2::{Mmap, MmapMut};
 use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
 use tungstenite::protocol::frame::{CloseFrame, Frame, FrameHeader};
 
@@ -8,62 +11,90 @@ use crate::limits::KIB;
 
 /// A long message goes out in fragments of this many bytes, so that a Pong or a Close need not
 /// wait for the end of a snapshot on a slow line (RFC 6455 section 5.4).
-const FRAGMENT_BYTES: usize = 64 * KIB;
+pub const FRAGMENT_BYTES: usize = 64 * KIB;
 
 /// Bytes of a frame's header at most (an unmasked one: RFC 6455 section 5.2).
 const MAX_HEADER_BYTES: usize = 10;
 
 /// Frames back to back, each with the sequence number of the change that it carries, which rises.
 /// All fragments of one message have that message's number.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct Frames {
     bytes: Vec<u8>,
+    /// Instead of `bytes`, for a snapshot of megabytes, pages of its own, of which so many bytes
+    /// are in use. The system has them back the moment they are dropped; an allocator would keep,
+    /// for each thread, up to twice the largest buffer that it ever had.
+    pages: Option<(Mmap, usize)>,
     ends: Vec<End>,
 }
 
 /// Where a frame ends, and what it carries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 struct End {
     seq: u64,
     at: usize,
 }
 
-impl Frames {
-    /// One message, in fragments of [`FRAGMENT_BYTES`].
-    #[must_use]
-    pub fn fragmented(text: &str, seq: u64) -> Self {
-        let count = text.len().div_ceil(FRAGMENT_BYTES);
-        let mut frames = Self {
-            bytes: Vec::with_capacity(text.len() + count * MAX_HEADER_BYTES),
-            ends: Vec::with_capacity(count),
-        };
-        // A fragment may end within a character: only the whole message is UTF-8 (section 5.6).
-        let mut fragments = text.as_bytes().chunks(FRAGMENT_BYTES).peekable();
-        let mut opcode = Data::Text;
-        while let Some(fragment) = fragments.next() {
-            frames.push_frame(opcode, fragments.peek().is_none(), fragment, seq);
-            opcode = Data::Continue;
-        }
-        frames
+/// Takes a long message, part by part, as the fragments of one message.
+#[derive(Debug)]
+pub struct Fragments {
+    pages: MmapMut,
+    ends: Vec<End>,
+    seq: u64,
+}
+
+impl Fragments {
+    /// Room for a message of `bytes` in parts of [`FRAGMENT_BYTES`] or more.
+    ///
+    /// # Errors
+    /// The system's, when it has no memory.
+    pub fn new(bytes: usize, seq: u64) -> io::Result<Self> {
+        let headers = (bytes / FRAGMENT_BYTES + 1) * MAX_HEADER_BYTES;
+        Ok(Self { pages: MmapMut::map_anon(bytes + headers)?, ends: Vec::new(), seq })
     }
 
+    /// Appends the next fragment. It may end within a character: only the whole message is UTF-8
+    /// (RFC 6455 section 5.6).
+    pub fn push(&mut self, payload: &[u8], is_final: bool) {
+        let opcode = if self.ends.is_empty() { Data::Text } else { Data::Continue };
+        let start = self.ends.last().map_or(0, |end| end.at);
+        let mut header = Vec::with_capacity(MAX_HEADER_BYTES);
+        push_header(&mut header, opcode, is_final, payload.len());
+        let (middle, end) = (start + header.len(), start + header.len() + payload.len());
+        self.pages[start..middle].copy_from_slice(&header);
+        self.pages[middle..end].copy_from_slice(payload);
+        self.ends.push(End { seq: self.seq, at: end });
+    }
+
+    /// The message.
+    ///
+    /// # Errors
+    /// The system's, when it cannot protect the pages.
+    pub fn finish(self) -> io::Result<Frames> {
+        let used = self.ends.last().map_or(0, |end| end.at);
+        let pages = Some((self.pages.make_read_only()?, used));
+        Ok(Frames { bytes: Vec::new(), pages, ends: self.ends })
+    }
+}
+
+fn push_header(bytes: &mut Vec<u8>, opcode: Data, is_final: bool, payload_bytes: usize) {
+    let opcode = OpCode::Data(opcode);
+    let header = FrameHeader { is_final, opcode, ..FrameHeader::default() };
+    let formatted = header.format(payload_bytes as u64, bytes);
+    debug_assert!(formatted.is_ok(), "a Vec takes every byte");
+}
+
+impl Frames {
     /// Frames that may only go out whole, such as control frames, and carry no change.
     #[must_use]
     pub fn whole(bytes: Vec<u8>) -> Self {
-        Self { bytes, ends: Vec::new() }
+        Self { bytes, ..Self::default() }
     }
 
     /// Appends `text` as one text frame.
     pub fn push_text(&mut self, text: &str, seq: u64) {
-        self.push_frame(Data::Text, true, text.as_bytes(), seq);
-    }
-
-    fn push_frame(&mut self, opcode: Data, is_final: bool, payload: &[u8], seq: u64) {
-        let opcode = OpCode::Data(opcode);
-        let header = FrameHeader { is_final, opcode, ..FrameHeader::default() };
-        let formatted = header.format(payload.len() as u64, &mut self.bytes);
-        debug_assert!(formatted.is_ok(), "a Vec takes every byte");
-        self.bytes.extend_from_slice(payload);
+        push_header(&mut self.bytes, Data::Text, true, text.len());
+        self.bytes.extend_from_slice(text.as_bytes());
         self.ends.push(End { seq, at: self.bytes.len() });
     }
 
@@ -77,19 +108,22 @@ impl Frames {
     /// All of them, as they go over the wire.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
-        &self.bytes
+        match &self.pages {
+            Some((pages, used)) => &pages[..*used],
+            None => &self.bytes,
+        }
     }
 
-    /// How many frames.
+    /// How many frames that carry a change.
     #[must_use]
     pub fn count(&self) -> usize {
         self.ends.len()
     }
 
-    /// Whether there is nothing to send.
+    /// Whether there is none that carries a change.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
+        self.ends.is_empty()
     }
 
     /// The sequence number of the last frame.
@@ -126,7 +160,7 @@ impl Frames {
         match index.checked_sub(1) {
             None if !self.ends.is_empty() => 0,
             Some(before) if before < self.ends.len() => self.ends[before].at,
-            _ => self.bytes.len(),
+            _ => self.bytes().len(),
         }
     }
 }
@@ -191,7 +225,10 @@ mod tests {
 
     #[test]
     fn a_long_message_is_fragments_of_one_message() {
-        let frames = Frames::fragmented(&"é".repeat(FRAGMENT_BYTES), 5);
+        let mut fragments = Fragments::new(2 * FRAGMENT_BYTES, 5).unwrap();
+        fragments.push(&[b'x'; FRAGMENT_BYTES], false);
+        fragments.push(&[b'y'; FRAGMENT_BYTES], true);
+        let frames = fragments.finish().unwrap();
         let second = frames.boundary(1);
         assert_eq!(frames.boundary(second + 1), frames.bytes().len());
         // Text and not final, then continuation and final (section 5.2).

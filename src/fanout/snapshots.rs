@@ -1,10 +1,11 @@
 //! The snapshots that dashboards of one fanout thread are taking: shared among those who come
 //! close together, and bounded in memory. Pure.
 
+use std::io;
 use std::sync::{Arc, Weak};
 
-use crate::frame::Frames;
-use crate::id::PoolIndex;
+use crate::frame::{FRAGMENT_BYTES, Fragments, Frames};
+use crate::id::{PoolId, PoolIndex};
 use crate::limits::MIB;
 use crate::wire::Snapshot;
 
@@ -14,7 +15,7 @@ const MAX_SNAPSHOT_BYTES: usize = 64 * MIB;
 
 /// A snapshot is shared until a quarter of its agents have changed: who gets it late then takes
 /// at most a quarter more.
-const SHARED_UNTIL: usize = 4;
+const SHARED_UNTIL: u64 = 4;
 
 #[derive(Debug)]
 pub(super) struct Snapshots {
@@ -37,23 +38,31 @@ impl Snapshots {
         &mut self,
         pool: PoolIndex,
         present: Snapshot,
-        text: impl FnOnce(Snapshot) -> String,
+        id: &PoolId,
+        epoch: &str,
     ) -> Option<Arc<Frames>> {
         let shared = self.newest[pool.0].upgrade();
         let shared = shared.filter(|frames| frames.last_seq() >= Some(present.complete_since));
         let agents = present.agents.len() as u64;
         let is_recent = |frames: &Arc<Frames>| {
             let seq = frames.last_seq().unwrap_or_default();
-            present.seq.saturating_sub(seq) * (SHARED_UNTIL as u64) < agents
+            present.seq.saturating_sub(seq) * SHARED_UNTIL < agents
         };
         if shared.as_ref().is_some_and(is_recent) || !self.has_room(present.text_bytes()) {
             return shared;
         }
-        let seq = present.seq;
-        let frames = Arc::new(Frames::fragmented(&text(present), seq));
-        self.newest[pool.0] = Arc::downgrade(&frames);
-        self.held.push(Arc::downgrade(&frames));
-        Some(frames)
+        match encode(present, id, epoch) {
+            Ok(frames) => {
+                let frames = Arc::new(frames);
+                self.newest[pool.0] = Arc::downgrade(&frames);
+                self.held.push(Arc::downgrade(&frames));
+                Some(frames)
+            }
+            Err(error) => {
+                log::warn!("no memory for a snapshot, trying again: {error}");
+                shared
+            }
+        }
     }
 
     /// Whether there is room for one more. One alone always has some.
@@ -63,6 +72,12 @@ impl Snapshots {
         let held: usize = held.sum();
         held == 0 || held + bytes <= self.max_bytes
     }
+}
+
+fn encode(snapshot: Snapshot, id: &PoolId, epoch: &str) -> io::Result<Frames> {
+    let mut fragments = Fragments::new(snapshot.text_bytes(), snapshot.seq)?;
+    snapshot.write(id, epoch, FRAGMENT_BYTES, |part, is_last| fragments.push(part, is_last));
+    fragments.finish()
 }
 
 #[cfg(test)]
@@ -92,7 +107,7 @@ mod tests {
     }
 
     fn get(snapshots: &mut Snapshots, present: Snapshot) -> Option<Arc<Frames>> {
-        snapshots.get(POOL, present, |_| "x".repeat(100))
+        snapshots.get(POOL, present, &PoolId::parse("p").unwrap(), "e")
     }
 
     /// Shared until a quarter of the agents have changed, and only while somebody takes it.
@@ -112,7 +127,7 @@ mod tests {
     /// Without memory an older one is shared; without one that may be, there is none.
     #[test]
     fn memory_is_bounded() {
-        let mut snapshots = Snapshots { max_bytes: 200, ..Snapshots::new(1) };
+        let mut snapshots = Snapshots { max_bytes: 4_000, ..Snapshots::new(1) };
         let first = get(&mut snapshots, present(10, 0)).unwrap();
         assert!(Arc::ptr_eq(&first, &get(&mut snapshots, present(99, 10)).unwrap()));
         assert!(get(&mut snapshots, present(99, 11)).is_none());

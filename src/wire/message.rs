@@ -10,6 +10,7 @@ use super::{Metrics, push_json};
 use crate::clock::UnixMillis;
 use crate::event::Summary;
 use crate::id::{AgentId, PoolId};
+use crate::limits::KIB;
 
 /// What every message carries beside its type, pool and metrics.
 #[derive(Debug, Clone, Copy)]
@@ -89,15 +90,25 @@ impl Snapshot {
         agents.sum::<usize>() + departed.sum::<usize>() + DEPARTURE_BYTES
     }
 
-    /// The `initial_metrics` message: agents ordered by name, then id.
-    #[must_use]
-    pub fn text(mut self, pool: &PoolId, epoch: &str) -> String {
+    /// The `initial_metrics` message: agents ordered by name, then id. `part` takes it in parts of
+    /// at least `part_bytes`, and with each whether it is the last.
+    pub fn write(
+        mut self,
+        pool: &PoolId,
+        epoch: &str,
+        part_bytes: usize,
+        mut part: impl FnMut(&[u8], bool),
+    ) {
         self.agents
             .sort_unstable_by(|a, b| (&a.metrics.name, &a.agent).cmp(&(&b.metrics.name, &b.agent)));
-        let mut text = Vec::with_capacity(self.text_bytes());
+        let mut text = Vec::with_capacity(part_bytes + KIB);
         open(&mut text, "initial_metrics", pool);
         text.push(b'[');
         for (index, agent) in self.agents.iter().enumerate() {
+            if text.len() >= part_bytes {
+                part(&text, false);
+                text.clear();
+            }
             if index > 0 {
                 text.push(b',');
             }
@@ -112,9 +123,21 @@ impl Snapshot {
         }
         text.push(b']');
         let Self { server_time, seq, .. } = self;
-        close(text, &Envelope { pool, server_time, epoch, seq })
+        close(&mut text, &Envelope { pool, server_time, epoch, seq });
+        part(&text, true);
+    }
+
+    /// The `initial_metrics` message as one text.
+    #[must_use]
+    pub fn text(self, pool: &PoolId, epoch: &str) -> String {
+        let mut text = Vec::with_capacity(self.text_bytes());
+        self.write(pool, epoch, PART_BYTES, |part, _| text.extend_from_slice(part));
+        into_text(text)
     }
 }
+
+/// In what parts a text is written that is wanted whole.
+const PART_BYTES: usize = 64 * KIB;
 
 /// The `metrics_update` message.
 #[must_use]
@@ -122,7 +145,8 @@ pub fn update(envelope: &Envelope<'_>, metrics: &Metrics, interval_ms: Option<u6
     let mut text = Vec::with_capacity(metrics.open_object().len() + 256);
     open(&mut text, "metrics_update", envelope.pool);
     push_metrics(&mut text, metrics, interval_ms);
-    close(text, envelope)
+    close(&mut text, envelope);
+    into_text(text)
 }
 
 /// The `agent_offline` message.
@@ -134,7 +158,8 @@ pub fn offline(envelope: &Envelope<'_>, agent: &AgentId, reason: Reason) -> Stri
     push_json(&mut text, agent.as_str());
     text.extend_from_slice(b",\"status\":\"offline\"},\"reason\":");
     push_json(&mut text, &reason);
-    close(text, envelope)
+    close(&mut text, envelope);
+    into_text(text)
 }
 
 /// The `keepalive` message: nothing changed, and the line works.
@@ -143,7 +168,8 @@ pub fn keepalive(envelope: &Envelope<'_>) -> String {
     let mut text = Vec::with_capacity(256);
     text.extend_from_slice(b"{\"type\":\"keepalive\",\"pool_id\":");
     push_json(&mut text, envelope.pool.as_str());
-    close(text, envelope)
+    close(&mut text, envelope);
+    into_text(text)
 }
 
 fn open(text: &mut Vec<u8>, kind: &str, pool: &PoolId) {
@@ -154,11 +180,14 @@ fn open(text: &mut Vec<u8>, kind: &str, pool: &PoolId) {
     text.extend_from_slice(b",\"metrics\":");
 }
 
-fn close(mut text: Vec<u8>, envelope: &Envelope<'_>) -> String {
+fn close(text: &mut Vec<u8>, envelope: &Envelope<'_>) {
     let Envelope { server_time, epoch, seq, .. } = envelope;
     let tail = format!(",\"server_time\":\"{server_time}\",\"epoch\":\"{epoch}\",\"seq\":{seq}}}");
     text.extend_from_slice(tail.as_bytes());
-    // All pieces came from UTF-8.
+}
+
+/// All pieces came from UTF-8.
+fn into_text(text: Vec<u8>) -> String {
     String::from_utf8(text).unwrap_or_default()
 }
 
