@@ -243,10 +243,6 @@ impl Fanout {
                 self.write_snapshot(pool, &dashboards, snapshot);
             }
             Batch::Changes { dashboard, frames, is_all } => {
-                // What came before goes out before it, to those who are live already.
-                if let Some(pool) = self.homes.get(&dashboard).copied() {
-                    self.write_updates(pool);
-                }
                 self.write_changes(dashboard, frames, is_all);
             }
             Batch::Gap { pool } => {
@@ -305,15 +301,13 @@ impl Fanout {
     }
 
     fn write_changes(&mut self, id: DashboardId, frames: Frames, is_all: bool) {
+        let Some(pool) = self.homes.get(&id).copied() else { return };
+        // What came before goes out before it.
+        self.write_updates(pool);
         let frames = Arc::new(frames);
-        let sent = self.with(id, |dashboard, now| {
-            if dashboard.is_waiting() {
-                dashboard.send_changes(&frames, is_all, now)
-            } else {
-                Sent::All
-            }
-        });
-        if sent != Sent::Broken {
+        if self.feeds[pool.0].dashboards.get(&id).is_some_and(Dashboard::is_waiting)
+            && self.with(id, |it, now| it.send_changes(&frames, is_all, now)) != Sent::Broken
+        {
             self.counters.deliveries.add(frames.count() as u64);
         }
     }

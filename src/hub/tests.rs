@@ -306,7 +306,6 @@ fn a_dead_fanout_thread_ends_a_blocked_hub() {
         stage.hub.alive().unwrap();
     }
     stage.batches = bounded(0).1;
-    stage.beat(POOL, "a", 5).unwrap();
     assert_eq!(stage.thread.join().unwrap(), Err(HubFailure::FanoutGone(FanoutIndex(0))));
 }
 

@@ -8,46 +8,49 @@ use crate::id::AgentId;
 use crate::limits::MAX_DEPARTURE_CHANGES;
 use crate::wire::Reason;
 
-/// What was the last that happened to an agent.
-#[derive(Debug)]
-pub(super) enum Change {
-    /// A heartbeat: the pool has its state.
-    Heard(AgentId),
-    Departed(AgentId, Reason),
-}
-
-/// See the module. Numbers rise by one with each change, from 1.
+/// See the module. Numbers rise with each change, from 1.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
-    by_seq: BTreeMap<u64, Change>,
-    /// The departures in `by_seq`, the oldest first.
-    departures: VecDeque<u64>,
+    /// When each present agent was last heard.
+    heard: BTreeMap<u64, AgentId>,
+    /// The oldest first.
+    departures: VecDeque<Departed>,
     complete_since: u64,
+}
+
+#[derive(Debug)]
+struct Departed {
+    seq: u64,
+    agent: AgentId,
+    reason: Reason,
+}
+
+/// What was the last that happened to an agent.
+#[derive(Debug)]
+pub(super) enum Change<'a> {
+    /// A heartbeat: the pool has its state.
+    Heard(&'a AgentId),
+    Departed(&'a AgentId, Reason),
 }
 
 impl Changes {
     /// `agent` was heard, the last time before that at `older`.
     pub(super) fn heard(&mut self, agent: AgentId, seq: u64, older: Option<u64>) {
-        self.replace(Change::Heard(agent), seq, older);
+        if let Some(older) = older {
+            self.heard.remove(&older);
+        }
+        self.heard.insert(seq, agent);
     }
 
     /// `agent`, last heard at `older`, departed.
     pub(super) fn departed(&mut self, agent: AgentId, reason: Reason, seq: u64, older: u64) {
-        self.replace(Change::Departed(agent, reason), seq, Some(older));
-        self.departures.push_back(seq);
+        self.heard.remove(&older);
+        self.departures.push_back(Departed { seq, agent, reason });
         if self.departures.len() > MAX_DEPARTURE_CHANGES
             && let Some(oldest) = self.departures.pop_front()
         {
-            self.by_seq.remove(&oldest);
-            self.complete_since = oldest;
+            self.complete_since = oldest.seq;
         }
-    }
-
-    fn replace(&mut self, change: Change, seq: u64, older: Option<u64>) {
-        if let Some(older) = older {
-            self.by_seq.remove(&older);
-        }
-        self.by_seq.insert(seq, change);
     }
 
     /// The sequence number from which on no change is missing: who has all up to it, or up to any
@@ -56,8 +59,27 @@ impl Changes {
         self.complete_since
     }
 
-    /// Each agent's newest change, of those after `seq`, the oldest first.
-    pub(super) fn after(&self, seq: u64) -> impl Iterator<Item = (u64, &Change)> {
-        self.by_seq.range((Excluded(seq), Unbounded)).map(|(seq, change)| (*seq, change))
+    /// Whether every present agent was heard after `seq`.
+    pub(super) fn have_all_changed_after(&self, seq: u64) -> bool {
+        self.heard.first_key_value().is_none_or(|(oldest, _)| *oldest > seq)
+    }
+
+    /// Each agent's newest change, of those after `seq`, the oldest first; its departure also where
+    /// it has come back.
+    pub(super) fn after(&self, seq: u64) -> impl Iterator<Item = (u64, Change<'_>)> {
+        let mut heard = self.heard.range((Excluded(seq), Unbounded)).peekable();
+        let first = self.departures.partition_point(|departed| departed.seq <= seq);
+        let mut departures = self.departures.range(first..).peekable();
+        std::iter::from_fn(move || {
+            let is_departure = match (heard.peek(), departures.peek()) {
+                (Some((heard, _)), Some(departed)) => departed.seq < **heard,
+                (heard, _) => heard.is_none(),
+            };
+            if is_departure {
+                let Departed { seq, agent, reason } = departures.next()?;
+                return Some((*seq, Change::Departed(agent, *reason)));
+            }
+            heard.next().map(|(seq, agent)| (*seq, Change::Heard(agent)))
+        })
     }
 }

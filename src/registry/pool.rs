@@ -179,9 +179,7 @@ impl Pool {
 
     /// With as many changes as agents a snapshot says the same with fewer bytes.
     pub(super) fn is_snapshot_smaller(&self, seq: u64) -> bool {
-        let agents = self.agents.len();
-        let at_most = usize::try_from(self.seq.saturating_sub(seq)).unwrap_or(usize::MAX);
-        at_most >= agents && self.changes.after(seq).take(agents).count() == agents
+        seq < self.seq && self.changes.have_all_changed_after(seq)
     }
 
     /// The newest change of each agent that changed after `seq`, the oldest first.
@@ -189,7 +187,7 @@ impl Pool {
         self.changes.after(seq).filter_map(move |(seq, change)| match change {
             Change::Heard(id) => Some(Changed::Update(self.agents.get(id)?.update())),
             Change::Departed(id, reason) => {
-                Some(Changed::Gone(Gone { pool, agent: id.clone(), reason: *reason, seq }))
+                Some(Changed::Gone(Gone { pool, agent: id.clone(), reason, seq }))
             }
         })
     }
