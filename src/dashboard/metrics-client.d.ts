@@ -5,7 +5,7 @@
 export const LIVE_WINDOW_MS: number;
 /** A connection attempt that takes longer is given up. In milliseconds: 10,000. */
 export const CONNECT_TIMEOUT_MS: number;
-/** The first wait before a new attempt; it doubles up to `RETRY_LAST_MS`. In milliseconds: 500. */
+/** The shortest wait before a new attempt; waits double, up to `RETRY_LAST_MS`. In milliseconds: 500. */
 export const RETRY_FIRST_MS: number;
 /** The longest wait before a new attempt. In milliseconds: 30,000. */
 export const RETRY_LAST_MS: number;
@@ -167,8 +167,8 @@ export interface FetchPoolsOptions {
 export function fetchPools(options?: FetchPoolsOptions): Promise<Pool[]>;
 
 /**
- * The wait before attempt `attempt` (from 0), in milliseconds: doubling from `RETRY_FIRST_MS` to
- * `RETRY_LAST_MS`, half of it chance.
+ * The wait before attempt `attempt` (from 0), in milliseconds: between `RETRY_FIRST_MS` and twice
+ * that at first, then doubling up to `RETRY_LAST_MS`; half of each wait is chance.
  */
 export function retryDelay(attempt: number, random?: () => number): number;
 

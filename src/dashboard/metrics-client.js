@@ -14,7 +14,7 @@
 export const LIVE_WINDOW_MS = 45_000;
 /** A connection attempt that takes longer is given up. */
 export const CONNECT_TIMEOUT_MS = 10_000;
-/** The first wait before a new attempt; it doubles up to `RETRY_LAST_MS`. */
+/** The shortest wait before a new attempt; waits double, up to `RETRY_LAST_MS`. */
 export const RETRY_FIRST_MS = 500;
 /** The longest wait before a new attempt. */
 export const RETRY_LAST_MS = 30_000;
@@ -63,8 +63,8 @@ export async function fetchPools(options = {}) {
 
 /** The wait before attempt `attempt` (from 0): doubling, half of it chance. In milliseconds. */
 export function retryDelay(attempt, random = Math.random) {
-  const longest = Math.min(RETRY_LAST_MS, RETRY_FIRST_MS * 2 ** Math.min(attempt, 30));
-  return Math.max(RETRY_FIRST_MS, longest * (0.5 + 0.5 * random()));
+  const longest = Math.min(RETRY_LAST_MS, 2 * RETRY_FIRST_MS * 2 ** Math.min(attempt, 30));
+  return longest * (0.5 + 0.5 * random());
 }
 
 /**

@@ -5,7 +5,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { fetchPools, LIVE_WINDOW_MS, MAX_DEPARTED, PoolFeed, RETRY_LAST_MS, retryDelay } from "../../src/dashboard/metrics-client.js";
+import { fetchPools, LIVE_WINDOW_MS, MAX_DEPARTED, PoolFeed, RETRY_FIRST_MS, RETRY_LAST_MS, retryDelay } from "../../src/dashboard/metrics-client.js";
 import { agent, at, Clock, house, settled, START, task } from "./client-house.mjs";
 
 test("the snapshot makes it live, updates and departures follow", () => {
@@ -97,12 +97,12 @@ test("45 s without a word is the end of live, and a keepalive is a word", () => 
   clock.forward(1);
   assert.equal(feed.connection.state, "waiting");
   assert.equal(sockets[0].closed, true);
-  assert.equal(feed.retryInMs(), 500);
-  clock.forward(500);
+  assert.equal(feed.retryInMs(), 1000);
+  clock.forward(1000);
   assert.equal(sockets.length, 2);
 });
 
-test("waits double from 0.5 s to 30 s, and start anew after a steady connection", async () => {
+test("waits double from 1 s to 30 s where chance makes them longest, and start anew after a steady connection", async () => {
   const world = house({ answers: null });
   const waits = [];
   for (let attempt = 0; attempt < 9; attempt += 1) {
@@ -111,7 +111,7 @@ test("waits double from 0.5 s to 30 s, and start anew after a steady connection"
     waits.push(world.feed.retryInMs());
     world.clock.forward(world.feed.retryInMs());
   }
-  assert.deepEqual(waits, [500, 1000, 2000, 4000, 8000, 16000, 30000, 30000, 30000]);
+  assert.deepEqual(waits, [1000, 2000, 4000, 8000, 16000, 30000, 30000, 30000, 30000]);
   world.join(0);
   world.newest().end(1006);
   assert.equal(world.feed.retryInMs(), 30000, "a connection that fell at once proves nothing");
@@ -119,9 +119,14 @@ test("waits double from 0.5 s to 30 s, and start anew after a steady connection"
   world.join(0);
   world.clock.forward(10_000);
   world.newest().end(1006);
-  assert.equal(world.feed.retryInMs(), 500);
+  assert.equal(world.feed.retryInMs(), 1000);
+});
+
+test("every wait is half chance, the first one too: a thousand pages do not come back at once", () => {
   for (let attempt = 0; attempt < 70; attempt += 1) {
-    assert.ok(retryDelay(attempt) >= 500 && retryDelay(attempt) <= RETRY_LAST_MS);
+    const [shortest, longest] = [retryDelay(attempt, () => 0), retryDelay(attempt, () => 1)];
+    assert.equal(longest, shortest * 2, `attempt ${attempt}`);
+    assert.ok(shortest >= RETRY_FIRST_MS && longest <= RETRY_LAST_MS, `attempt ${attempt}`);
   }
 });
 
@@ -217,7 +222,7 @@ test("who hears of an attempt may stop the feed or begin anew, and no second soc
     newest().end(1006);
     let heard = 0;
     feed.addEventListener("connection", () => feed.connection.state === "connecting" && (heard += 1) === 1 && feed[act]());
-    clock.forward(RETRY_LAST_MS / 60);
+    clock.forward(2 * RETRY_FIRST_MS);
     assert.equal(heard, act === "stop" ? 1 : 2);
     assert.equal(feed.connection.state, state);
     assert.deepEqual(sockets.slice(1).map(({ closed }) => closed), act === "stop" ? [] : [false]);
