@@ -136,8 +136,9 @@ pub const MAX_TEXT_CHARS: usize = 128;
 /// Characters of `status`.
 pub const MAX_STATUS_CHARS: usize = 32;
 
-/// A dashboard that got nothing for this long gets a `keepalive`.
-pub const KEEPALIVE_AFTER: Duration = Duration::from_secs(20);
+/// A dashboard that got nothing for this long gets a `keepalive`. Below half of the 12 s after
+/// which clients call themselves not live, so that one that is late costs nothing.
+pub const KEEPALIVE_AFTER: Duration = Duration::from_secs(5);
 
 /// Time between our Pings; below half of [`SILENCE_TIMEOUT`], so that one lost Pong costs nothing.
 pub const PING_EVERY: Duration = Duration::from_secs(25);

@@ -80,8 +80,8 @@ export class AgentList {
   draw() {
     const { agents, departed, epoch } = this.#feed;
     this.#takeChanges();
-    const now = this.#feed.asOf();
-    for (const row of this.#inSight) if (row.isStale) row.draw(now, this.#windowMs(now));
+    const times = this.#times();
+    for (const row of this.#inSight) if (row.isStale) row.draw(times);
     if (this.#unordered || this.#unsettled) this.#orderInTime();
     const total = agents.size + departed.size;
     setShown(this.#empty, epoch !== null && total === 0);
@@ -95,8 +95,8 @@ export class AgentList {
     if (isRestless(this.#toolbar.view)) this.#unsettled = true;
     if (this.#unsettled) this.#schedule();
     this.#look();
-    const now = this.#feed.asOf();
-    for (const row of this.#inSight) row.tick(now, this.#windowMs(now));
+    const times = this.#times();
+    for (const row of this.#inSight) row.tick(times);
   }
 
   #takeChanges() {
@@ -138,7 +138,7 @@ export class AgentList {
     const row = this.#row(metrics);
     const wasOffline = row.state === "offline";
     if (row.take(metrics)) this.#unordered = true;
-    row.judge(this.#feed.asOf());
+    row.judge(this.#feed.heardAt());
     // Who leaves or returns is shown, hidden or moved at once; mere figures may wait.
     if (wasOffline !== (row.state === "offline")) this.#unordered = true;
     if (isRestless(this.#toolbar.view) || !this.#toolbar.offers(row.state)) this.#unsettled = true;
@@ -188,11 +188,11 @@ export class AgentList {
       [...this.#rows.values()].sort(byName).forEach((row, rank) => (row.rank = rank));
     }
     const { view } = this.#toolbar;
-    const now = this.#feed.asOf();
+    const heardAt = this.#feed.heardAt();
     const states = new Set();
     const shown = [];
     for (const row of this.#rows.values()) {
-      row.judge(now);
+      row.judge(heardAt);
       states.add(row.state);
       if (isShown(view, row)) shown.push(row);
       else row.element.remove();
@@ -250,13 +250,15 @@ export class AgentList {
     const before = this.#inSight;
     this.#inSight = inSight;
     for (const row of before) if (!inSight.has(row)) row.release();
-    const now = this.#feed.asOf();
-    for (const row of inSight) if (!before.has(row)) row.draw(now, this.#windowMs(now));
+    const times = this.#times();
+    for (const row of inSight) if (!before.has(row)) row.draw(times);
   }
 
-  /** Since the page was opened, up to all that is kept. */
-  #windowMs(now) {
-    return Math.min(HISTORY_MS, Math.max(SHORTEST_WINDOW_MS, now - (this.#openedAt ?? now)));
+  /** What rows are drawn by. Charts go back to when the page was opened, or as far as is kept. */
+  #times() {
+    const now = this.#feed.asOf();
+    const windowMs = Math.min(HISTORY_MS, Math.max(SHORTEST_WINDOW_MS, now - (this.#openedAt ?? now)));
+    return { now, heardAt: this.#feed.heardAt(), windowMs };
   }
 }
 

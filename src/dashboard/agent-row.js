@@ -63,10 +63,10 @@ export class AgentRow {
     return true;
   }
 
-  /** Settles `state` for `now`, the server's time: lateness comes with time alone. */
-  judge(now) {
+  /** Settles `state` as of `heardAt`, the feed's last message: lateness comes with time alone. */
+  judge(heardAt) {
     if (this.#departed) this.state = "offline";
-    else this.state = isLate(this.#metrics, now) ? "late" : this.#metrics.status;
+    else this.state = isLate(this.#metrics, heardAt) ? "late" : this.#metrics.status;
   }
 
   /** What a filter's text is looked for in. */
@@ -81,8 +81,8 @@ export class AgentRow {
     return this.#drawn !== this.#metrics;
   }
 
-  /** Shows what was taken, as of `now`; the chart spans the last `windowMs`. */
-  draw(now, windowMs) {
+  /** Shows what was taken. `times` as for `tick`. */
+  draw(times) {
     if (this.#parts === null) this.#fill();
     const metrics = this.#metrics;
     if (this.isStale) {
@@ -98,13 +98,16 @@ export class AgentRow {
       this.#byAge = byAge(metrics.running_tasks ?? []);
       this.#drawTasks();
     }
-    this.tick(now, windowMs);
+    this.tick(times);
   }
 
-  /** Moves ages and chart on to `now`. For a row that is drawn. */
-  tick(now, windowMs) {
+  /**
+   * Moves ages and chart on to `now`, and lateness to `heardAt`; the chart spans the last
+   * `windowMs`. For a row that is drawn.
+   */
+  tick({ now, heardAt, windowMs }) {
     this.#now = now;
-    this.judge(now);
+    this.judge(heardAt);
     const { heard, late } = this.#parts;
     const time = this.#metrics.last_update_time ?? this.#metrics.at;
     const age = ageMs(time, now);

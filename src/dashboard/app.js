@@ -15,7 +15,9 @@ const TICK_MS = 1_000;
 /** Figures of whole pools are worked out anew this often at most. */
 const SUMMARY_MS = 250;
 /** The state that the header shows is the worst of all feeds': the first of these. */
-const WORST_FIRST = ["refused", "waiting", "connecting", "stopped", "live"];
+const WORST_FIRST = ["refused", "waiting", "connecting", "stopped", "silent", "live"];
+/** States of a connection that was, or should be. */
+const NOT_LIVE = new Set(["refused", "waiting", "silent"]);
 
 const $ = (id) => document.getElementById(id);
 
@@ -184,13 +186,13 @@ function drawSummaries() {
   drawTitle(connectionNow());
 }
 
-/** Title and icon tell from afar: disconnected, or how many are offline. */
+/** Title and icon tell from afar: not live, or how many are offline. */
 function drawTitle({ state, reason }) {
   const known = views.filter(({ summary }) => summary !== null);
   const offline = known.reduce((sum, { summary }) => sum + summary.departed, 0);
   // An attempt after a loss is not yet a connection: the title does not flicker with each.
-  const connected = state === "connecting" ? reason === null : state !== "waiting" && state !== "refused";
-  const lost = connected ? null : $("login").hidden ? say.disconnected : say.loginNeeded;
+  const connected = state === "connecting" ? reason === null : !NOT_LIVE.has(state);
+  const lost = connected ? null : needsLogin() ? say.loginNeeded : state === "silent" ? say.connection.silent() : say.disconnected;
   const place = poolId !== null && views.length === 1 ? views[0].pool.name : null;
   const title = say.title(place, offline, lost);
   if (document.title !== title) document.title = title;
@@ -211,20 +213,24 @@ function connectionNow() {
 
 function drawConnection() {
   const { state, reason, retryInMs, feed } = connectionNow();
-  const needsLogin = !$("login").hidden;
-  const words = needsLogin ? say.loginNeeded : say.connection[state](Math.ceil(retryInMs / 1_000));
+  const words = needsLogin() ? say.loginNeeded : say.connection[state](Math.ceil(retryInMs / 1_000));
   $("connection").dataset.state = state;
   setText($("connection-text"), words);
-  setShown($("retry"), state === "waiting" || (state === "refused" && !needsLogin));
+  setShown($("retry"), NOT_LIVE.has(state) && !needsLogin());
   const known = feed !== null && feed.epoch !== null;
   const away = known && state !== "live" && reason !== null;
   setShown($("stale"), away || (feed !== null && !known && reason !== null));
-  if (away) setText($("stale"), say.stale(feed.serverNow() - feed.asOf(), say.cause(reason)));
+  const age = away ? feed.serverNow() - feed.asOf() : 0;
+  if (away) setText($("stale"), state === "silent" ? say.silent(age) : say.stale(age, say.cause(reason)));
   else if (reason !== null) setText($("stale"), state === "refused" ? say.refused(reason) : say.unreachable(say.cause(reason)));
   document.body.classList.toggle("away", away);
   if (away) setShown($("restarted"), false);
   drawTitle({ state, reason });
   announce(state, reason);
+}
+
+function needsLogin() {
+  return !$("login").hidden;
 }
 
 /** For screen readers: only that the connection was lost or is back, not every second of it. */
@@ -257,7 +263,7 @@ function showMessage(words, { link = false } = {}) {
 }
 
 function showLogin() {
-  if (!$("login").hidden) return;
+  if (needsLogin()) return;
   setShown($("message"), false);
   setShown($("login"), true);
   $("token").focus();

@@ -28,9 +28,9 @@ export function ageMs(time, now) {
   return at === null || now === null ? null : Math.max(0, now - at);
 }
 
-/** Whether the agent's heartbeat is overdue by its own rhythm. */
-export function isLate(agent, now) {
-  const age = ageMs(agent.last_update_time, now);
+/** Whether the agent's heartbeat is overdue by its own rhythm, as of the feed's last message. */
+export function isLate(agent, heardAt) {
+  const age = ageMs(agent.last_update_time, heardAt);
   return age !== null && age > lateAfterMs(agent);
 }
 
@@ -48,14 +48,14 @@ export function byAge(tasks) {
 
 /** A pool in figures: agents by state, loads, and how many agents have room for another job. */
 export function summarise(feed) {
-  const now = feed.asOf();
+  const heardAt = feed.heardAt();
   const byState = new Map();
   const load = { cpu: newLoad(), memory: newLoad() };
   let late = 0;
   let hot = 0;
   let room = 0;
   for (const agent of feed.agents.values()) {
-    if (isLate(agent, now)) {
+    if (isLate(agent, heardAt)) {
       late += 1;
       continue;
     }

@@ -1,8 +1,10 @@
 // Types of /metrics-client.js. To use them, keep this file beside your sources and tell TypeScript
 // that the module's address means it: the README's "For your own page" shows how.
 
-/** Live means that something arrived within this time. In milliseconds: 45,000. */
+/** Live means that something arrived within this time. In milliseconds: 12,000. */
 export const LIVE_WINDOW_MS: number;
+/** A connection on which nothing arrived for this long is given up. In milliseconds: 45,000. */
+export const SILENCE_LIMIT_MS: number;
 /** A connection attempt that takes longer is given up. In milliseconds: 10,000. */
 export const CONNECT_TIMEOUT_MS: number;
 /** The shortest wait before a new attempt; waits double, up to `RETRY_LAST_MS`. In milliseconds: 500. */
@@ -91,6 +93,8 @@ export type Connection =
   | { readonly state: "connecting"; readonly reason: string | null; readonly status: null; readonly retryAt: null }
   /** What is held is the pool's true state. */
   | { readonly state: "live"; readonly reason: null; readonly status: null; readonly retryAt: null }
+  /** Connected, but nothing arrived for `LIVE_WINDOW_MS`: what is held may be old. */
+  | { readonly state: "silent"; readonly reason: string; readonly status: null; readonly retryAt: null }
   /** The connection is lost, and a new attempt comes. */
   | { readonly state: "waiting"; readonly reason: string; readonly status: null; readonly retryAt: number }
   /** The server said no, with an HTTP `status`. Without `retryAt` (401) someone has to act. */
@@ -208,6 +212,11 @@ export class PoolFeed extends EventTarget {
    * else the moment of the last message. Measure ages against this.
    */
   asOf(): number | null;
+  /**
+   * The moment of the last message, likewise. Measure against this how late an agent is: a server
+   * that is silent has not missed a heartbeat.
+   */
+  heardAt(): number | null;
 
   addEventListener<K extends keyof PoolFeedEventMap>(
     type: K,

@@ -10,8 +10,13 @@
 // What is not of the contract is left out, message by message and agent by agent: it neither
 // throws nor gets into the state, whose types stand in metrics-client.d.ts.
 
-/** Live means that something arrived within this time; the server says `keepalive` after 20 s. */
-export const LIVE_WINDOW_MS = 45_000;
+/** Live means that something arrived within this time: two of the server's `keepalive`s, and slack. */
+export const LIVE_WINDOW_MS = 12_000;
+/**
+ * A connection on which nothing arrived for this long is given up. Longer than `LIVE_WINDOW_MS`:
+ * while a long snapshot is on its way, no message arrives either.
+ */
+export const SILENCE_LIMIT_MS = 45_000;
 /** A connection attempt that takes longer is given up. */
 export const CONNECT_TIMEOUT_MS = 10_000;
 /** The shortest wait before a new attempt; waits double, up to `RETRY_LAST_MS`. */
@@ -87,8 +92,9 @@ export class PoolFeed extends EventTarget {
   /** Changes with each start of the server; null before the first snapshot. */
   epoch = null;
   /**
-   * `state` is `stopped`, `connecting`, `live`, `waiting` (a new attempt comes at `retryAt`) or
-   * `refused` (`status` and `reason` say why; without `retryAt` someone has to act).
+   * `state` is `stopped`, `connecting`, `live`, `silent` (connected, but nothing arrives), `waiting`
+   * (a new attempt comes at `retryAt`) or `refused` (`status` and `reason` say why; without
+   * `retryAt` someone has to act).
    */
   connection = { state: "stopped", reason: null, status: null, retryAt: null };
 
@@ -174,8 +180,9 @@ export class PoolFeed extends EventTarget {
     const { state, retryAt } = this.connection;
     if (state === "waiting" || (state === "refused" && retryAt !== null)) {
       this.reconnect();
-    } else if (state === "live" && (networkChanged || this.#silence() >= LIVE_WINDOW_MS)) {
-      this.reconnect();
+    } else if (state === "live" || state === "silent") {
+      if (networkChanged || this.#silence() >= SILENCE_LIMIT_MS) this.reconnect();
+      else this.#watch();
     }
   }
 
@@ -190,13 +197,17 @@ export class PoolFeed extends EventTarget {
     return this.#offset === null ? null : this.#offset + this.#clock.now();
   }
 
-  /**
-   * Up to when the state is true: now while live, else the moment of the last message. Ages and
-   * lateness are measured against this, so that our absence is not held against the agents.
-   */
+  /** Up to when the state is true: now while live, else `heardAt`. Ages are measured against this. */
   asOf() {
-    if (this.#offset === null || this.connection.state === "live") return this.serverNow();
-    return this.#offset + this.#messageAt;
+    return this.connection.state === "live" ? this.serverNow() : this.heardAt();
+  }
+
+  /**
+   * The moment of the last message. Lateness is measured against this also while live, so that
+   * the silence of the server, or our absence, makes no agent late.
+   */
+  heardAt() {
+    return this.#offset === null ? null : this.#offset + this.#messageAt;
   }
 
   #connect() {
@@ -293,9 +304,20 @@ export class PoolFeed extends EventTarget {
 
   /** One timer for as long as the connection lasts, not one a message. */
   #watch() {
-    const left = LIVE_WINDOW_MS - this.#silence();
-    if (left <= 0) this.#lost("nothing arrived any more");
-    else this.#after(left, () => this.#watch());
+    const silence = this.#silence();
+    if (silence >= SILENCE_LIMIT_MS) {
+      this.#lost("nothing arrived any more");
+      return;
+    }
+    const silent = silence >= LIVE_WINDOW_MS;
+    this.#after((silent ? SILENCE_LIMIT_MS : LIVE_WINDOW_MS) - silence, () => this.#watch());
+    if (silent && this.connection.state === "live") this.#say({ state: "silent", reason: "nothing arrives" });
+  }
+
+  /** The timer may be set for the end of a silence that is over. */
+  #becomeLive() {
+    this.#watch();
+    this.#say({ state: "live" });
   }
 
   #after(delay, action) {
@@ -333,6 +355,7 @@ export class PoolFeed extends EventTarget {
     else if (this.#liveSince === null) return;
     else if (message.type === "metrics_update") this.#takeUpdate(message);
     else if (message.type === "agent_offline") this.#takeDeparture(message);
+    if (this.connection.state === "silent") this.#becomeLive();
   }
 
   /** What arrives late looks like a slow clock: believe a higher offset at once, a lower one slowly. */
@@ -359,7 +382,7 @@ export class PoolFeed extends EventTarget {
     }
     if (this.#liveSince === null) {
       this.#liveSince = this.#clock.now();
-      this.#say({ state: "live" });
+      this.#becomeLive();
     }
     this.#changed({ kind: "snapshot", restarted });
   }

@@ -33,6 +33,7 @@ export const say = {
   connection: {
     connecting: () => "Connecting…",
     live: () => "Live",
+    silent: () => "Not live",
     waiting: (seconds) => (seconds > 0 ? `Reconnecting in ${seconds} s` : "Reconnecting…"),
     refused: () => "Refused",
     stopped: () => "Not live",
@@ -41,6 +42,7 @@ export const say = {
   disconnected: "Disconnected",
   stale: (ms, reason) =>
     `Not connected${reason ? `: ${reason}` : ""}. You see what was known ${span(ms)} ago.`,
+  silent: (ms) => `The server has sent nothing for ${span(ms)}. You see what was known then.`,
   unreachable: (reason) => `The server cannot be reached${reason ? ` (${reason})` : ""}. The page keeps trying.`,
   refused: (reason) => `The server refused this page: ${reason}`,
   restarted: (time) => `The server restarted (seen at ${time}). Agents show up again with their next heartbeat.`,

@@ -17,6 +17,7 @@ const reasons = { goodbye: "已主动下线", timeout: "失去联系" };
 const causes = {
   __proto__: null,
   "no answer": "没有响应",
+  "nothing arrives": "没有收到数据",
   "nothing arrived any more": "长时间没有收到数据",
   "the connection broke": "连接中断",
   "the server is shutting down": "服务器正在关闭",
@@ -40,6 +41,7 @@ export const say = {
   connection: {
     connecting: () => "正在连接…",
     live: () => "实时",
+    silent: () => "非实时",
     waiting: (seconds) => (seconds > 0 ? `${seconds} 秒后重新连接` : "正在重新连接…"),
     refused: () => "被拒绝",
     stopped: () => "非实时",
@@ -47,6 +49,7 @@ export const say = {
   loginNeeded: "需要登录",
   disconnected: "连接已断开",
   stale: (ms, reason) => `未连接${reason ? `：${reason}` : ""}。当前显示的是 ${span(ms)}前的状态。`,
+  silent: (ms) => `服务器已有 ${span(ms)}没有发送数据。当前显示的是当时的状态。`,
   unreachable: (reason) => `无法连接服务器${reason ? `（${reason}）` : ""}，页面会继续重试。`,
   refused: (reason) => `服务器拒绝了此页面：${reason}`,
   restarted: (time) => `服务器已重启（发现于 ${time}）。各 Agent 会在下一次心跳后重新出现。`,

@@ -11,6 +11,7 @@ import {
   RETRY_FIRST_MS,
   RETRY_LAST_MS,
   retryDelay,
+  SILENCE_LIMIT_MS,
   STEADY_MS,
 } from "https://metrics.example.org/metrics-client.js";
 import type {
@@ -29,7 +30,7 @@ import type {
   WebSocketLike,
 } from "https://metrics.example.org/metrics-client.js";
 
-const milliseconds: number[] = [CONNECT_TIMEOUT_MS, LIVE_WINDOW_MS, RETRY_FIRST_MS, RETRY_LAST_MS, STEADY_MS];
+const milliseconds: number[] = [CONNECT_TIMEOUT_MS, LIVE_WINDOW_MS, RETRY_FIRST_MS, RETRY_LAST_MS, SILENCE_LIMIT_MS, STEADY_MS];
 const most: number = MAX_DEPARTED;
 // @ts-expect-error: a constant
 MAX_DEPARTED = 51;
@@ -86,6 +87,8 @@ function label(connection: Connection): string {
       const until: number = connection.retryAt;
       return `${connection.reason.trim()}, again in ${feed.retryInMs()} ms ${until}`;
     }
+    case "silent":
+      return connection.reason.trim();
     case "connecting":
       // @ts-expect-error: there is none at first
       return connection.reason.trim();
@@ -138,7 +141,7 @@ feed.start();
 feed.wake();
 feed.wake({ networkChanged: true });
 feed.reconnect();
-const moments: (number | null)[] = [feed.serverNow(), feed.asOf(), feed.retryInMs()];
+const moments: (number | null)[] = [feed.serverNow(), feed.asOf(), feed.heardAt(), feed.retryInMs()];
 const epoch: string | null = feed.epoch;
 feed.stop();
 

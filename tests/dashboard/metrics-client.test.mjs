@@ -5,7 +5,8 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { fetchPools, LIVE_WINDOW_MS, MAX_DEPARTED, PoolFeed, RETRY_FIRST_MS, RETRY_LAST_MS, retryDelay } from "../../src/dashboard/metrics-client.js";
+import { summarise } from "../../src/dashboard/health.js";
+import { fetchPools, LIVE_WINDOW_MS, MAX_DEPARTED, PoolFeed, RETRY_FIRST_MS, RETRY_LAST_MS, retryDelay, SILENCE_LIMIT_MS } from "../../src/dashboard/metrics-client.js";
 import { agent, at, Clock, house, settled, START, task } from "./client-house.mjs";
 
 test("the snapshot makes it live, updates and departures follow", () => {
@@ -87,19 +88,80 @@ test("task ids keep all their digits, and text that looks like one stays text", 
   assert.deepEqual(feed.agents.get("a").running_tasks, [{ ...task("18446744073709551615"), task_type }]);
 });
 
-test("45 s without a word is the end of live, and a keepalive is a word", () => {
+test("12 s without a message is the end of live, and the next message its return", () => {
   const { feed, join, newest, clock, sockets } = house();
-  join(0);
+  const states = [];
+  feed.addEventListener("connection", ({ detail }) => states.push(detail.state));
+  join(0, [agent("a")]);
   clock.forward(LIVE_WINDOW_MS - 1);
   newest().say({ type: "keepalive", seq: 0 });
   clock.forward(LIVE_WINDOW_MS - 1);
   assert.equal(feed.connection.state, "live");
   clock.forward(1);
-  assert.equal(feed.connection.state, "waiting");
-  assert.equal(sockets[0].closed, true);
-  assert.equal(feed.retryInMs(), 1000);
-  clock.forward(1000);
-  assert.equal(sockets.length, 2);
+  const { reason, retryAt } = feed.connection;
+  assert.deepEqual([feed.connection.state, reason, retryAt], ["silent", "nothing arrives", null]);
+  for (const message of [{ type: "keepalive", seq: 0 }, { type: "metrics_update", seq: 1, metrics: agent("a", 50) }]) {
+    newest().say(message);
+    assert.equal(feed.connection.state, "live");
+    clock.forward(LIVE_WINDOW_MS);
+    assert.equal(feed.connection.state, "silent");
+  }
+  newest().snapshot(2, [agent("b")]);
+  assert.equal(feed.connection.state, "live");
+  assert.deepEqual([...feed.agents.keys()], ["b"]);
+  assert.deepEqual(states, ["live", "silent", "live", "silent", "live", "silent", "live"]);
+  assert.equal(sockets.length, 1, "a server that is silent may be sending a long snapshot");
+});
+
+test("a connection is given up after 45 s of silence, live before or not", () => {
+  for (const joined of [true, false]) {
+    const { feed, join, newest, clock, sockets } = house();
+    if (joined) join(0);
+    else newest().open();
+    clock.forward(SILENCE_LIMIT_MS - 1);
+    assert.equal(feed.connection.state, joined ? "silent" : "connecting");
+    clock.forward(1);
+    assert.equal(feed.connection.state, "waiting");
+    assert.equal(sockets[0].closed, true);
+    assert.equal(feed.retryInMs(), 1000);
+    clock.forward(1000);
+    assert.equal(sockets.length, 2);
+  }
+});
+
+test("a snapshot that is long in coming starts the window of what is live", () => {
+  const { feed, newest, clock } = house();
+  newest().open();
+  clock.forward(SILENCE_LIMIT_MS - 1);
+  newest().snapshot(0);
+  assert.equal(feed.connection.state, "live");
+  clock.forward(LIVE_WINDOW_MS);
+  assert.equal(feed.connection.state, "silent");
+});
+
+test("who hears of the silence may stop the feed, and it stays stopped", () => {
+  const { feed, join, clock, sockets } = house();
+  join(0);
+  feed.addEventListener("connection", ({ detail }) => detail.state === "silent" && feed.stop());
+  clock.forward(3_600_000);
+  assert.equal(feed.connection.state, "stopped");
+  assert.equal(sockets.length, 1);
+});
+
+test("lateness is judged as of the last message: a server that is stopped makes nobody late", () => {
+  const { feed, join, newest, clock } = house();
+  assert.equal(feed.heardAt(), null);
+  const quick = { ...agent("a"), interval_ms: 1_000 };
+  join(0, [quick]);
+  for (let second = 1; second <= LIVE_WINDOW_MS / 1_000; second += 1) {
+    clock.forward(1_000);
+    assert.equal(feed.heardAt(), START);
+    const { late, trouble } = summarise(feed);
+    assert.deepEqual({ late, trouble }, { late: 0, trouble: false }, `after ${second} s`);
+  }
+  clock.forward(1_000);
+  newest().say({ type: "keepalive", seq: 0 });
+  assert.equal(summarise(feed).late, 1, "the server was there all the time, and did not hear it");
 });
 
 test("waits double from 1 s to 30 s where chance makes them longest, and start anew after a steady connection", async () => {
@@ -168,10 +230,17 @@ test("a changed network and a woken tab act at once", () => {
   assert.equal(sockets.length, 2, "a live connection stays when the tab comes back");
   clock.wallSkew += LIVE_WINDOW_MS;
   feed.wake();
-  assert.equal(sockets.length, 3, "the machine slept: only the wall clock saw it");
+  assert.equal(feed.connection.state, "silent", "a hidden tab's timers are late");
+  assert.equal(sockets.length, 2);
+  feed.wake({ networkChanged: true });
+  assert.equal(sockets.length, 3);
+  join(0);
+  clock.wallSkew += SILENCE_LIMIT_MS;
+  feed.wake();
+  assert.equal(sockets.length, 4, "the machine slept: only the wall clock saw it");
   join(0);
   feed.wake({ networkChanged: true });
-  assert.equal(sockets.length, 4);
+  assert.equal(sockets.length, 5);
 });
 
 test("ages go by the server's clock, and stand still while we are away", () => {

@@ -69,7 +69,7 @@ test("a pool in figures", () => {
   });
   const agents = [agent("busy", 95, 20), agent("idle", 5, 69.9), agent("idle", 20, 70), agent("busy", 99, 99, 60_000)];
   const feed = {
-    asOf: () => NOW,
+    heardAt: () => NOW,
     agents: new Map(agents.map((value, index) => [index, value])),
     departed: new Map([["x", { reason: "goodbye" }]]),
   };
@@ -78,7 +78,7 @@ test("a pool in figures", () => {
   assert.deepEqual(summary.cpu, { mean: 40, max: 95 });
   const { late, hot, room, reporting, departed, lost, trouble } = summary;
   assert.deepEqual({ late, hot, room, reporting, departed, lost, trouble }, { late: 1, hot: 1, room: 1, reporting: 3, departed: 1, lost: 0, trouble: true });
-  assert.equal(summarise({ asOf: () => null, agents: new Map(), departed: new Map() }).cpu, null);
+  assert.equal(summarise({ heardAt: () => null, agents: new Map(), departed: new Map() }).cpu, null);
 });
 
 test("the language is the browser's first of those that there are", () => {

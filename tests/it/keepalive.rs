@@ -1,7 +1,7 @@
 //! A quiet feed shows that it lives: a message that browsers see, and a Ping that finds out who
 //! is gone. These tests wait for real intervals, so they are among the slowest.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 use tungstenite::{Error, Message};
@@ -15,7 +15,7 @@ use crate::support::{Conn, Dashboard, Server, Setup};
 const PATIENCE: Duration = Duration::from_secs(50);
 
 #[test]
-fn a_quiet_feed_gets_a_keepalive_after_20_s_and_a_ping_after_25() {
+fn a_quiet_feed_gets_a_keepalive_every_5_s_and_a_ping_after_25() {
     let server = Server::start(&Setup::open().toml());
     let mut conn = Conn::open(server.addr());
     assert_eq!(conn.ping("agent", &heartbeat(1.0)).status, 200);
@@ -24,20 +24,24 @@ fn a_quiet_feed_gets_a_keepalive_after_20_s_and_a_ping_after_25() {
     let initial = dashboard.expect("initial_metrics");
     let cpu_before = process::cpu_ticks(server.pid());
 
-    let Message::Text(text) = next_frame(&mut dashboard) else { panic!("not a message") };
-    // Whole seconds, so that a timer's rounding is no failure.
-    assert!(joined.elapsed() >= Duration::from_secs(19), "after {:?}", joined.elapsed());
-    let keepalive: Value = serde_json::from_str(&text).unwrap();
-    assert_eq!(keepalive["type"], "keepalive");
-    assert_eq!(keepalive["pool_id"], "pool-a");
-    for member in ["epoch", "seq"] {
-        assert_eq!(keepalive[member], initial[member], "nothing changed: {keepalive}");
-    }
-    let [then, later] = [&initial, &keepalive]
-        .map(|message| humantime::parse_rfc3339(message["server_time"].as_str().unwrap()).unwrap());
-    assert!(later.duration_since(then).unwrap() >= Duration::from_secs(19));
-
-    assert!(matches!(next_frame(&mut dashboard), Message::Ping(_)));
+    let (mut keepalives, mut last_time) = (0, server_time(&initial));
+    let other = loop {
+        let frame = next_frame(&mut dashboard);
+        let Message::Text(text) = frame else { break frame };
+        let keepalive: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(keepalive["type"], "keepalive");
+        assert_eq!(keepalive["pool_id"], "pool-a");
+        for member in ["epoch", "seq"] {
+            assert_eq!(keepalive[member], initial[member], "nothing changed: {keepalive}");
+        }
+        let time = server_time(&keepalive);
+        // Whole seconds, so that a timer's rounding is no failure.
+        assert!(time.duration_since(last_time).unwrap() >= Duration::from_secs(4), "{keepalive}");
+        (keepalives, last_time) = (keepalives + 1, time);
+    };
+    assert!(matches!(other, Message::Ping(_)), "{other}");
+    // Four fit in before the Ping; a machine that stands still loses some.
+    assert!(keepalives >= 2, "{keepalives} keepalives in {:?}", joined.elapsed());
     assert!(joined.elapsed() >= Duration::from_secs(24), "after {:?}", joined.elapsed());
 
     // A server with nothing to do does next to nothing: here at most 2 % of a core.
@@ -47,6 +51,10 @@ fn a_quiet_feed_gets_a_keepalive_after_20_s_and_a_ping_after_25() {
     // And it still is a feed.
     assert_eq!(conn.ping("agent", &heartbeat(2.0)).status, 200);
     assert_eq!(dashboard.expect("metrics_update")["metrics"]["cpu_usage"], 2.0);
+}
+
+fn server_time(message: &Value) -> SystemTime {
+    humantime::parse_rfc3339(message["server_time"].as_str().unwrap()).unwrap()
 }
 
 /// The next message or control frame of any kind.

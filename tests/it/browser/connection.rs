@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use super::hooks::{
-    self, IS_LIVE, IS_WAITING, RESTARTED, STALE, is_hidden, is_shown, pool_url, row_with,
+    self, CARD, IS_LIVE, IS_WAITING, RESTARTED, STALE, is_hidden, is_shown, pool_url, row_with,
     wait_for_exactly,
 };
 use crate::support::http::heartbeat;
@@ -16,7 +16,7 @@ use crate::support::wait::{Deadline, now};
 use crate::support::{Browser, Conn, Launch, Proxy, Server, Setup};
 
 /// The longest that a page may take to see that nothing arrives any more, and a little.
-const LIVE_WINDOW: Duration = Duration::from_secs(45 + 10);
+const SILENCE_LIMIT: Duration = Duration::from_secs(45 + 10);
 /// The longest that a page may wait before it tries again, and a little.
 const LONGEST_WAIT: Duration = Duration::from_secs(30 + 10);
 
@@ -97,7 +97,7 @@ fn a_network_cut_without_a_word_is_noticed_and_its_healing_too() {
     leaves(server.addr(), "leaves");
     says(server.addr(), "stays", 20.0);
     says(server.addr(), "comes", 20.0);
-    browser.until_within(LIVE_WINDOW, "the page waits", IS_WAITING);
+    browser.until_within(SILENCE_LIMIT, "the page waits", IS_WAITING);
     assert_says_so(&browser);
     wait_for_exactly(&browser, &[("leaves", false), ("stays", false)]);
 
@@ -108,6 +108,60 @@ fn a_network_cut_without_a_word_is_noticed_and_its_healing_too() {
     browser.until("it is stale no longer", &is_hidden(STALE));
     assert_eq!(browser.eval(&is_shown(RESTARTED)), false, "the server did not restart");
     assert_eq!(browser.faults_of_its_own(), []);
+}
+
+/// The page's clocks stand still, and are moved on by `window.skew` milliseconds.
+const STILL_CLOCKS: &str = "window.skew = 0;
+    for (const clock of [performance, Date]) {
+        const start = clock.now();
+        clock.now = () => start + skew;
+    }";
+
+#[test]
+fn a_server_that_is_silent_makes_no_agent_late_and_the_page_not_live() {
+    let server = Server::start(&Setup::open().toml());
+    let browser = Browser::start();
+    browser.before_scripts(STILL_CLOCKS);
+    browser.go(&pool_url(server.addr()));
+    browser.until("the page is live", IS_LIVE);
+    // A rhythm of at most two seconds: late after seven.
+    for cpu in [10.0, 20.0, 30.0] {
+        says(server.addr(), "agent", cpu);
+    }
+    row_with(&browser, "agent", "is in time", |row| row.cpu.value == "30.0 %" && !row.late);
+    let assert_nobody_late = || {
+        let row = hooks::row(&browser, "agent").unwrap();
+        assert!(!row.late && !row.is("overdue"), "{row:?}");
+        let trouble = format!("document.querySelector('{CARD}').classList.contains('trouble')");
+        assert_eq!(browser.eval(&trouble), false, "the pool's edge is red");
+    };
+
+    server.signal(Signal::STOP);
+    browser.eval("window.skew = 9_000");
+    let is_old = |row: &hooks::Row| {
+        row.heard
+            .split(' ')
+            .next()
+            .and_then(|age| age.parse().ok())
+            .is_some_and(|age: u64| age >= 9)
+    };
+    row_with(&browser, "agent", "is old", is_old);
+    assert_eq!(browser.eval(IS_LIVE), true);
+    assert_nobody_late();
+    browser.eval("window.skew = 12_000, document.dispatchEvent(new Event('visibilitychange'))");
+    browser.until("the page is not live", "connection.dataset.state === 'silent'");
+    browser.until("it says so", &is_shown(STALE));
+    browser.until("the title says so", "document.title.startsWith('Not live')");
+    assert_nobody_late();
+    browser.shot("silent");
+
+    browser.eval("window.skew = 0");
+    server.signal(Signal::CONT);
+    says(server.addr(), "agent", 40.0);
+    row_with(&browser, "agent", "is new", |row| row.cpu.value == "40.0 %");
+    browser.until("the page is live again", IS_LIVE);
+    browser.until("it is stale no longer", &is_hidden(STALE));
+    assert_eq!(browser.faults(), []);
 }
 
 #[test]
