@@ -189,11 +189,11 @@ export class AgentList {
     }
     const { view } = this.#toolbar;
     const heardAt = this.#feed.heardAt();
-    const states = new Set();
+    const states = new Map();
     const shown = [];
     for (const row of this.#rows.values()) {
       row.judge(heardAt);
-      states.add(row.state);
+      states.set(row.state, (states.get(row.state) ?? 0) + 1);
       if (isShown(view, row)) shown.push(row);
       else row.element.remove();
     }

@@ -16,6 +16,9 @@ const LATE_INTERVALS = 2.5;
 /** For networks and schedulers: agents with a rhythm of a second are not late at once. */
 const LATE_SLACK_MS = 2_000;
 
+/** States that are named; further ones are one number. Agents may call their state anything. */
+export const MAX_STATES = 20;
+
 /** `ok` under 70, `warm` from 70 to under 90, `hot` from 90. */
 export function level(percent) {
   if (percent >= HOT_PERCENT) return "hot";
@@ -46,6 +49,12 @@ export function byAge(tasks) {
   return tasks.toSorted((a, b) => Math.sign(start(a) - start(b)) || 0);
 }
 
+/** The `most` most common of `counts`, an iterable of states with their numbers, by name. */
+export function mostCommon(counts, most) {
+  const byName = ([a], [b]) => (a < b ? -1 : 1);
+  return [...counts].sort((a, b) => b[1] - a[1] || byName(a, b)).slice(0, most).sort(byName);
+}
+
 /** A pool in figures: agents by state, loads, and how many agents have room for another job. */
 export function summarise(feed) {
   const heardAt = feed.heardAt();
@@ -69,10 +78,12 @@ export function summarise(feed) {
   let lost = 0;
   for (const departure of feed.departed.values()) if (departure.reason === "timeout") lost += 1;
   const reporting = feed.agents.size - late;
+  const named = mostCommon(byState, MAX_STATES);
   return {
     agents: feed.agents.size,
     departed: feed.departed.size,
-    byState: [...byState].sort(([a], [b]) => (a < b ? -1 : 1)),
+    byState: named,
+    others: named.reduce((left, [, number]) => left - number, reporting),
     late,
     lost,
     hot,

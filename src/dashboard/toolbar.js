@@ -1,6 +1,7 @@
 // Sorting, filtering and layout: the controls above the agents. Holds the view and keeps the
 // address in step with it; shows no agent.
 
+import { MAX_STATES, mostCommon } from "./health.js";
 import { PLAIN, readView, sortedBy, writeView } from "./view.js";
 import { setShown, setText } from "./parts.js";
 import { say } from "./text.js";
@@ -17,6 +18,7 @@ export class Toolbar {
   #parts;
   #changed;
   #typing = null;
+  #common = [];
   #offered = new Set();
 
   constructor(element, changed) {
@@ -50,7 +52,6 @@ export class Toolbar {
       this.#draw();
       this.#changed();
     });
-    this.offer(new Set());
     this.#draw();
   }
 
@@ -68,10 +69,16 @@ export class Toolbar {
     this.#parts.search.focus();
   }
 
-  /** Offers the usual states, those of `states` and the one that is chosen. */
-  offer(states) {
-    const others = [...new Set([...states, this.view.state])].filter((state) => state !== "" && !USUAL_STATES.includes(state));
-    const all = new Set([...USUAL_STATES, ...others.sort()]);
+  /** Offers the usual states, the most common of `counts` (states with their numbers), and the chosen one. */
+  offer(counts) {
+    const unusual = [...counts].filter(([state]) => !USUAL_STATES.includes(state));
+    this.#common = mostCommon(unusual, MAX_STATES).map(([state]) => state);
+    this.#drawStates();
+  }
+
+  #drawStates() {
+    const chosen = this.view.state === "" ? [] : [this.view.state];
+    const all = new Set([...USUAL_STATES, ...this.#common, ...chosen]);
     if (all.size === this.#offered.size && [...all].every((value) => this.#offered.has(value))) return;
     this.#offered = all;
     const { state } = this.#parts;
@@ -111,7 +118,7 @@ export class Toolbar {
     const { search, state, sort, order, offline, table, grid } = this.#parts;
     const { view } = this;
     if (search.value !== view.text) search.value = view.text;
-    this.offer(new Set([...state.options].map((option) => option.value)));
+    this.#drawStates();
     state.value = view.state;
     sort.value = view.sort;
     order.dataset.order = view.descending ? "desc" : "asc";

@@ -53,6 +53,7 @@ export const say = {
 
   status: (status) => status,
   state: (number, status) => `${number} ${status}`,
+  others: (number) => `${number} in other states`,
   late: (number) => `${number} late`,
   departed: (number) => `${number} offline`,
   hot: (number) => `${number} at 90 % or more`,

@@ -60,6 +60,7 @@ export const say = {
 
   status: (status) => statuses[status] ?? status,
   state: (number, status) => `${number} 个${statuses[status] ?? ` ${status}`}`,
+  others: (number) => `${number} 个处于其他状态`,
   late: (number) => `${number} 个延迟`,
   departed: (number) => `${number} 个离线`,
   hot: (number) => `${number} 个达到或超过 90 %`,

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import test from "node:test";
 
-import { ageMs, byAge, isLate, level, summarise } from "../../src/dashboard/health.js";
+import { ageMs, byAge, isLate, level, MAX_STATES, mostCommon, summarise } from "../../src/dashboard/health.js";
 import { languageOf } from "../../src/dashboard/text.js";
 import { percent } from "../../src/dashboard/numbers.js";
 import * as chinese from "../../src/dashboard/words-zh.js";
@@ -79,6 +79,22 @@ test("a pool in figures", () => {
   const { late, hot, room, reporting, departed, lost, trouble } = summary;
   assert.deepEqual({ late, hot, room, reporting, departed, lost, trouble }, { late: 1, hot: 1, room: 1, reporting: 3, departed: 1, lost: 0, trouble: true });
   assert.equal(summarise({ heardAt: () => null, agents: new Map(), departed: new Map() }).cpu, null);
+});
+
+test("states are few, the most common, by name; which of equals does not depend on their order", () => {
+  const states = [["b", 1], ["a", 1], ["d", 2], ["c", 1]];
+  assert.deepEqual(mostCommon(states, 2), [["a", 1], ["d", 2]]);
+  assert.deepEqual(mostCommon(states.toReversed(), 3), [["a", 1], ["b", 1], ["d", 2]]);
+  assert.deepEqual(mostCommon(states, 9), [["a", 1], ["b", 1], ["c", 1], ["d", 2]]);
+});
+
+test("of ten thousand invented states the most common are named, and the rest is one number", () => {
+  const named = (status) => ({ status, cpu_usage: 1, memory_usage: 1, last_update_time: before(0), interval_ms: null });
+  const agents = Array.from({ length: 10_000 }, (_, n) => [n, named(n % 100 === 0 ? "real" : `invented-${n}`)]);
+  const { byState, others } = summarise({ heardAt: () => NOW, agents: new Map(agents), departed: new Map() });
+  assert.equal(byState.length, MAX_STATES);
+  assert.deepEqual(byState.at(-1), ["real", 100]);
+  assert.equal(others, 10_000 - 100 - (MAX_STATES - 1));
 });
 
 test("the language is the browser's first of those that there are", () => {

@@ -95,6 +95,51 @@ fn the_longest_and_oddest_ids_and_states_are_shown() {
     assert_harmless(&browser, &format!("http://{}", server.addr()));
 }
 
+/// A key may invent a state for each agent and heartbeat: what the page makes of them is bounded,
+/// and is not made anew for each.
+#[test]
+fn invented_states_cost_the_page_little() {
+    const AGENTS_IN_ALL: usize = 300;
+    let _alone = heavy();
+    let server = Server::start(&Setup::open().toml());
+    let mut conn = Conn::open(server.addr());
+    let mut round = |round: usize| {
+        for agent in 0..AGENTS_IN_ALL {
+            let status = format!("invented-{round}-{agent}");
+            let body = json!({ "status": status, "cpu_usage": 1, "memory_usage": 1 });
+            assert_eq!(conn.ping(&format!("agent-{agent:03}"), &body).status, 200);
+        }
+    };
+    round(0);
+    let browser = Browser::open(&pool_url(server.addr()));
+    browser.until("all are there", &count(AGENTS_IN_ALL));
+    browser.until("some are offered", "document.querySelector('#state').options.length > 5");
+    let assert_bounded = || {
+        for (what, most) in [("#state option", 25), (".counts li", 25)] {
+            let made: usize = browser.get(&format!("document.querySelectorAll('{what}').length"));
+            assert!(made <= most, "{made} of {what}");
+        }
+    };
+    assert_bounded();
+
+    browser.eval(
+        "window.rebuilds = 0, window.begun = performance.now(),
+         new MutationObserver(() => rebuilds += 1).observe(
+             document.querySelector('#state'), { childList: true }), 0",
+    );
+    round(1);
+    // Each draw takes all that came before it.
+    let last = AGENTS_IN_ALL - 1;
+    drawn(&browser, &format!("agent-{last:03}"));
+    let newest = format!("invented-1-{last}");
+    row_with(&browser, &format!("agent-{last:03}"), "is new", |row| row.badge == newest);
+    assert_bounded();
+    let (rebuilds, ms): (f64, f64) = browser.get("[rebuilds, performance.now() - begun]");
+    // The list settles once in two seconds.
+    assert!(rebuilds <= 2.0 + ms / 2_000.0, "{rebuilds} rebuilds in {ms} ms");
+    assert_eq!(browser.faults(), []);
+}
+
 fn heartbeat_full_of(text: &str) -> Value {
     let task = |id: u64| json!({ "task_id": id, "task_type": text, "workspace_id": text, "started_at": text });
     json!({
