@@ -78,12 +78,12 @@ export class AgentList {
 
   /** Shows what was noted. For an animation frame. */
   draw() {
-    const { agents, departed, epoch } = this.#feed;
+    const { agents, departed, unheard, epoch } = this.#feed;
     this.#takeChanges();
     const times = this.#times();
     for (const row of this.#inSight) if (row.isStale) row.draw(times);
     if (this.#unordered || this.#unsettled) this.#orderInTime();
-    const total = agents.size + departed.size;
+    const total = agents.size + departed.size + unheard.size;
     setShown(this.#empty, epoch !== null && total === 0);
     this.#toolbar.setShown(total > 0);
     setShown(this.#table, this.#order.length > 0);
@@ -103,9 +103,9 @@ export class AgentList {
     if (this.#changed === null) this.#takeAll();
     else for (const agentId of this.#changed) this.#take(agentId);
     this.#changed = new Set();
-    const { agents, departed } = this.#feed;
+    const { agents, departed, unheard } = this.#feed;
     // The feed forgets old departures without a word.
-    if (this.#rows.size > agents.size + departed.size) this.#sweep();
+    if (this.#rows.size > agents.size + departed.size + unheard.size) this.#sweep();
   }
 
   #viewChanged() {
@@ -126,7 +126,8 @@ export class AgentList {
 
   /** Rows of agents that stay are kept; the rest come, or are swept. */
   #takeAll() {
-    const { agents, departed } = this.#feed;
+    const { agents, departed, unheard } = this.#feed;
+    for (const { last, since } of unheard.values()) this.#row(last).take(last, since);
     for (const metrics of [...departed.values(), ...agents.values()]) this.#row(metrics).take(metrics);
     this.#unordered = true;
   }
@@ -155,9 +156,9 @@ export class AgentList {
 
   /** Removes the rows of agents that the feed holds no more. */
   #sweep() {
-    const { agents, departed } = this.#feed;
+    const { agents, departed, unheard } = this.#feed;
     for (const [agentId, row] of this.#rows) {
-      if (agents.has(agentId) || departed.has(agentId)) continue;
+      if (agents.has(agentId) || departed.has(agentId) || unheard.has(agentId)) continue;
       this.#inSight.delete(row);
       row.element.remove();
       this.#rows.delete(agentId);

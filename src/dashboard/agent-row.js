@@ -5,7 +5,7 @@
 import { ageMs, byAge, isLate, lateAfterMs } from "./health.js";
 import { History } from "./history.js";
 import { copy, fillList, Meter, setShown, setText } from "./parts.js";
-import { say, span } from "./text.js";
+import { clockTime, say, span } from "./text.js";
 
 /** Tasks shown before "more" is pressed. */
 const TASKS_AT_FIRST = 3;
@@ -27,6 +27,7 @@ export class AgentRow {
   heard = null;
 
   #metrics;
+  #unheardSince = null;
   #history = new History();
   #drawn = null;
   #now = null;
@@ -42,18 +43,25 @@ export class AgentRow {
     this.element.dataset.agent = this.agentId;
   }
 
-  /** Keeps `metrics`, an agent or a departure of the feed; true when the name is another. */
-  take(metrics) {
+  /**
+   * Keeps `metrics`, an agent or a departure of the feed; true when the name is another. Of a live
+   * agent that was not heard since the server restarted, `unheardSince` is the time of that.
+   */
+  take(metrics, unheardSince = null) {
     this.#metrics = metrics;
-    const departed = metrics.last_update_time === undefined;
+    const departed = this.#departed;
+    if (departed) unheardSince = null;
+    if (this.#unheardSince !== unheardSince) this.#drawn = null;
+    this.#unheardSince = unheardSince;
+    const gone = this.#gone;
     this.heard = Date.parse(metrics.last_update_time ?? metrics.at);
     if (Number.isNaN(this.heard)) this.heard = null;
     this.tasks = metrics.running_tasks?.length ?? 0;
     this.lost = departed && metrics.reason === "timeout";
-    this.cpu = departed ? null : metrics.cpu_usage;
-    this.memory = departed ? null : metrics.memory_usage;
-    if (!departed) this.#history.add(this.heard, this.cpu, this.memory);
-    if (this.element.classList.contains("departed") !== departed) this.element.classList.toggle("departed", departed);
+    this.cpu = gone ? null : metrics.cpu_usage;
+    this.memory = gone ? null : metrics.memory_usage;
+    if (!gone) this.#history.add(this.heard, this.cpu, this.memory);
+    if (this.element.classList.contains("departed") !== gone) this.element.classList.toggle("departed", gone);
     if (this.name === metrics.agent_name) return false;
     this.name = metrics.agent_name;
     const [name, id] = this.element.firstElementChild.children;
@@ -66,6 +74,7 @@ export class AgentRow {
   /** Settles `state` as of `heardAt`, the feed's last message: lateness comes with time alone. */
   judge(heardAt) {
     if (this.#departed) this.state = "offline";
+    else if (this.#unheardSince !== null) this.state = "unheard";
     else this.state = isLate(this.#metrics, heardAt) ? "late" : this.#metrics.status;
   }
 
@@ -87,12 +96,11 @@ export class AgentRow {
     const metrics = this.#metrics;
     if (this.isStale) {
       this.#drawn = metrics;
-      const departed = this.#departed;
-      const status = departed ? say.offlineBadge : say.status(metrics.status);
       this.element.classList.toggle("lost", this.lost && this.tasks > 0);
-      setText(this.#parts.badge, status);
-      setText(this.#parts.reason, departed ? say.reason(metrics.reason) : "");
-      this.#parts.badge.dataset.kind = departed ? "offline" : metrics.status;
+      const [badge, kind, reason] = this.#stateWords();
+      setText(this.#parts.badge, badge);
+      setText(this.#parts.reason, reason);
+      this.#parts.badge.dataset.kind = kind;
       this.#cpuMeter.show(this.cpu);
       this.#memoryMeter.show(this.memory);
       this.#byAge = byAge(metrics.running_tasks ?? []);
@@ -112,12 +120,13 @@ export class AgentRow {
     const time = this.#metrics.last_update_time ?? this.#metrics.at;
     const age = ageMs(time, now);
     // A departure's time is when the server gave it up, up to `evict_after` past its last word.
-    const since = this.#departed ? say.goneFor : say.ago;
+    const since = this.#departed ? say.goneFor : this.#gone ? say.heardAgo : say.ago;
     setText(heard, age === null ? say.unknown : since(age));
     if (heard.dateTime !== time) heard.dateTime = time;
     setShown(late, this.state === "late");
-    this.element.classList.toggle("overdue", this.state === "late");
-    this.#tickTasks(time);
+    const overdue = this.#unheardSince === null ? this.state === "late" : isLate(this.#metrics, heardAt, this.#unheardSince);
+    this.element.classList.toggle("overdue", overdue);
+    this.#tickTasks();
     this.#drawChart(windowMs);
   }
 
@@ -131,6 +140,19 @@ export class AgentRow {
 
   get #departed() {
     return this.#metrics.last_update_time === undefined;
+  }
+
+  /** Whether what is shown is only what was known last. */
+  get #gone() {
+    return this.#departed || this.#unheardSince !== null;
+  }
+
+  /** The badge's text and kind, and the words beside it. */
+  #stateWords() {
+    const { reason, status } = this.#metrics;
+    if (this.#departed) return [say.offlineBadge, "offline", say.reason(reason)];
+    if (this.#gone) return [say.unheardBadge, "unheard", say.unheardSince(clockTime(this.#unheardSince))];
+    return [say.status(status), status, ""];
   }
 
   /** Makes the cells beside the name. */
@@ -156,15 +178,15 @@ export class AgentRow {
     this.#parts.more.addEventListener("click", () => {
       this.#allTasks = !this.#allTasks;
       this.#drawTasks();
-      this.#tickTasks(this.#metrics.at);
+      this.#tickTasks();
     });
   }
 
   #drawTasks() {
     const { tasks, more, noTask } = this.#parts;
     const shown = this.#allTasks ? this.#byAge : this.#byAge.slice(0, TASKS_AT_FIRST);
-    setShown(noTask, this.tasks === 0 || this.#departed);
-    setText(noTask, this.#departed ? say.lastHeld(this.tasks) : say.noTask);
+    setShown(noTask, this.tasks === 0 || this.#gone);
+    setText(noTask, this.#gone ? say.lastHeld(this.tasks) : say.noTask);
     fillList(tasks, shown, () => copy("task").firstElementChild, (item, task, index) => {
       setText(item.querySelector(".type"), task.task_type);
       setText(item.querySelector(".task-id"), `#${task.task_id}`);
@@ -178,9 +200,9 @@ export class AgentRow {
     more.setAttribute("aria-expanded", String(this.#allTasks));
   }
 
-  /** What a departed agent was running is as old as it was then. */
-  #tickTasks(departedAt) {
-    const until = this.#departed ? Date.parse(departedAt) : this.#now;
+  /** What an agent was running that is gone is as old as it was then. */
+  #tickTasks() {
+    const until = this.#gone ? this.heard : this.#now;
     const items = this.#parts.tasks.children;
     for (let index = 0; index < items.length; index += 1) {
       const running = ageMs(this.#byAge[index].started_at, until);

@@ -8,7 +8,7 @@ import { attachLogin, logIn, loginProblem } from "./login.js";
 import { fetchPools, PoolFeed, Refusal, RETRY_LAST_MS, retryDelay } from "./metrics-client.js";
 import { setShown, setText } from "./parts.js";
 import { PoolCard } from "./pool-card.js";
-import { say, translateDocument } from "./text.js";
+import { clockTime, say, translateDocument } from "./text.js";
 
 /** Ages move on and lateness is judged this often. */
 const TICK_MS = 1_000;
@@ -32,6 +32,8 @@ let framePending = false;
 let summaryAt = -Infinity;
 let summaryTimer = null;
 let announced = null;
+/** When the server was seen to have restarted, until that is dismissed. */
+let restartedAt = null;
 
 start();
 
@@ -39,7 +41,7 @@ async function start() {
   translateDocument();
   attachLogin($("login"), loggedIn);
   $("retry").addEventListener("click", retryNow);
-  $("restarted-close").addEventListener("click", () => setShown($("restarted"), false));
+  $("restarted-close").addEventListener("click", dismissRestart);
   document.addEventListener("visibilitychange", () => document.hidden || bootTimer?.());
   addEventListener("online", () => bootTimer?.());
   setInterval(tick, TICK_MS);
@@ -224,7 +226,7 @@ function drawConnection() {
   if (away) setText($("stale"), state === "silent" ? say.silent(age) : say.stale(age, say.cause(reason)));
   else if (reason !== null) setText($("stale"), state === "refused" ? say.refused(reason) : say.unreachable(say.cause(reason)));
   document.body.classList.toggle("away", away);
-  if (away) setShown($("restarted"), false);
+  drawRestart(away);
   drawTitle({ state, reason });
   announce(state, reason);
 }
@@ -241,10 +243,24 @@ function announce(state, reason) {
   setText($("announcer"), live ? say.connection.live() : `${say.connection[state](0)} ${say.cause(reason ?? "")}`);
 }
 
+function drawRestart(away) {
+  setShown($("restarted"), restartedAt !== null && !away);
+  if (restartedAt === null) return;
+  const unheard = views.reduce((sum, { summary }) => sum + (summary?.unheard ?? 0), 0);
+  setText($("restarted-text"), say.restarted(clockTime(restartedAt), unheard));
+}
+
+function dismissRestart() {
+  restartedAt = null;
+  for (const { feed } of views) feed.dismissUnheard();
+  drawConnection();
+}
+
 /** The server started anew: its pools may be others now. */
 async function restarted() {
-  setText($("restarted-text"), say.restarted(new Date().toLocaleTimeString()));
-  setShown($("restarted"), true);
+  restartedAt = Date.now();
+  drawSummaries();
+  drawConnection();
   try {
     const pools = await fetchPools();
     const shown = poolId === null ? pools : pools.filter((pool) => pool.pool_id === poolId);

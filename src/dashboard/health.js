@@ -31,9 +31,12 @@ export function ageMs(time, now) {
   return at === null || now === null ? null : Math.max(0, now - at);
 }
 
-/** Whether the agent's heartbeat is overdue by its own rhythm, as of the feed's last message. */
-export function isLate(agent, heardAt) {
-  const age = ageMs(agent.last_update_time, heardAt);
+/**
+ * Whether the agent's heartbeat is overdue by its own rhythm, as of the feed's last message; counted
+ * from `since` where the server was not there before.
+ */
+export function isLate(agent, heardAt, since = agent.last_update_time) {
+  const age = ageMs(since, heardAt);
   return age !== null && age > lateAfterMs(agent);
 }
 
@@ -75,13 +78,25 @@ export function summarise(feed) {
     if (worst >= HOT_PERCENT) hot += 1;
     if (worst < WARM_PERCENT) room += 1;
   }
-  let lost = 0;
-  for (const departure of feed.departed.values()) if (departure.reason === "timeout") lost += 1;
+  const departed = [...feed.departed.values()];
+  let unheard = 0;
+  let overdue = 0;
+  for (const { last, since } of feed.unheard.values()) {
+    if (last.last_update_time === undefined) {
+      departed.push(last);
+      continue;
+    }
+    unheard += 1;
+    if (isLate(last, heardAt, since)) overdue += 1;
+  }
+  const lost = departed.filter(({ reason }) => reason === "timeout").length;
   const reporting = feed.agents.size - late;
   const named = mostCommon(byState, MAX_STATES);
   return {
     agents: feed.agents.size,
-    departed: feed.departed.size,
+    departed: departed.length,
+    unheard,
+    overdue,
     byState: named,
     others: named.reduce((left, [, number]) => left - number, reporting),
     late,
@@ -91,7 +106,7 @@ export function summarise(feed) {
     reporting,
     cpu: mean(load.cpu, reporting),
     memory: mean(load.memory, reporting),
-    trouble: late > 0 || lost > 0 || hot > 0,
+    trouble: late > 0 || overdue > 0 || lost > 0 || hot > 0,
   };
 }
 

@@ -61,6 +61,14 @@ export interface Departure {
   readonly running_tasks: readonly Task[];
 }
 
+/** What was known of an agent before the server restarted; the new server has not heard it yet. */
+export interface Unheard {
+  /** The agent as it was last known, live or already departed. */
+  readonly last: Agent | Departure;
+  /** When the restart was seen. */
+  readonly since: Timestamp;
+}
+
 /** Mean and highest of a pool's live agents, in percent. */
 export interface MeanAndMax {
   readonly mean: number;
@@ -102,7 +110,7 @@ export type Connection =
 
 /** What has changed. */
 export type Change =
-  /** Everything: `agents` and `departed` are new maps. `restarted`: the server had started anew. */
+  /** Everything, the maps too. `restarted`: the server had started anew. */
   | { readonly kind: "snapshot"; readonly restarted: boolean }
   /** An agent came, or sent a heartbeat. */
   | { readonly kind: "update"; readonly agentId: string }
@@ -188,6 +196,12 @@ export class PoolFeed extends EventTarget {
    * get too many, the oldest goes without an event of its own.
    */
   readonly departed: ReadonlyMap<string, Departure>;
+  /**
+   * Agents that were known before the server restarted, by id, until they are heard again or
+   * `dismissUnheard` is called; never one that is in `agents` or `departed`. At most the latest
+   * 10,000 that were live and the latest 50 that had departed.
+   */
+  readonly unheard: ReadonlyMap<string, Unheard>;
   /** Changes with each start of the server; null before the first snapshot. */
   readonly epoch: string | null;
   readonly connection: Connection;
@@ -203,6 +217,8 @@ export class PoolFeed extends EventTarget {
    * that itself.
    */
   wake(what?: { networkChanged?: boolean }): void;
+  /** Empties `unheard`. A `change` of kind `snapshot` follows. */
+  dismissUnheard(): void;
   /** Milliseconds until the next attempt; 0 when none is due. */
   retryInMs(): number;
   /** The server's clock, in milliseconds since 1970, as far as known; null before a message. */

@@ -28,6 +28,8 @@ export const STEADY_MS = 10_000;
 /** Departures kept, as many as the server keeps: the oldest go first. */
 export const MAX_DEPARTED = 50;
 
+/** Agents kept that were live before a restart, as many as a pool holds by default: the oldest go first. */
+const MAX_UNHEARD = 10_000;
 /** The server's clock and ours differ by a step, not by a delay, beyond this. */
 const CLOCK_STEP_MS = 60_000;
 /** How long the question why a connection was refused may take. */
@@ -89,6 +91,12 @@ export class PoolFeed extends EventTarget {
    * @type {Map<string, import("./metrics-client.d.ts").Departure>}
    */
   departed = new Map();
+  /**
+   * What was known of agents before the server restarted, by id, until they are heard again. A
+   * server starts empty: without this a restart would hide who did not survive it.
+   * @type {Map<string, import("./metrics-client.d.ts").Unheard>}
+   */
+  unheard = new Map();
   /** Changes with each start of the server; null before the first snapshot. */
   epoch = null;
   /**
@@ -184,6 +192,12 @@ export class PoolFeed extends EventTarget {
       if (networkChanged || this.#silence() >= SILENCE_LIMIT_MS) this.reconnect();
       else this.#watch();
     }
+  }
+
+  /** Forgets the agents that were not heard since a restart. */
+  dismissUnheard() {
+    this.unheard = new Map();
+    this.#changed({ kind: "snapshot", restarted: false });
   }
 
   /** Milliseconds until the next attempt; 0 when none is due. */
@@ -366,10 +380,11 @@ export class PoolFeed extends EventTarget {
     this.#offset = fresh || fall <= 0 || fall > CLOCK_STEP_MS ? offset : this.#offset - fall / 20;
   }
 
-  /** A snapshot is all there is: it replaces agents and departures alike. */
+  /** A snapshot is all that the server knows: it replaces agents and departures alike. */
   #takeSnapshot(message) {
     const epoch = typeof message.epoch === "string" ? message.epoch : (this.epoch ?? "");
     const restarted = this.epoch !== null && epoch !== this.epoch;
+    if (restarted) this.unheard = this.#unheardSince(this.#timeOf(message));
     this.epoch = epoch;
     this.#snapshotSeq = message.seq ?? -1;
     this.#seqs.clear();
@@ -380,11 +395,24 @@ export class PoolFeed extends EventTarget {
     for (const departure of departed.reverse().sort((a, b) => parseTime(a.at) - parseTime(b.at))) {
       if (!this.agents.has(departure.agent_id)) this.#keepDeparture(departure);
     }
+    for (const agentId of this.unheard.keys()) {
+      if (this.agents.has(agentId) || this.departed.has(agentId)) this.unheard.delete(agentId);
+    }
     if (this.#liveSince === null) {
       this.#liveSince = this.#clock.now();
       this.#becomeLive();
     }
     this.#changed({ kind: "snapshot", restarted });
+  }
+
+  /** All that was known until the restart at `since`, the latest last. */
+  #unheardSince(since) {
+    const known = [...this.departed.values(), ...this.agents.values()];
+    const entries = [...this.unheard.values(), ...known.map((last) => ({ last, since }))];
+    const wasLive = ({ last }) => last.last_update_time !== undefined;
+    const live = entries.filter(wasLive).slice(-MAX_UNHEARD);
+    const departed = entries.filter((entry) => !wasLive(entry)).slice(-MAX_DEPARTED);
+    return new Map([...departed, ...live].map((entry) => [entry.last.agent_id, entry]));
   }
 
   #takeUpdate({ metrics, seq }) {
@@ -393,23 +421,30 @@ export class PoolFeed extends EventTarget {
     if (!this.#isNews(agentId, seq)) return;
     this.agents.set(agentId, metrics);
     this.departed.delete(agentId);
+    this.unheard.delete(agentId);
     this.#changed({ kind: "update", agentId });
   }
 
-  #takeDeparture({ metrics, seq, reason, server_time }) {
+  #takeDeparture(message) {
+    const { metrics, seq, reason } = message;
     if (!isRecord(metrics) || !isId(metrics.agent_id)) return;
     const agentId = metrics.agent_id;
     if (!this.#isNews(agentId, seq)) return;
-    const last = this.agents.get(agentId) ?? this.departed.get(agentId);
+    const last = this.agents.get(agentId) ?? this.departed.get(agentId) ?? this.unheard.get(agentId)?.last;
     this.agents.delete(agentId);
+    this.unheard.delete(agentId);
     this.#keepDeparture({
       agent_id: agentId,
       agent_name: last?.agent_name ?? agentId,
       reason: REASONS.has(reason) ? reason : "timeout",
-      at: parseTime(server_time) === null ? new Date(this.#clock.wall()).toISOString() : server_time,
+      at: this.#timeOf(message),
       running_tasks: last?.running_tasks ?? [],
     });
     this.#changed({ kind: "departed", agentId });
+  }
+
+  #timeOf({ server_time }) {
+    return parseTime(server_time) === null ? new Date(this.#clock.wall()).toISOString() : server_time;
   }
 
   /**

@@ -44,6 +44,11 @@ export function translateDocument() {
   translate(document);
 }
 
+/** A moment of the day, as the reader writes it. */
+export function clockTime(time) {
+  return new Date(time).toLocaleTimeString(navigator.languages, { timeStyle: "short" });
+}
+
 /** The heartbeat to paste, for a pool without agents. */
 export function curlLine(origin) {
   return [

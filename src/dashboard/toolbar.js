@@ -10,6 +10,8 @@ import { say } from "./text.js";
 const TYPING_MS = 120;
 /** Always offered as filters, whether an agent is in them or not. */
 const USUAL_STATES = ["busy", "idle", "late", "offline"];
+/** Offered after a restart, for as long as an agent is in it. */
+const UNHEARD = "unheard";
 
 /** The controls in `element`. `changed` is called after each change of `view`. */
 export class Toolbar {
@@ -71,8 +73,9 @@ export class Toolbar {
 
   /** Offers the usual states, the most common of `counts` (states with their numbers), and the chosen one. */
   offer(counts) {
-    const unusual = [...counts].filter(([state]) => !USUAL_STATES.includes(state));
+    const unusual = [...counts].filter(([state]) => !USUAL_STATES.includes(state) && state !== UNHEARD);
     this.#common = mostCommon(unusual, MAX_STATES).map(([state]) => state);
+    if (counts.has(UNHEARD)) this.#common.push(UNHEARD);
     this.#drawStates();
   }
 
@@ -83,7 +86,7 @@ export class Toolbar {
     this.#offered = all;
     const { state } = this.#parts;
     while (state.options.length > 1) state.options[1].remove();
-    const names = { __proto__: null, late: say.lateBadge, offline: say.offlineBadge };
+    const names = { __proto__: null, late: say.lateBadge, offline: say.offlineBadge, unheard: say.unheardBadge };
     for (const value of all) state.add(new Option(names[value] ?? say.status(value), value));
     state.value = this.view.state;
   }

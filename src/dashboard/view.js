@@ -11,8 +11,8 @@ const LARGEST_FIRST = new Set(["cpu", "memory", "tasks", "heard"]);
  * States by how much they want to be looked at; an agent's own word stands between, be it
  * `constructor`: nothing is inherited.
  */
-const STATE_RANKS = { __proto__: null, lost: 0, late: 1, busy: 2, idle: 4, offline: 5 };
-const OTHER_STATE_RANK = 3;
+const STATE_RANKS = { __proto__: null, lost: 0, late: 1, unheard: 2, busy: 3, idle: 5, offline: 6 };
+const OTHER_STATE_RANK = 4;
 
 /** The view of an address without parameters. */
 export const PLAIN = Object.freeze({
@@ -62,7 +62,7 @@ export function isRestless(view) {
 }
 
 /**
- * Whether `view` shows `agent`, an object with `state` (its own word, `late` or `offline`) and
+ * Whether `view` shows `agent`, an object with `state` (its own word, `late`, `unheard` or `offline`) and
  * `words()`, the text that is searched.
  */
 export function isShown(view, agent) {

@@ -20,6 +20,7 @@ export const say = {
   span,
   agents: (number) => count(number, "agent", "agents"),
   ago: (ms) => `${span(ms)} ago`,
+  heardAgo: (ms) => `last heard ${span(ms)} ago`,
   goneFor: (ms) => `offline for ${span(ms)}`,
   unknown: "unknown",
   pools: "Agent pools",
@@ -45,7 +46,8 @@ export const say = {
   silent: (ms) => `The server has sent nothing for ${span(ms)}. You see what was known then.`,
   unreachable: (reason) => `The server cannot be reached${reason ? ` (${reason})` : ""}. The page keeps trying.`,
   refused: (reason) => `The server refused this page: ${reason}`,
-  restarted: (time) => `The server restarted (seen at ${time}). Agents show up again with their next heartbeat.`,
+  restarted: (time, unheard) =>
+    `The server restarted at ${time}. ${unheard === 0 ? "Every agent that was live before has been heard again." : `${count(unheard, "agent has", "agents have")} not been heard since.`}`,
   noSuchPool: (poolId) => `There is no pool “${poolId}” here, or you may not see it.`,
   noPools: "This server has no pool that you may see. Pools are set in the server's configuration.",
   /** Why a connection ended, in the client module's words. */
@@ -55,10 +57,12 @@ export const say = {
   state: (number, status) => `${number} ${status}`,
   others: (number) => `${number} in other states`,
   late: (number) => `${number} late`,
+  unheard: (number) => `${number} not heard since the restart`,
   departed: (number) => `${number} offline`,
   hot: (number) => `${number} at 90 % or more`,
-  room: ({ agents, departed, reporting, room }) => {
-    if (agents + departed === 0) return "No agent has reported yet";
+  room: ({ agents, departed, unheard, reporting, room }) => {
+    if (agents + departed + unheard === 0) return "No agent has reported yet";
+    if (agents === 0 && unheard > 0) return "No agent has been heard since the restart";
     if (reporting === 0) return "No agent reports any more";
     return `Room for another job on ${room} of ${count(reporting, "agent", "agents")}`;
   },
@@ -70,6 +74,8 @@ export const say = {
 
   lateBadge: "late",
   offlineBadge: "offline",
+  unheardBadge: "not heard",
+  unheardSince: (time) => `since the restart at ${time}`,
   noTask: "No task",
   moreTasks: (number) => `${number} more`,
   fewerTasks: "Show fewer",

@@ -29,6 +29,7 @@ export const say = {
   span,
   agents: (number) => `${number} 个 Agent`,
   ago: (ms) => `${span(ms)}前`,
+  heardAgo: (ms) => `${span(ms)}前最后上报`,
   goneFor: (ms) => `已离线 ${span(ms)}`,
   unknown: "未知",
   pools: "Agent 池",
@@ -52,7 +53,8 @@ export const say = {
   silent: (ms) => `服务器已有 ${span(ms)}没有发送数据。当前显示的是当时的状态。`,
   unreachable: (reason) => `无法连接服务器${reason ? `（${reason}）` : ""}，页面会继续重试。`,
   refused: (reason) => `服务器拒绝了此页面：${reason}`,
-  restarted: (time) => `服务器已重启（发现于 ${time}）。各 Agent 会在下一次心跳后重新出现。`,
+  restarted: (time, unheard) =>
+    `服务器已于 ${time} 重启。${unheard === 0 ? "此前在线的 Agent 均已重新上报。" : `此后还有 ${unheard} 个 Agent 没有上报。`}`,
   noSuchPool: (poolId) => `没有 Agent 池“${poolId}”，或者您无权查看。`,
   noPools: "此服务器上没有您可以查看的 Agent 池。Agent 池在服务器的配置文件中设置。",
   cause: (reason) =>
@@ -62,10 +64,12 @@ export const say = {
   state: (number, status) => `${number} 个${statuses[status] ?? ` ${status}`}`,
   others: (number) => `${number} 个处于其他状态`,
   late: (number) => `${number} 个延迟`,
+  unheard: (number) => `${number} 个重启后未上报`,
   departed: (number) => `${number} 个离线`,
   hot: (number) => `${number} 个达到或超过 90 %`,
-  room: ({ agents, departed, reporting, room }) => {
-    if (agents + departed === 0) return "还没有 Agent 上报";
+  room: ({ agents, departed, unheard, reporting, room }) => {
+    if (agents + departed + unheard === 0) return "还没有 Agent 上报";
+    if (agents === 0 && unheard > 0) return "重启后还没有 Agent 上报";
     if (reporting === 0) return "已经没有 Agent 在上报";
     return `${reporting} 个 Agent 中有 ${room} 个可以接新任务`;
   },
@@ -77,6 +81,8 @@ export const say = {
 
   lateBadge: "延迟",
   offlineBadge: "离线",
+  unheardBadge: "未上报",
+  unheardSince: (time) => `自 ${time} 重启后`,
   noTask: "没有任务",
   moreTasks: (number) => `还有 ${number} 个`,
   fewerTasks: "收起",

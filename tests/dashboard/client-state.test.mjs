@@ -44,14 +44,70 @@ test("departures of one moment stay in the order of the server, and the oldest g
   assert.deepEqual([feed.departed.has("a2"), feed.departed.has("a3"), feed.departed.has("last")], [false, true, true]);
 });
 
+const unheard = ({ feed }) => [...feed.unheard].map(([id, { last, since }]) => [id, last.agent_id, last.reason ?? "live", since]);
+
+test("a restart leaves those that the new server has not heard, until they are or are dismissed", () => {
+  const world = house();
+  const { feed, join, newest, clock, changes } = world;
+  const restart = (epoch, ...snapshot) => {
+    newest().end(1001);
+    clock.forward(feed.retryInMs());
+    join(...snapshot, { epoch });
+  };
+  join(10, [agent("a", 1, [task(7)]), agent("b"), agent("c"), agent("d")], { departed: [] });
+  newest().offline(11, "c", "timeout");
+  assert.equal(feed.unheard.size, 0);
+  restart("e2", 0, [agent("b")]);
+  const first = at(clock.time);
+  assert.deepEqual(unheard(world), [["c", "c", "timeout", first], ["a", "a", "live", first], ["d", "d", "live", first]]);
+  assert.deepEqual(feed.unheard.get("a").last.running_tasks, [task(7)]);
+  assert.deepEqual([[...feed.agents.keys()], feed.departed.size], [["b"], 0]);
+
+  newest().update(1, agent("a"));
+  newest().offline(2, "c");
+  assert.deepEqual(unheard(world), [["d", "d", "live", first]]);
+  assert.equal(feed.departed.get("c").agent_name, "name of c", "what was known of it is not lost");
+  newest().snapshot(3, [agent("a")], { epoch: "e2" });
+  assert.deepEqual(unheard(world), [["d", "d", "live", first]], "a snapshot of the same server knows no more");
+
+  restart("e3", 0, []);
+  const second = at(clock.time);
+  assert.deepEqual(unheard(world), [["d", "d", "live", first], ["a", "a", "live", second]]);
+  newest().snapshot(1, [agent("d")], { epoch: "e3" });
+  assert.deepEqual(unheard(world), [["a", "a", "live", second]]);
+  feed.dismissUnheard();
+  assert.equal(feed.unheard.size, 0);
+  assert.deepEqual(changes.at(-1), { kind: "snapshot", restarted: false });
+});
+
+test("however often a server restarts, what waits to be heard is bounded: the latest stay", () => {
+  const { feed, join, newest, clock } = house();
+  const departed = Array.from({ length: MAX_DEPARTED }, (_, n) => n);
+  for (let epoch = 0; epoch < 4; epoch += 1) {
+    const agents = Array.from({ length: 4_000 }, (_, n) => agent(`live-${epoch}-${n}`));
+    const gone = departed.map((n) => ({ agent_id: `gone-${epoch}-${n}`, agent_name: "n", reason: "timeout", at: at(n), running_tasks: [] }));
+    join(0, agents, { epoch: `e${epoch}`, departed: gone.reverse() });
+    newest().end(1001);
+    clock.forward(feed.retryInMs());
+  }
+  join(0, [], { epoch: "last" });
+  const ids = [...feed.unheard.keys()];
+  assert.equal(ids.filter((id) => id.startsWith("live-")).length, 10_000);
+  assert.deepEqual(ids.filter((id) => id.startsWith("gone-")), departed.map((n) => `gone-3-${n}`));
+  for (const [id, kept] of [["live-0-3999", false], ["live-1-1999", false], ["live-1-2000", true], ["live-3-0", true]]) {
+    assert.equal(feed.unheard.has(id), kept, id);
+  }
+});
+
 test("whatever comes in whatever order, in the end the client holds what the server holds", () => {
   for (let seed = 1; seed <= SEEDS; seed += 1) {
     const random = mulberry(seed);
     const server = new Server(random, house());
     for (let step = 0; step < STEPS; step += 1) {
       server.act();
-      const { agents, departed } = server.world.feed;
+      const { agents, departed, unheard } = server.world.feed;
       for (const id of departed.keys()) assert.ok(!agents.has(id), `seed ${seed}, step ${step}: ${id} is both`);
+      for (const id of unheard.keys()) assert.ok(!agents.has(id) && !departed.has(id), `seed ${seed}, step ${step}: ${id} was heard`);
       if (step % 50 === 49) server.compare(`seed ${seed}, step ${step}`);
     }
   }
@@ -64,6 +120,8 @@ test("whatever comes in whatever order, in the end the client holds what the ser
 class Server {
   live = new Map();
   departed = new Map();
+  /** Known to the client before a restart, and not heard since. */
+  unheard = new Set();
   queues = new Map();
   /** Sent on this connection, the newest last: for those that come twice. */
   sent = [];
@@ -97,6 +155,7 @@ class Server {
     const state = { ...agent(id, this.pick(101), tasks), agent_name: `name ${this.pick(9)}` };
     this.live.set(id, state);
     this.departed.delete(id);
+    this.unheard.delete(id);
     const queue = this.queueOf(id);
     // Of two updates in a row that wait, a server under load keeps the newer.
     if (queue.at(-1)?.type === "metrics_update" && this.pick(2) === 0) queue.pop();
@@ -164,6 +223,8 @@ class Server {
   }
 
   restart() {
+    const { agents, departed, unheard } = this.world.feed;
+    this.unheard = new Set([...agents.keys(), ...departed.keys(), ...unheard.keys()]);
     this.live.clear();
     this.departed.clear();
     this.seq = this.pick(3);
@@ -182,5 +243,6 @@ class Server {
     assert.equal(feed.epoch, this.epoch, where);
     assert.deepEqual(sorted(feed.agents), sorted(this.live), where);
     assert.deepEqual(sorted(feed.departed), sorted(this.departed), where);
+    assert.deepEqual([...feed.unheard.keys()].sort(), [...this.unheard].sort(), where);
   }
 }

@@ -27,6 +27,7 @@ import type {
   PoolFeedOptions,
   Task,
   Timestamp,
+  Unheard,
   WebSocketLike,
 } from "https://metrics.example.org/metrics-client.js";
 
@@ -130,6 +131,13 @@ function gone(departure: Departure): string {
 }
 
 show([...feed.agents.values()].map(describe), [...feed.departed.values()].map(gone));
+function missing({ last, since }: Unheard): string {
+  // @ts-expect-error: who had departed has none
+  show(last.last_update_time);
+  return [last.agent_name, since, "at" in last ? gone(last) : describe(last)].join();
+}
+show([...feed.unheard.values()].map(missing));
+feed.dismissUnheard();
 // @ts-expect-error: the feed keeps the state
 feed.agents.clear();
 // @ts-expect-error: the feed keeps the state

@@ -72,13 +72,14 @@ test("a pool in figures", () => {
     heardAt: () => NOW,
     agents: new Map(agents.map((value, index) => [index, value])),
     departed: new Map([["x", { reason: "goodbye" }]]),
+    unheard: new Map(),
   };
   const summary = summarise(feed);
   assert.deepEqual(summary.byState, [["busy", 1], ["idle", 2]]);
   assert.deepEqual(summary.cpu, { mean: 40, max: 95 });
   const { late, hot, room, reporting, departed, lost, trouble } = summary;
   assert.deepEqual({ late, hot, room, reporting, departed, lost, trouble }, { late: 1, hot: 1, room: 1, reporting: 3, departed: 1, lost: 0, trouble: true });
-  assert.equal(summarise({ heardAt: () => null, agents: new Map(), departed: new Map() }).cpu, null);
+  assert.equal(summarise({ heardAt: () => null, agents: new Map(), departed: new Map(), unheard: new Map() }).cpu, null);
 });
 
 test("states are few, the most common, by name; which of equals does not depend on their order", () => {
@@ -91,10 +92,20 @@ test("states are few, the most common, by name; which of equals does not depend 
 test("of ten thousand invented states the most common are named, and the rest is one number", () => {
   const named = (status) => ({ status, cpu_usage: 1, memory_usage: 1, last_update_time: before(0), interval_ms: null });
   const agents = Array.from({ length: 10_000 }, (_, n) => [n, named(n % 100 === 0 ? "real" : `invented-${n}`)]);
-  const { byState, others } = summarise({ heardAt: () => NOW, agents: new Map(agents), departed: new Map() });
+  const { byState, others } = summarise({ heardAt: () => NOW, agents: new Map(agents), departed: new Map(), unheard: new Map() });
   assert.equal(byState.length, MAX_STATES);
   assert.deepEqual(byState.at(-1), ["real", 100]);
   assert.equal(others, 10_000 - 100 - (MAX_STATES - 1));
+});
+
+test("after a restart nobody is in trouble for the time that the server was away", () => {
+  const last = { last_update_time: before(600_000), interval_ms: 30_000 };
+  const summaryOf = (entry) => summarise({ heardAt: () => NOW, agents: new Map(), departed: new Map(), unheard: new Map([["a", entry]]) });
+  const figures = ({ unheard, overdue, departed, lost, trouble }) => [unheard, overdue, departed, lost, trouble];
+  assert.deepEqual(figures(summaryOf({ last, since: before(77_000) })), [1, 0, 0, 0, false]);
+  assert.deepEqual(figures(summaryOf({ last, since: before(77_001) })), [1, 1, 0, 0, true]);
+  const timeout = { reason: "timeout", at: before(700_000) };
+  assert.deepEqual(figures(summaryOf({ last: timeout, since: before(0) })), [0, 0, 1, 1, true], "it was lost before, and still is");
 });
 
 test("the language is the browser's first of those that there are", () => {

@@ -11,8 +11,9 @@ use super::hooks::{
     self, CARD, IS_LIVE, IS_WAITING, RESTARTED, STALE, is_hidden, is_shown, pool_url, row_with,
     wait_for_exactly,
 };
+use super::layout::{PEOPLES_WIDTHS, assert_fits};
 use crate::support::http::heartbeat;
-use crate::support::wait::{Deadline, now};
+use crate::support::wait::{Deadline, now, wall};
 use crate::support::{Browser, Conn, Launch, Proxy, Server, Setup};
 
 /// The longest that a page may take to see that nothing arrives any more, and a little.
@@ -51,7 +52,13 @@ fn assert_says_so(browser: &Browser) {
 #[test]
 fn a_server_that_was_killed_and_came_back_is_shown_as_it_is_now() {
     let server = Server::start(&Setup::open().toml());
-    says(server.addr(), "before", 10.0);
+    let working = json!({
+        "status": "busy", "cpu_usage": 10, "memory_usage": 10,
+        "running_tasks": [{
+            "task_id": 41, "task_type": "plan", "workspace_id": "shop", "started_at": wall(),
+        }],
+    });
+    assert_eq!(Conn::open(server.addr()).ping("before", &working).status, 200);
     says(server.addr(), "both", 10.0);
     says(server.addr(), "gone", 10.0);
     leaves(server.addr(), "gone");
@@ -73,11 +80,38 @@ fn a_server_that_was_killed_and_came_back_is_shown_as_it_is_now() {
     says(server.addr(), "both", 20.0);
     says(server.addr(), "after", 20.0);
     browser.until_within(LONGEST_WAIT, "the page is live again", IS_LIVE);
-    wait_for_exactly(&browser, &[("after", false), ("both", false)]);
+    // What the new server has not heard is kept, and is told apart from what left.
+    let expected = [("after", false), ("before", true), ("both", false), ("gone", true)];
+    wait_for_exactly(&browser, &expected);
     row_with(&browser, "both", "is new", |row| row.cpu.value == "20.0 %");
-    browser.until("it says that the server restarted", &is_shown(RESTARTED));
+    let before = row_with(&browser, "before", "is not heard", |row| row.kind == "unheard");
+    assert!(before.reason.starts_with("since the restart at "), "{before:?}");
+    assert!(before.heard.starts_with("last heard "), "{before:?}");
+    assert_eq!((before.tasks.len(), before.tasks[0].id.as_str()), (1, "#41"), "{before:?}");
+    assert_eq!(row_with(&browser, "gone", "is drawn", |_| true).kind, "offline");
+    let notice = |words: &str| {
+        let says = format!("{}.includes({words:?})", hooks::text_of(RESTARTED));
+        browser.until(words, &format!("{} && {says}", is_shown(RESTARTED)));
+    };
+    notice("1 agent has not been heard since");
+    for (width, height) in PEOPLES_WIDTHS {
+        browser.size(width, height);
+        browser.shot(&format!("restarted-{width}"));
+        assert_fits(&browser, &format!("after a restart at {width}"));
+    }
+    browser.dark(true);
+    browser.shot("restarted-dark");
+    browser.dark(false);
+    browser.size(1280, 800);
     browser.until("it is stale no longer", &is_hidden(STALE));
     browser.until("the title is as before", "!document.title.startsWith('Disconnected')");
+
+    assert_eq!(Conn::open(addr).ping("before", &working).status, 200);
+    row_with(&browser, "before", "is back", |row| row.kind == "busy" && !row.is("departed"));
+    notice("Every agent that was live before has been heard again");
+    browser.click(&format!("{RESTARTED} button"));
+    browser.until("the notice is gone", &is_hidden(RESTARTED));
+    wait_for_exactly(&browser, &[("after", false), ("before", false), ("both", false)]);
     assert_eq!(browser.eval("window.sameDocument"), true, "the page was loaded anew");
     assert_eq!(browser.faults_of_its_own(), []);
 }
