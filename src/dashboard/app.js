@@ -4,7 +4,7 @@
 import { AgentList } from "./agent-list.js";
 import { summarise } from "./health.js";
 import { icons } from "./icons.js";
-import { attachLogin, logIn, loginProblem } from "./login.js";
+import { attachLogin, isLoggedIn, logIn, loginProblem, logOut, noteLogin } from "./login.js";
 import { fetchPools, PoolFeed, Refusal, RETRY_LAST_MS, retryDelay } from "./metrics-client.js";
 import { setShown, setText } from "./parts.js";
 import { PoolCard } from "./pool-card.js";
@@ -41,6 +41,7 @@ async function start() {
   translateDocument();
   attachLogin($("login"), loggedIn);
   $("retry").addEventListener("click", retryNow);
+  $("logout").addEventListener("click", leave);
   $("restarted-close").addEventListener("click", dismissRestart);
   document.addEventListener("visibilitychange", () => document.hidden || bootTimer?.());
   addEventListener("online", () => bootTimer?.());
@@ -218,6 +219,7 @@ function drawConnection() {
   const words = needsLogin() ? say.loginNeeded : say.connection[state](Math.ceil(retryInMs / 1_000));
   $("connection").dataset.state = state;
   setText($("connection-text"), words);
+  setShown($("logout"), isLoggedIn());
   setShown($("retry"), NOT_LIVE.has(state) && !needsLogin());
   const known = feed !== null && feed.epoch !== null;
   const away = known && state !== "live" && reason !== null;
@@ -282,6 +284,8 @@ function showLogin() {
   if (needsLogin()) return;
   setShown($("message"), false);
   setShown($("login"), true);
+  // The cookie is gone, or was none.
+  noteLogin(false);
   $("token").focus();
   drawConnection();
 }
@@ -291,4 +295,14 @@ function loggedIn() {
   $("main").focus();
   if (views.length === 0) openPools();
   else retryNow();
+}
+
+/** Logs out. The page is loaded anew, so that it keeps nothing of what it was allowed to see. */
+async function leave() {
+  try {
+    await logOut();
+    location.reload();
+  } catch (error) {
+    showMessage(say.login.stillIn(loginProblem(error)));
+  }
 }

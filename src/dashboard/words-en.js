@@ -88,6 +88,7 @@ export const say = {
 
   login: {
     failed: "The server does not know this token.",
+    stillIn: (problem) => `You are still logged in. ${problem}`,
     unreachable: "The server cannot be reached. Try again in a moment.",
     other: (detail) => `The server said no: ${detail}`,
   },

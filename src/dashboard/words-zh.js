@@ -95,6 +95,7 @@ export const say = {
 
   login: {
     failed: "令牌无效。",
+    stillIn: (problem) => `未能退出登录。${problem}`,
     unreachable: "无法连接服务器，请稍后再试。",
     other: (detail) => `服务器拒绝了请求：${detail}`,
   },
@@ -112,6 +113,7 @@ export const fixed = {
   tokenNeeded: "需要令牌才能查看",
   token: "令牌",
   logIn: "登录",
+  logOut: "退出登录",
   logInTitle: "登录 · agent-metrics",
   tokenHelp: "请向部署服务器的人索取：运行 agent-metrics init 时显示过一次。",
   poolsLabel: "Agent 池",

@@ -20,6 +20,8 @@ pub(super) const LOGIN: &str = "#login";
 pub(super) const TOKEN: &str = "#token";
 /// See [`LOGIN`].
 pub(super) const LOGIN_PROBLEM: &str = "#login-problem";
+/// Logs out; shown after a login.
+pub(super) const LOGOUT: &str = "#logout";
 /// Shown while the page is not connected.
 pub(super) const STALE: &str = "#stale";
 /// Shown once the server has restarted.

@@ -1,8 +1,10 @@
 //! Who needs a token is asked for it, told when it is wrong, and let in with the right one.
 
 use super::hooks::{
-    self, CARD, IS_LIVE, LOGIN, LOGIN_PROBLEM, TOKEN, is_hidden, is_shown, pool_url, row_with,
+    self, CARD, IS_LIVE, LOGIN, LOGIN_PROBLEM, LOGOUT, TOKEN, is_hidden, is_shown, pool_url,
+    row_with,
 };
+use super::layout::{PEOPLES_WIDTHS, assert_fits};
 use crate::support::http::heartbeat;
 use crate::support::setup::{TOKEN_A, TOKEN_ALL};
 use crate::support::{Browser, Conn, Server, Setup};
@@ -36,6 +38,40 @@ fn a_viewer_logs_in_after_a_wrong_try() {
     browser.reload();
     browser.until("the page is live without another login", IS_LIVE);
     assert_eq!(browser.faults_of_its_own(), []);
+}
+
+#[test]
+fn a_viewer_logs_out_and_the_page_shows_nothing_any_more() {
+    let server = Server::start(&Setup::guarded().toml());
+    assert_eq!(Conn::open(server.addr()).ping("agent", &heartbeat(1.0)).status, 200);
+    let browser = Browser::open(&format!("{}?token={TOKEN_A}", pool_url(server.addr())));
+    row_with(&browser, "agent", "is shown", |_| true);
+    for (width, height) in PEOPLES_WIDTHS {
+        browser.size(width, height);
+        browser.shot(&format!("logged-in-{width}"));
+        assert_fits(&browser, &format!("logged in at {width}"));
+    }
+    browser.size(1280, 800);
+    // A page that is loaded anew still knows that there is a login.
+    browser.reload();
+    browser.until("the page is live", IS_LIVE);
+    browser.until("it can be left", &is_shown(LOGOUT));
+    browser.click(LOGOUT);
+    browser.until("the login is shown", &is_shown(LOGIN));
+    browser.until("there is nothing to leave", &is_hidden(LOGOUT));
+    assert_eq!(hooks::agents(&browser).len(), 0);
+    let with_cookie = "fetch('/api/v1/agent-pools').then(({ status }) => status)";
+    assert_eq!(browser.eval(with_cookie), 401, "the cookie is still there");
+    assert_eq!(browser.faults_of_its_own(), []);
+}
+
+#[test]
+fn who_needed_no_login_is_not_asked_to_log_out() {
+    let server = Server::start(&Setup::open().toml());
+    let browser = Browser::open(&pool_url(server.addr()));
+    browser.until("the page is live", IS_LIVE);
+    assert_eq!(browser.eval(&is_shown(LOGOUT)), false);
+    assert_eq!(browser.faults(), []);
 }
 
 #[test]
