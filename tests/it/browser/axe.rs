@@ -5,11 +5,11 @@ use std::path::Path;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use super::hooks::{AGENTS, CARD, CURL, IS_LIVE, LOGIN, STALE, is_shown, pool_url};
+use super::hooks::{AGENTS, CARD, CURL, IS_LIVE, LOGIN, RESTARTED, STALE, is_shown, pool_url};
 use super::layout::crowd;
 use crate::support::flood::heavy;
 use crate::support::setup::TOKEN_A;
-use crate::support::{Browser, Server, Setup};
+use crate::support::{Browser, Launch, Server, Setup};
 
 /// Every serious fault, with where it is.
 const RUN: &str = r"axe.run(document, { resultTypes: ['violations'] }).then(({ violations }) =>
@@ -65,6 +65,11 @@ fn no_serious_fault_of_accessibility() {
     open.wait();
     browser.until("the page waits", &is_shown(STALE));
     assert_accessible(&browser, &axe, "a pool whose server is away");
+    let addr = open.addr().to_string();
+    let _back = Launch::config(&Setup::open().toml()).listen(Some(&addr)).start();
+    browser.eval("document.querySelector('#retry').click()");
+    browser.until("the page knows of the restart", &is_shown(RESTARTED));
+    assert_accessible(&browser, &axe, "a pool whose server restarted");
 
     let guarded = Server::start(&Setup::guarded().toml());
     look(&format!("http://{}/", guarded.addr()), &is_shown(LOGIN), "the login");
