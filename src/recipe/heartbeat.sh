@@ -6,8 +6,8 @@
 #
 # Also: AGENT_METRICS_ID (default: the host's name), AGENT_METRICS_INTERVAL (whole seconds, such
 # as 30s, the default), AGENT_METRICS_STATUS (default idle), and AGENT_METRICS_APP_SECRET_FILE
-# instead of the secret itself. SIGTERM and SIGINT say goodbye. CPU and memory are the machine's,
-# in a container, too.
+# instead of the secret itself. SIGTERM, SIGINT and SIGHUP say goodbye. CPU and memory are the
+# machine's, in a container, too.
 set -u
 
 : "${AGENT_METRICS_SERVER:?is the address of the server, such as https://metrics.example.org}"
@@ -72,6 +72,7 @@ share() {
 }
 
 goodbye() {
+    trap '' HUP
     trap - INT TERM
     post 2 '{"status":"offline"}' 2>/dev/null
     [ -z "$sleeper" ] || kill "$sleeper" 2>/dev/null
@@ -88,7 +89,7 @@ pause() {
 }
 
 sleeper=
-trap goodbye INT TERM
+trap goodbye HUP INT TERM
 cpu_times
 last_busy=$busy last_total=$total
 pause 1

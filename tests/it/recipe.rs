@@ -172,8 +172,11 @@ fn the_secret_may_be_in_a_file() {
         feed.expect("initial_metrics");
         let mut process = Process::start(&mut command);
         feed.expect("metrics_update");
-        process.signal(Signal::TERM);
-        process.wait();
+        // As a terminal that is closed.
+        process.signal(Signal::HUP);
+        let offline = feed.until(|message| message["type"] == "agent_offline");
+        assert_eq!(offline["reason"], "goodbye", "{offline}");
+        assert_eq!(process.wait().code(), Some(0), "{command:?}");
     }
 }
 
