@@ -1,5 +1,9 @@
-//! SIGINT and SIGTERM as messages on a channel. The first asks the process to end in good
-//! order; a second one ends it at once, whatever it is doing. Owns the thread `signals`.
+//! SIGHUP, SIGINT and SIGTERM as messages on a channel. The first asks the process to end in good
+//! order; a second SIGINT or SIGTERM ends it at once, whatever it is doing. Owns the thread
+//! `signals`.
+//!
+//! SIGHUP does not count there: a terminal that closes may send two, and systemd may send it
+//! beside SIGTERM. Where it is ignored at the start (nohup), it stays ignored.
 //!
 //! SIGPIPE stays as Rust's runtime leaves it, ignored: a broken pipe is an error of the write
 //! that met it.
@@ -8,7 +12,7 @@ use std::io;
 use std::thread::{Builder, JoinHandle};
 
 use crossbeam_channel::{Receiver, bounded};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals as Deliveries};
 
 use crate::limits::THREAD_STACK_BYTES;
@@ -16,6 +20,8 @@ use crate::limits::THREAD_STACK_BYTES;
 /// A request to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signal {
+    /// SIGHUP: the terminal is gone.
+    Hangup,
     /// SIGINT: from a terminal, Ctrl-C.
     Interrupt,
     /// SIGTERM: from a service manager.
@@ -23,10 +29,19 @@ pub enum Signal {
 }
 
 impl Signal {
+    fn of(number: i32) -> Self {
+        match number {
+            SIGHUP => Self::Hangup,
+            SIGINT => Self::Interrupt,
+            _ => Self::Terminate,
+        }
+    }
+
     /// 128 and the signal's number, as a shell has it for a process that a signal ended.
     #[must_use]
     pub fn exit_code(self) -> i32 {
         128 + match self {
+            Self::Hangup => SIGHUP,
             Self::Interrupt => SIGINT,
             Self::Terminate => SIGTERM,
         }
@@ -36,6 +51,7 @@ impl Signal {
 impl std::fmt::Display for Signal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
+            Self::Hangup => "SIGHUP",
             Self::Interrupt => "SIGINT",
             Self::Terminate => "SIGTERM",
         })
@@ -51,14 +67,15 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Takes SIGINT and SIGTERM over. From here on the second of them exits the process with
-    /// [`Signal::exit_code`], and nothing is cleaned up; until the first was taken note of
-    /// that is the only way out, so whoever starts this must listen.
+    /// Takes SIGHUP, SIGINT and SIGTERM over. From here on the second SIGINT or SIGTERM exits the
+    /// process with [`Signal::exit_code`], and nothing is cleaned up; until the first was taken
+    /// note of that is the only way out, so whoever starts this must listen.
     ///
     /// # Errors
     /// Where the handlers or the thread cannot be set up.
     pub fn start() -> io::Result<Self> {
-        let mut deliveries = Deliveries::new([SIGINT, SIGTERM])?;
+        let hangup = Some(SIGHUP).filter(|&signal| !is_ignored(signal));
+        let mut deliveries = Deliveries::new([SIGINT, SIGTERM].into_iter().chain(hangup))?;
         let handle = deliveries.handle();
         let (outbox, first) = bounded(1);
         let thread = Builder::new()
@@ -67,9 +84,8 @@ impl Signals {
             .spawn(move || {
                 let mut is_second = false;
                 for number in deliveries.forever() {
-                    let signal =
-                        if number == SIGINT { Signal::Interrupt } else { Signal::Terminate };
-                    if std::mem::replace(&mut is_second, true) {
+                    let signal = Signal::of(number);
+                    if signal != Signal::Hangup && std::mem::replace(&mut is_second, true) {
                         std::process::exit(signal.exit_code());
                     }
                     // Has room for the one message that it ever gets; nobody may be listening
@@ -80,7 +96,8 @@ impl Signals {
         Ok(Self { first, handle, thread })
     }
 
-    /// Yields the first signal, once. Disconnected only after [`Signals::close`].
+    /// Yields the first signal; later ones of those that end nothing at once follow, and mean
+    /// nothing more. Disconnected only after [`Signals::close`].
     #[must_use]
     pub fn first(&self) -> &Receiver<Signal> {
         &self.first
@@ -92,6 +109,15 @@ impl Signals {
         // A panic there has been reported by the hook.
         let _ = self.thread.join();
     }
+}
+
+/// Whether this process ignores a signal (`SigIgn` of proc_pid_status(5)); `false` where there is
+/// no such file.
+pub(crate) fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    mask & (1 << (signal - 1)) != 0
 }
 
 #[cfg(test)]
@@ -123,6 +149,28 @@ mod tests {
     #[test]
     fn a_second_signal_exits_at_once() {
         assert_eq!(exit_code_of("signals::tests::child_second"), Some(130));
+    }
+
+    #[test]
+    fn a_hangup_is_a_message_and_never_the_second_signal() {
+        assert_eq!(exit_code_of("signals::tests::child_hangup"), Some(130));
+    }
+
+    #[test]
+    #[ignore = "a child process of another test"]
+    fn child_hangup() {
+        let signals = Signals::start().unwrap();
+        for _ in 0..2 {
+            raise(SIGHUP).unwrap();
+            assert_eq!(signals.first().recv_timeout(PATIENCE), Ok(Signal::Hangup));
+        }
+        raise(SIGTERM).unwrap();
+        assert_eq!(signals.first().recv_timeout(PATIENCE), Ok(Signal::Terminate));
+        raise(SIGHUP).unwrap();
+        assert_eq!(signals.first().recv_timeout(PATIENCE), Ok(Signal::Hangup));
+        raise(SIGINT).unwrap();
+        assert!(signals.first().recv_timeout(PATIENCE).is_err(), "the process goes on");
+        panic!("SIGINT after SIGTERM did nothing");
     }
 
     #[test]

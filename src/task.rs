@@ -19,6 +19,7 @@ use signal_hook::iterator::exfiltrator::WithOrigin;
 use signal_hook::low_level::siginfo::{Cause, Origin};
 
 use crate::clock::UnixMillis;
+use crate::signals::is_ignored;
 use crate::tasks::{Task, TaskFile};
 
 /// Handed on to the command. Others stop, continue or kill us as they do anybody.
@@ -146,16 +147,8 @@ pub fn run(job: &Job, now: UnixMillis) -> Result<Ended, TaskError> {
 /// Listens to what is handed on, but for what we were told to ignore (nohup): that stays
 /// ignored, by us and by the command.
 fn listen() -> io::Result<SignalsInfo<WithOrigin>> {
-    let ignored = ignored_signals();
-    let wanted = HANDED_ON.into_iter().filter(|signal| ignored & (1 << (signal - 1)) == 0);
+    let wanted = HANDED_ON.into_iter().filter(|&signal| !is_ignored(signal));
     SignalsInfo::new(wanted.chain([SIGCHLD]))
-}
-
-/// The mask of signals that are ignored (proc_pid_status(5)); none where there is no such file.
-fn ignored_signals() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }
 
 fn wait(child: &mut Child, signals: &mut SignalsInfo<WithOrigin>) -> io::Result<ExitStatus> {

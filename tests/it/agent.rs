@@ -178,7 +178,7 @@ fn it_says_goodbye_when_it_is_told_to_end() {
     let tasks = no_tasks();
     let mut feed = Dashboard::join(server.addr(), "pool-a");
     feed.expect("initial_metrics");
-    for signal in [Signal::TERM, Signal::INT] {
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
         let mut process = Process::start(&mut agent(server.addr(), KEY_A, "a", tasks.path()));
         feed.expect("metrics_update");
         process.signal(signal);

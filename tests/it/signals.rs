@@ -9,10 +9,11 @@ use super::support::flood::{
 };
 use super::support::frames::{CLOSE, FIN, Heard, RawFeed};
 use super::support::http::heartbeat;
+use super::support::process::ignored_signals;
 use super::support::setup::KEY_A;
 use super::support::status::Status;
 use super::support::wait::now;
-use super::support::{Conn, Request, Server, Setup, eventually};
+use super::support::{Conn, Launch, Request, Server, Setup, eventually};
 
 /// The promise is 2 s; this is for machines that do ten other things.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(10);
@@ -108,4 +109,29 @@ fn a_second_signal_ends_it_at_once() {
         let too_late = from.elapsed() >= Duration::from_millis(900);
         assert!(status.code() != Some(0) || too_late, "{status}: the second signal did nothing");
     }
+}
+
+/// A closing terminal may send several; each means SIGTERM, and none means "at once".
+#[test]
+fn hangups_end_it_in_order() {
+    let _alone = heavy();
+    let mut server = Server::start(&Setup::open().toml());
+    let mut reader = RawFeed::join(server.addr(), "pool-a");
+    server.signal(Signal::HUP);
+    assert_eq!(reader.farewell(), Heard::Close(Some(1001)));
+    server.signal(Signal::HUP);
+    reader.send(FIN | CLOSE, &1001_u16.to_be_bytes());
+    let status = server.wait();
+    assert_eq!(status.code(), Some(0), "{status}");
+}
+
+#[test]
+fn a_hangup_that_was_to_be_ignored_stays_ignored() {
+    let nohup = ["sh", "-c", r#"trap '' HUP; exec "$0" "$@""#];
+    let mut server = Launch::config(&Setup::open().toml()).under(&nohup).start();
+    let mask = ignored_signals(server.pid());
+    assert_eq!(mask & 1, 1, "SIGHUP is signal 1: {mask:x}");
+    server.signal(Signal::HUP);
+    assert_alive(server.addr());
+    assert_ends_well(&mut server, Signal::TERM);
 }

@@ -36,8 +36,17 @@ pub(crate) fn thread_names(pid: u32) -> Vec<String> {
         .collect()
 }
 
+/// The mask of signals that are ignored; the lowest bit is signal 1.
+pub(crate) fn ignored_signals(pid: u32) -> u64 {
+    u64::from_str_radix(&status_text(pid, "SigIgn:"), 16).unwrap()
+}
+
 fn status_field(pid: u32, name: &str) -> u64 {
+    status_text(pid, name).parse().unwrap()
+}
+
+fn status_text(pid: u32, name: &str) -> String {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
-    line.split_whitespace().next().unwrap().parse().unwrap()
+    line.split_whitespace().next().unwrap().to_owned()
 }
