@@ -127,8 +127,7 @@ pub fn run(job: &Job, now: UnixMillis) -> Result<Ended, TaskError> {
     };
     task.check().map_err(TaskError::TooLong)?;
     let mut signals = listen().map_err(TaskError::Signals)?;
-    let unique = format!("{}-{}", std::process::id(), now.0);
-    let file = TaskFile::create(&job.dir, &task, &unique);
+    let file = TaskFile::create(&job.dir, &task);
     if let Err(error) = &file {
         let shown = job.dir.display();
         let _ = writeln!(

@@ -13,10 +13,11 @@ mod tests;
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::OFlags;
+use rustix::fs::{AtFlags, Mode, OFlags, openat, renameat, unlinkat};
 use serde::{Deserialize, Serialize};
 
 use crate::limits::MAX_TEXT_CHARS;
@@ -43,6 +44,10 @@ const MAX_TASKS_BYTES: usize = 60 * 1_024;
 
 /// Entries of a directory that are looked at, so that a crowded one costs little.
 const MAX_ENTRIES: usize = 4_096;
+
+/// Files that a new task looks at before its command starts, to remove those of the dead: anybody
+/// may fill the directory, and the command is not to wait for that.
+const MAX_SWEPT: usize = 64;
 
 /// One running task (PROTOCOL.md section 1).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,47 +83,50 @@ impl Task {
 /// A task's file, locked; gone when dropped.
 #[derive(Debug)]
 pub struct TaskFile {
-    path: PathBuf,
+    /// The directory itself, whatever its name may stand for by now.
+    dir: OwnedFd,
+    name: String,
     /// Held for its lock.
     _file: File,
 }
 
 impl TaskFile {
     /// Makes the file of `task` in `dir`, and `dir` where it is missing. It appears whole and
-    /// locked. `unique` is anything that no other task of this machine has.
+    /// locked. Nobody else can open it before, and nobody can guess its name, so that it cannot
+    /// be locked or made first; nothing here waits for what others hold.
     ///
     /// # Errors
     /// The system's; [`io::ErrorKind::InvalidInput`] when `dir` is no directory of its own.
-    pub fn create(dir: &Path, task: &Task, unique: &str) -> io::Result<Self> {
+    pub fn create(dir: &Path, task: &Task) -> io::Result<Self> {
         ensure_dir(dir)?;
         sweep(dir);
+        let json = serde_json::to_vec(task)?;
+        let random = getrandom::u64().map_err(|error| io::Error::other(error.to_string()))?;
+        let unique = format!("{}-{random:016x}", std::process::id());
         // Not yet a name that an agent would read.
-        let draft = dir.join(format!(".{unique}.draft"));
-        let path = dir.join(format!("{unique}{LOCKED_SUFFIX}"));
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&draft)?;
+        let draft = format!(".{unique}.draft");
+        let name = format!("{unique}{LOCKED_SUFFIX}");
+        let dir = open_dir(dir)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let mut file = File::from(openat(&dir, &draft, flags, Mode::RUSR | Mode::WUSR)?);
         let made = file
-            .lock()
-            .and_then(|()| file.write_all(&serde_json::to_vec(task)?))
+            .try_lock()
+            .map_err(io::Error::from)
+            .and_then(|()| file.write_all(&json))
             // Whatever the umask: the agent may be another user.
             .and_then(|()| file.set_permissions(fs::Permissions::from_mode(0o644)))
-            .and_then(|()| fs::rename(&draft, &path));
+            .and_then(|()| Ok(renameat(&dir, &draft, &dir, &name)?));
         if let Err(error) = made {
-            let _ = fs::remove_file(&draft);
+            let _ = unlinkat(&dir, &draft, AtFlags::empty());
             return Err(error);
         }
-        Ok(Self { path, _file: file })
-    }
-
-    /// Where it is.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
+        Ok(Self { dir, name, _file: file })
     }
 }
 
 impl Drop for TaskFile {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
+        let _ = unlinkat(&self.dir, &self.name, AtFlags::empty());
     }
 }
 
@@ -141,6 +149,13 @@ pub fn ensure_dir(dir: &Path) -> io::Result<()> {
         }
         Err(error) => Err(error),
     }
+}
+
+/// The directory as a place for files, whatever becomes of its name.
+fn open_dir(dir: &Path) -> io::Result<OwnedFd> {
+    let mut flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    flags.set(OFlags::NOFOLLOW, dir == Path::new(DEFAULT_DIR));
+    Ok(rustix::fs::open(dir, flags, Mode::empty())?)
 }
 
 /// Whether `dir` is a directory; with `itself`, and no link to one.
@@ -330,11 +345,11 @@ fn read_task(path: &Path) -> Result<Option<Task>, String> {
     Ok(Some(task))
 }
 
-/// Removes the files of those who were killed: an agent of another user may not.
+/// Removes files of those who were killed: an agent of another user may not.
 fn sweep(dir: &Path) {
     let mut files = Vec::new();
     list(dir, &mut files);
-    for path in files.iter().filter(|path| is_locked_by_name(path)) {
+    for path in files.iter().filter(|path| is_locked_by_name(path)).take(MAX_SWEPT) {
         let _ = read_task(path);
     }
 }

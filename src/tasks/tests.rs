@@ -38,9 +38,9 @@ fn a_locked_file_goes_with_its_task_and_with_its_lock() {
     let dir = tempfile::tempdir().unwrap();
     let place = dir.path().join("made");
     let mut dirs = TaskDirs::new(vec![place.clone()]);
-    let file = TaskFile::create(&place, &task(7), "one").unwrap();
+    let file = TaskFile::create(&place, &task(7)).unwrap();
     assert_eq!(dirs.read(), [task(7)]);
-    let path = file.path().to_owned();
+    let path = place.join(&file.name);
     drop(file);
     assert!(!path.exists());
     assert_eq!(dirs.read(), []);
@@ -53,9 +53,23 @@ fn a_locked_file_goes_with_its_task_and_with_its_lock() {
 
     // Without an agent that may remove it, the next task does; the living are let be.
     fs::write(&path, "").unwrap();
-    let alive = TaskFile::create(&place, &task(9), "two").unwrap();
-    let _other = TaskFile::create(&place, &task(10), "zero").unwrap();
-    assert!(!path.exists() && alive.path().exists());
+    let alive = TaskFile::create(&place, &task(9)).unwrap();
+    let _other = TaskFile::create(&place, &task(10)).unwrap();
+    assert!(!path.exists() && place.join(&alive.name).exists());
+}
+
+/// Whatever lies there, the command starts soon.
+#[test]
+fn a_task_looks_at_so_many_files_of_others_and_no_more() {
+    let dir = tempfile::tempdir().unwrap();
+    for number in 0..MAX_SWEPT + 3 {
+        put(dir.path(), &format!("{number}{LOCKED_SUFFIX}"), "");
+    }
+    let left = |dir: &Path| fs::read_dir(dir).unwrap().count();
+    drop(TaskFile::create(dir.path(), &task(1)).unwrap());
+    assert_eq!(left(dir.path()), 3);
+    drop(TaskFile::create(dir.path(), &task(1)).unwrap());
+    assert_eq!(left(dir.path()), 0);
 }
 
 #[test]
@@ -160,6 +174,6 @@ fn texts_are_as_long_as_the_contract_has_it() {
 #[test]
 fn a_place_that_is_no_directory_is_refused() {
     let file = tempfile::NamedTempFile::new().unwrap();
-    let error = TaskFile::create(file.path(), &task(1), "x").unwrap_err();
+    let error = TaskFile::create(file.path(), &task(1)).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
 }

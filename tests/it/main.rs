@@ -32,3 +32,4 @@ mod slow;
 mod stderr;
 mod support;
 mod task;
+mod task_place;

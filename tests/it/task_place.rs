@@ -1,0 +1,117 @@
+//! What other users do to the directory of tasks: nothing of it delays or changes a command. The
+//! other user is 65534, so these tests are for root.
+
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use super::support::Process;
+use super::support::child::task;
+
+const OTHER_USER: u32 = 65_534;
+
+/// A directory for tasks of all users; `None` where nobody can be another user.
+fn shared_place() -> Option<(TempDir, PathBuf)> {
+    if !rustix::process::geteuid().is_root() {
+        // Not eprintln, which libtest hides.
+        let _ = writeln!(std::io::stderr(), "skipped: only root can act as another user");
+        return None;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let tasks = dir.path().join("tasks");
+    fs::create_dir(&tasks).unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(&tasks, fs::Permissions::from_mode(0o1777)).unwrap();
+    as_other_user(&tasks, "echo > mine && rm mine");
+    Some((dir, tasks))
+}
+
+fn as_other_user(dir: &Path, script: &str) {
+    let mut command = Command::new("sh");
+    command.args(["-ec", script]).current_dir(dir).uid(OTHER_USER).gid(OTHER_USER);
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{script}: {output:?}");
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let name = |entry: std::io::Result<fs::DirEntry>| entry.unwrap().file_name();
+    fs::read_dir(dir).unwrap().map(|entry| name(entry).into_string().unwrap()).collect()
+}
+
+/// Compiles `intruder.c`.
+fn intruder(dir: &Path) -> PathBuf {
+    let (source, library) = (dir.join("intruder.c"), dir.join("intruder.so"));
+    fs::write(&source, include_str!("intruder.c")).unwrap();
+    let mut compiler = Command::new("cc");
+    compiler.args(["-shared", "-fPIC", "-Wall", "-o"]).arg(&library).arg(&source).arg("-ldl");
+    assert!(compiler.status().unwrap().success());
+    library
+}
+
+#[test]
+fn another_user_cannot_lock_a_tasks_file_first() {
+    let Some((dir, tasks)) = shared_place() else { return };
+    let mut command = task(&tasks, &["sh", "-c", "echo ready; read x; exit 7"]);
+    command.env("LD_PRELOAD", intruder(dir.path())).env("INTRUDER_UID", OTHER_USER.to_string());
+    let mut wrapper = Process::start(&mut command);
+    wrapper.stdout.wait_for("ready");
+    assert_eq!(names(&tasks).len(), 1, "and agents see it");
+    wrapper.close_stdin();
+    assert_eq!(wrapper.wait().code(), Some(7));
+    assert_eq!(wrapper.stderr.text(), "intruder: refused");
+}
+
+/// More than anyone looks at, and each of another kind of trouble.
+#[test]
+fn what_another_user_puts_there_stops_no_command() {
+    let Some((_dir, tasks)) = shared_place() else { return };
+    as_other_user(
+        &tasks,
+        "mkfifo pipe.locked.json; ln -s /dev/zero zero.locked.json; ln -s . self.locked.json; \
+         mkdir folder.locked.json; touch shut.locked.json; chmod 0 shut.locked.json; \
+         seq -f %g.locked.json 5000 | xargs touch; seq -f .%g.draft 5000 | xargs touch",
+    );
+    let before = names(&tasks).len();
+    let mut wrapper =
+        Process::start(&mut task(&tasks, &["sh", "-c", "echo ready; read x; exit 7"]));
+    wrapper.stdout.wait_for("ready");
+    wrapper.close_stdin();
+    assert_eq!(wrapper.wait().code(), Some(7));
+    assert_eq!(wrapper.stderr.text(), "");
+    assert!(names(&tasks).len() <= before, "its own file is gone");
+}
+
+/// A directory of another user: what is put there may be taken away again, and the command runs on.
+#[test]
+fn the_owner_of_the_place_can_only_hide_a_task() {
+    let Some((_dir, tasks)) = shared_place() else { return };
+    std::os::unix::fs::chown(&tasks, Some(OTHER_USER), Some(OTHER_USER)).unwrap();
+    fs::set_permissions(&tasks, fs::Permissions::from_mode(0o777)).unwrap();
+    let run = || Process::start(&mut task(&tasks, &["sh", "-c", "echo ready; read x; exit 7"]));
+    let mut wrapper = run();
+    wrapper.stdout.wait_for("ready");
+    as_other_user(&tasks, "for f in *.locked.json; do rm -f $f; mkdir $f; touch $f/full; done");
+    wrapper.close_stdin();
+    assert_eq!((wrapper.wait().code(), wrapper.stderr.text()), (Some(7), String::new()));
+
+    let mut wrapper = run();
+    wrapper.stdout.wait_for("ready");
+    let moved = tasks.with_extension("moved");
+    fs::rename(&tasks, &moved).unwrap();
+    std::os::unix::fs::symlink(moved.join("nowhere"), &tasks).unwrap();
+    wrapper.close_stdin();
+    assert_eq!((wrapper.wait().code(), wrapper.stderr.text()), (Some(7), String::new()));
+    assert_eq!(names(&moved).len(), 1, "its file is gone from where it was made: only the folder");
+    // And where no file can be made, one line says so.
+    let mut wrapper = run();
+    wrapper.stdout.wait_for("ready");
+    wrapper.close_stdin();
+    assert_eq!(wrapper.wait().code(), Some(7));
+    let said = wrapper.stderr.text();
+    assert!(said.contains("no agent will see") && said.lines().count() == 1, "{said}");
+}
