@@ -14,6 +14,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::config::{self, Config, ConfigError, Overrides};
 use crate::id::AgentId;
 use crate::recipe::Recipe;
+use crate::task::probe;
 use crate::tasks;
 
 /// Names the configuration file where no flag does.
@@ -44,6 +45,9 @@ pub enum Command {
     Task(TaskArgs),
     /// Print what lets a machine report without installing anything, or as a service
     Recipe(RecipeArgs),
+    /// Tell a task's wrapper which signals its process group got
+    #[command(name = probe::SUBCOMMAND, hide = true)]
+    SignalProbe,
 }
 
 /// `agent-metrics serve`

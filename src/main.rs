@@ -35,6 +35,7 @@ fn main() -> ExitCode {
         Command::Recipe(args) => cli::print(args.recipe.text()).map_err(Failure::from),
         Command::Init(args) => init::run(&args).map_err(Failure::from),
         Command::Check(args) => check::run(&args).map_err(Failure::from),
+        Command::SignalProbe => task::probe::serve().map_err(Failure::from),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

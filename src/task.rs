@@ -3,27 +3,23 @@
 //! and exit code are its own. Knows no server.
 //!
 //! One thread, which waits for signals alone: the end of the command is one of them. So a signal
-//! can never be handed on to a process that has taken the command's place.
+//! can never be forwarded to a process that has taken the command's place. `forward` is that
+//! wait, [`probe`] a second process, which tells what the command has got already.
+
+mod forward;
+pub mod probe;
 
 use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, Write as _};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Command, ExitStatus};
 
-use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, setrlimit};
-use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
-use signal_hook::iterator::SignalsInfo;
-use signal_hook::iterator::exfiltrator::WithOrigin;
-use signal_hook::low_level::siginfo::{Cause, Origin};
+use rustix::process::{Resource, Rlimit, setrlimit};
 
 use crate::clock::UnixMillis;
-use crate::signals::is_ignored;
 use crate::tasks::{Task, TaskFile};
-
-/// Handed on to the command. Others stop, continue or kill us as they do anybody.
-const HANDED_ON: [i32; 6] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2];
 
 /// What a shell exits with for a command that is not there, and for one that cannot run.
 const NOT_FOUND: u8 = 127;
@@ -126,7 +122,7 @@ pub fn run(job: &Job, now: UnixMillis) -> Result<Ended, TaskError> {
         started_at: now.to_string(),
     };
     task.check().map_err(TaskError::TooLong)?;
-    let mut signals = listen().map_err(TaskError::Signals)?;
+    let mut signals = forward::listen().map_err(TaskError::Signals)?;
     let file = TaskFile::create(&job.dir, &task);
     if let Err(error) = &file {
         let shown = job.dir.display();
@@ -140,41 +136,7 @@ pub fn run(job: &Job, now: UnixMillis) -> Result<Ended, TaskError> {
     let child = Command::new(&program).args(words).spawn();
     let mut child =
         child.map_err(|error| TaskError::Start(program.to_string_lossy().into_owned(), error))?;
-    wait(&mut child, &mut signals).map(ended).map_err(TaskError::Wait)
-}
-
-/// Listens to what is handed on, but for what we were told to ignore (nohup): that stays
-/// ignored, by us and by the command.
-fn listen() -> io::Result<SignalsInfo<WithOrigin>> {
-    let wanted = HANDED_ON.into_iter().filter(|&signal| !is_ignored(signal));
-    SignalsInfo::new(wanted.chain([SIGCHLD]))
-}
-
-fn wait(child: &mut Child, signals: &mut SignalsInfo<WithOrigin>) -> io::Result<ExitStatus> {
-    // It may have ended before anyone waits.
-    while child.try_wait()?.is_none() {
-        for origin in signals.wait() {
-            if let Some(signal) = to_hand_on(&origin, child.id())
-                && child.try_wait()?.is_none()
-                && let Some(pid) = Pid::from_raw(child.id() as i32)
-            {
-                let _ = kill_process(pid, signal);
-            }
-        }
-    }
-    child.wait()
-}
-
-/// What a terminal sends (Ctrl-C) goes to the command as well, by itself: handed on it would
-/// come twice, which many take for "at once, without cleaning up". Nor does it get back what it
-/// sent itself (a script's `kill 0` means its whole process group, and so us).
-fn to_hand_on(origin: &Origin, command: u32) -> Option<Signal> {
-    let sender = origin.process.as_ref().and_then(|process| u32::try_from(process.pid).ok());
-    if origin.signal == SIGCHLD || matches!(origin.cause, Cause::Kernel) || sender == Some(command)
-    {
-        return None;
-    }
-    Signal::from_named_raw(origin.signal)
+    forward::wait(&mut child, &mut signals).map(ended).map_err(TaskError::Wait)
 }
 
 fn ended(status: ExitStatus) -> Ended {

@@ -33,3 +33,4 @@ mod stderr;
 mod support;
 mod task;
 mod task_place;
+mod task_signals;

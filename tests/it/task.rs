@@ -187,6 +187,17 @@ fn what_a_command_is_born_with_is_the_same_without_us() {
     }
 }
 
+/// Rust's runtime overwrites what a wrapper inherits here, so the command gets the default.
+#[test]
+fn a_broken_pipe_is_a_signal_for_the_command_whatever_was_inherited() {
+    let (_dir, tasks) = place();
+    let script = r#"trap '' PIPE; exec "$0" task --type t --tasks-dir "$1" -- grep SigIgn /proc/self/status"#;
+    let output = Command::new("sh").args(["-c", script, BINARY]).arg(&tasks).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    let mask = u64::from_str_radix(said.split_whitespace().nth(1).unwrap(), 16).unwrap();
+    assert_eq!(mask & (1 << (Signal::PIPE.as_raw() - 1)), 0, "{said}");
+}
+
 /// A script that says which signal came, as often as it comes, and ends on TERM alone.
 const LISTENER: &str = "for s in HUP INT QUIT USR1 USR2; do trap \"echo got $s\" $s; done; \
                         trap 'echo got TERM; exit 9' TERM; echo ready; while :; do sleep 0.05; done";

@@ -36,6 +36,27 @@ pub(crate) fn thread_names(pid: u32) -> Vec<String> {
         .collect()
 }
 
+/// Its children, in no order.
+pub(crate) fn child_processes(pid: u32) -> Vec<u32> {
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(|&child| parent_and_state(child).is_some_and(|(parent, _)| parent == pid)).collect()
+}
+
+/// Its state, such as `R`, `S`, `T` (stopped) or `Z` (ended, its parent does not know);
+/// `None` when it is gone.
+pub(crate) fn state(pid: u32) -> Option<String> {
+    parent_and_state(pid).map(|(_, state)| state)
+}
+
+fn parent_and_state(pid: u32) -> Option<(u32, String)> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, rest) = stat.rsplit_once(") ")?;
+    let mut words = rest.split(' ');
+    let state = words.next()?.to_owned();
+    Some((words.next()?.parse().ok()?, state))
+}
+
 /// The mask of signals that are ignored; the lowest bit is signal 1.
 pub(crate) fn ignored_signals(pid: u32) -> u64 {
     u64::from_str_radix(&status_text(pid, "SigIgn:"), 16).unwrap()

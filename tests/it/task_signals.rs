@@ -1,0 +1,200 @@
+//! `agent-metrics task`: a signal reaches the command exactly once, however it came, and job
+//! control is as without the wrapper.
+
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+
+use super::support::child::task;
+use super::support::process::{child_processes, state};
+use super::support::server::BINARY;
+use super::support::{Process, eventually};
+
+/// Says each signal that comes, and ends when its input does. It waits for nothing meanwhile, so
+/// that two signals of a kind become one only where the kernel makes them one.
+const COUNTER: &str = r#"
+    for (const name of ["SIGHUP", "SIGINT", "SIGTERM", "SIGUSR2"])
+        process.on(name, () => console.log("got " + name));
+    process.stdin.on("end", () => process.exit(0)).resume();
+    console.log("ready");"#;
+
+/// A wrapped [`COUNTER`] in a process group of its own.
+struct Counter {
+    wrapper: Process,
+    _tasks: tempfile::TempDir,
+}
+
+impl Counter {
+    fn start() -> Self {
+        Self::of(&["node", "-e", COUNTER])
+    }
+
+    fn of(command: &[&str]) -> Self {
+        let tasks = tempfile::tempdir().unwrap();
+        let wrapper = Process::start(task(tasks.path(), command).process_group(0));
+        wrapper.stdout.wait_for("ready");
+        Self { wrapper, _tasks: tasks }
+    }
+
+    fn signal_group(&self, signal: Signal) {
+        kill_process_group(pid(self.wrapper.pid()), signal).unwrap();
+    }
+
+    fn count(&self, name: &str) -> usize {
+        self.wrapper.stdout.text().lines().filter(|line| *line == format!("got {name}")).count()
+    }
+
+    /// Has `send` make SIGINT come to the command, and the wrapper not run before that: the kernel
+    /// makes one of two that nobody has taken yet, which would hide the second.
+    fn before_the_wrapper(&self, send: impl FnOnce()) {
+        let before = self.count("SIGINT");
+        self.wrapper.signal(Signal::STOP);
+        eventually("the wrapper stops", || {
+            (state(self.wrapper.pid()).as_deref() == Some("T")).then_some(())
+        });
+        send();
+        eventually("SIGINT comes", || (self.count("SIGINT") > before).then_some(()));
+        self.wrapper.signal(Signal::CONT);
+    }
+
+    /// How often SIGINT came, once all is there that was sent before. The wrapper forwards in the
+    /// order of arrival, and the kernel delivers SIGINT before SIGUSR2.
+    fn interrupts(&self) -> usize {
+        let before = self.count("SIGUSR2");
+        self.wrapper.signal(Signal::USR2);
+        eventually("the command gets SIGUSR2", || (self.count("SIGUSR2") > before).then_some(()));
+        self.count("SIGINT")
+    }
+
+    /// The process that tells whether a signal went to the group.
+    fn probe(&self) -> u32 {
+        eventually("there is a probe", || {
+            let is_probe = |pid: &u32| {
+                let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+                String::from_utf8_lossy(&words).contains("signal-probe")
+            };
+            child_processes(self.wrapper.pid()).into_iter().find(is_probe)
+        })
+    }
+
+    fn end(mut self) {
+        self.wrapper.close_stdin();
+        assert_eq!(self.wrapper.wait().code(), Some(0));
+        assert_eq!(self.wrapper.stderr.text(), "");
+    }
+}
+
+fn pid(raw: u32) -> Pid {
+    Pid::from_raw(i32::try_from(raw).unwrap()).unwrap()
+}
+
+#[test]
+fn a_signal_to_the_group_reaches_the_command_once() {
+    let counter = Counter::start();
+    for times in 1..=8 {
+        counter.before_the_wrapper(|| counter.signal_group(Signal::INT));
+        assert_eq!(counter.interrupts(), times, "{}", counter.wrapper.stdout.text());
+    }
+    counter.end();
+}
+
+#[test]
+fn a_signal_to_the_wrapper_reaches_the_command_once() {
+    let counter = Counter::start();
+    for times in 1..=8 {
+        counter.wrapper.signal(Signal::INT);
+        assert_eq!(counter.interrupts(), times, "{}", counter.wrapper.stdout.text());
+    }
+    counter.end();
+}
+
+/// As timeout(1) does: to its child, and then to the group.
+#[test]
+fn a_signal_to_the_wrapper_and_its_group_reaches_the_command_once() {
+    let counter = Counter::start();
+    for times in 1..=8 {
+        counter.before_the_wrapper(|| {
+            counter.wrapper.signal(Signal::INT);
+            counter.signal_group(Signal::INT);
+        });
+        assert_eq!(counter.interrupts(), times, "{}", counter.wrapper.stdout.text());
+    }
+    counter.end();
+}
+
+/// `kill 0` of a process that the command started: not the command itself, which siginfo names.
+#[test]
+fn a_signal_from_a_descendant_to_the_group_comes_once() {
+    let child = r#"process.on("SIGHUP", () => require("child_process")
+                       .spawn("sh", ["-c", "trap '' INT; kill -INT 0"]));"#;
+    let counter = Counter::of(&["node", "-e", &format!("{child} {COUNTER}")]);
+    let command = child_processes(counter.wrapper.pid()).into_iter().find(|&pid| {
+        fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.starts_with("node"))
+    });
+    counter.before_the_wrapper(|| kill_process(pid(command.unwrap()), Signal::HUP).unwrap());
+    assert_eq!(counter.interrupts(), 1, "{}", counter.wrapper.stdout.text());
+    counter.end();
+}
+
+#[test]
+fn without_its_probe_a_wrapper_forwards_what_it_gets() {
+    let counter = Counter::start();
+    for (times, signal) in [(1, Signal::KILL), (2, Signal::STOP)] {
+        kill_process(pid(counter.probe()), signal).unwrap();
+        counter.wrapper.signal(Signal::INT);
+        assert_eq!(counter.interrupts(), times, "{signal:?}");
+    }
+    // And it has another.
+    counter.signal_group(Signal::INT);
+    eventually("SIGINT comes", || (counter.count("SIGINT") >= 3).then_some(()));
+    assert_eq!(counter.interrupts(), 3);
+    counter.end();
+}
+
+#[test]
+fn the_probe_ends_with_the_wrapper() {
+    for signal in [Signal::KILL, Signal::TERM] {
+        let mut counter = Counter::of(&["sh", "-c", "echo ready; exec cat"]);
+        let probe = counter.probe();
+        counter.wrapper.signal(signal);
+        counter.wrapper.wait_alone();
+        // One that has ended may wait for whoever inherits it.
+        eventually("the probe ends", || state(probe).is_none_or(|it| it == "Z").then_some(()));
+        counter.wrapper.close_stdin();
+    }
+}
+
+/// Ctrl-Z, `fg` and Ctrl-C in a shell with job control. What is waited for differs from what is
+/// typed, which the terminal shows, too.
+#[test]
+fn job_control_is_as_without_the_wrapper() {
+    let has = |program: &str| Command::new(program).arg("--version").output().is_ok();
+    if !has("script") || !has("bash") {
+        let _ = writeln!(std::io::stderr(), "skipped: job control needs script(1) and bash");
+        return;
+    }
+    let tasks = tempfile::tempdir().unwrap();
+    let mut shell = Command::new("script");
+    shell.args(["-qec", "bash --norc --noprofile -i", "/dev/null"]).env("TERM", "dumb");
+    let mut terminal = Process::start(&mut shell);
+    let line = format!(
+        "'{BINARY}' task --type t --tasks-dir '{}' -- sh -c 'trap \"echo back-\\$((1+1))\" CONT; \
+         echo ready-$((1+1)); while :; do read x && echo got-$x; done'\n",
+        tasks.path().display()
+    );
+    for (typed, answer) in [
+        (&*line, "ready-2"),
+        ("one\n", "got-one"),
+        ("\x1a", "Stopped"),
+        ("fg\n", "back-2"),
+        ("two\n", "got-two"),
+        ("\x03", "^C"),
+        ("echo rc=$?\n", "rc=130"),
+    ] {
+        terminal.write(typed.as_bytes());
+        terminal.stdout.wait_for(answer);
+    }
+}
