@@ -15,8 +15,8 @@
 //! It also looks at its tasks' directories, twice a second: a change there is sent at once.
 //!
 //! Rooms: [`settings`] what it is told, `machine` and `cgroup` what it measures, `report` the
-//! JSON, `pace` when and what to log, `post` the HTTP, `resolve` the names, `once` a single
-//! heartbeat for who tries it out.
+//! JSON, `pace` when and what to log, `post` the HTTP, `tls` what its failures mean, `resolve` the
+//! names, `once` a single heartbeat for who tries it out.
 
 mod cgroup;
 mod machine;
@@ -28,6 +28,7 @@ mod resolve;
 pub mod settings;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 use std::time::{Duration, Instant};
 use std::{fmt, io};
@@ -61,6 +62,8 @@ pub enum AgentError {
     AppKey(&'static str),
     /// The secret; what is wrong with it, or with where it should come from. Never the secret.
     Secret(String),
+    /// The file of authorities to trust; which, and what is wrong with it.
+    CertFile(String),
     /// An interval outside [`settings::MIN_INTERVAL`] and [`settings::MAX_INTERVAL`].
     Interval(Duration),
     /// A name that is empty or over 128 characters.
@@ -81,6 +84,7 @@ impl fmt::Display for AgentError {
             Self::Server(why) => write!(f, "server address: {why}"),
             Self::AppKey(why) => write!(f, "app key: {why}"),
             Self::Secret(why) => write!(f, "app secret: {why}"),
+            Self::CertFile(why) => f.write_str(why),
             Self::Interval(given) => write!(
                 f,
                 "interval: {} is not within {} and {}",

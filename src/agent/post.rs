@@ -17,7 +17,7 @@ use ureq::{Agent, Body};
 use super::pace::Outcome;
 use super::report;
 use super::resolve::Remembering;
-use super::{AgentError, Settings};
+use super::{AgentError, Settings, tls};
 use crate::clock::{Clock, UnixMillis};
 use crate::logging::printable;
 
@@ -94,6 +94,7 @@ struct Client {
     agent: Agent,
     resolver: Remembering,
     url: String,
+    is_tls: bool,
     headers: HeaderMap,
     goodbye_timeout: Duration,
     clock: Clock,
@@ -116,6 +117,9 @@ impl Client {
             .output_buffer_size(BUFFER_BYTES)
             // What this machine trusts, so that a company's own authority counts here, too.
             .tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build());
+        if settings.server.is_tls {
+            tls::check_cert_file()?;
+        }
         if settings.server.is_loopback {
             config = config.proxy(None);
         }
@@ -136,6 +140,7 @@ impl Client {
             agent: Agent::with_parts(config.build(), connector, resolver.clone()),
             resolver,
             url: settings.server.ping(&settings.id),
+            is_tls: settings.server.is_tls,
             headers,
             goodbye_timeout: settings.timing.goodbye_timeout,
             clock,
@@ -158,15 +163,13 @@ impl Client {
             self.resolver.forget();
             answer = self.send(body, timeout);
         }
-        self.warm = answer.is_ok();
+        let was_warm = std::mem::replace(&mut self.warm, answer.is_ok());
         match answer {
             Ok(answer) => self.outcome(answer),
             Err(error) => {
                 self.resolver.forget();
-                Outcome::Away {
-                    reason: printable(&error.to_string()).to_string(),
-                    retry_after: None,
-                }
+                let reason = self.reason(&error, was_warm);
+                Outcome::Away { reason, retry_after: None }
             }
         }
     }
@@ -183,6 +186,19 @@ impl Client {
         match timeout {
             Some(timeout) => request.config().timeout_global(Some(timeout)).build().send(body),
             None => request.send(body),
+        }
+    }
+
+    /// Why there is no answer, safe to log; `was_warm` when the server has answered on this connection.
+    fn reason(&self, error: &ureq::Error, was_warm: bool) -> String {
+        let text = error.to_string();
+        match self.is_tls {
+            true => tls::explain(&text),
+            // Some servers with TLS say nothing to a request without; others do, see `describe`.
+            false if is_closed_connection(error) && !was_warm => {
+                format!("{}; if the server speaks TLS there, write https://", printable(&text))
+            }
+            false => printable(&text).to_string(),
         }
     }
 
@@ -227,8 +243,16 @@ fn is_closed_connection(error: &ureq::Error) -> bool {
 fn describe(status: StatusCode, body: &[u8]) -> String {
     match report::detail(body) {
         Some(detail) => format!("{status}: {}", printable(&detail)),
+        // As nginx, Apache and Go answer a request without TLS where they expect it.
+        None if status == StatusCode::BAD_REQUEST && mentions_https(body) => {
+            format!("{status}: the server speaks TLS at this address, write https://")
+        }
         None => status.to_string(),
     }
+}
+
+fn mentions_https(body: &[u8]) -> bool {
+    body.windows(5).any(|word| word == b"HTTPS")
 }
 
 /// Names the target without what a query or an authority may hold of secrets.
@@ -277,6 +301,24 @@ mod tests {
         assert!(say("https://h/p?token=t").contains("https://h/p,"));
         assert!(!say("https://h/p?token=t").contains("token"));
         assert!(!say("https://user:pass@h/").contains("pass"));
+    }
+
+    /// The bodies of nginx, Go and Apache.
+    #[test]
+    fn a_server_that_wants_tls_is_told_from_other_refusals() {
+        for body in [
+            "<center>The plain HTTP request was sent to HTTPS port</center>",
+            "Client sent an HTTP request to an HTTPS server.\n",
+            "speaking plain HTTP to an SSL-enabled server port.<br /> use the HTTPS scheme",
+        ] {
+            let said = describe(StatusCode::BAD_REQUEST, body.as_bytes());
+            assert_eq!(
+                said,
+                "400 Bad Request: the server speaks TLS at this address, write https://"
+            );
+        }
+        assert_eq!(describe(StatusCode::BAD_REQUEST, b"no"), "400 Bad Request");
+        assert_eq!(describe(StatusCode::NOT_FOUND, b"HTTPS"), "404 Not Found");
     }
 
     #[test]

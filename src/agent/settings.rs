@@ -238,6 +238,8 @@ fn check_credential(text: &str) -> Result<(), &'static str> {
 #[derive(Debug, Clone)]
 pub(super) struct Server {
     text: String,
+    /// Whether the scheme is https.
+    pub(super) is_tls: bool,
     /// Whether the host is this machine, which no proxy is asked for.
     pub(super) is_loopback: bool,
 }
@@ -249,11 +251,12 @@ impl Server {
             return Err("it has a fragment (#)");
         }
         let uri: Uri = text.parse().map_err(|_| "it is not a URL")?;
-        match uri.scheme_str() {
-            Some("http" | "https") => {}
+        let is_tls = match uri.scheme_str() {
+            Some("http") => false,
+            Some("https") => true,
             Some(_) => return Err("its scheme is neither http nor https"),
             None => return Err("it has no scheme: write http://... or https://..."),
-        }
+        };
         let authority = uri.authority().ok_or("it has no host")?;
         if authority.as_str().contains('@') {
             return Err("it holds credentials (user@): give key and secret by their own settings");
@@ -265,7 +268,7 @@ impl Server {
             return Err("it has a query (?)");
         }
         let text = text.trim_end_matches('/').to_owned();
-        Ok(Self { text, is_loopback: is_loopback(authority.host()) })
+        Ok(Self { text, is_tls, is_loopback: is_loopback(authority.host()) })
     }
 
     /// Where heartbeats of `id` go; an id needs no escaping in a path.

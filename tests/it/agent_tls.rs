@@ -1,6 +1,7 @@
 //! An agent over https: it trusts whom its machine trusts, and nobody else. The certificates in
 //! `tls/` are for these tests alone, and last a hundred years.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -8,6 +9,9 @@ use super::support::server::{BINARY, without_our_variables};
 use super::support::setup::KEY_A;
 use super::support::status::Status;
 use super::support::{Process, Server, Setup};
+
+/// This machine, by an address that `server.pem` does not hold.
+const OTHER_ADDRESS: &str = "127.0.0.2";
 
 fn file(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/it/tls").join(name)
@@ -30,14 +34,20 @@ fn beat_once(url: &str, authority: Option<&str>) -> (bool, String) {
     (ended_well, format!("{}{}", agent.stdout.text(), agent.stderr.text()))
 }
 
+/// A server with TLS on `address`, in front of `backend`; its port.
+fn tls_proxy(backend: SocketAddr, certificate: &str, address: &str) -> (Process, u16) {
+    let mut node = Command::new("node");
+    node.arg(file("server.mjs")).args([&format!("http://{backend}"), certificate, address]);
+    let node = Process::start(&mut node);
+    let line = node.stdout.wait_for(" of TLS");
+    let port = line.split(' ').nth(1).unwrap().parse().unwrap();
+    (node, port)
+}
+
 #[test]
 fn an_agent_trusts_whom_its_machine_trusts() {
     let server = Server::start(&Setup::open().toml());
-    let node = Process::start(
-        Command::new("node").arg(file("server.mjs")).arg(format!("http://{}", server.addr())),
-    );
-    let line = node.stdout.wait_for(" of TLS");
-    let port: u16 = line.split(' ').nth(1).unwrap().parse().unwrap();
+    let (_proxy, port) = tls_proxy(server.addr(), "server.pem", "127.0.0.1");
     let heartbeats = || Status::read(server.addr()).counter("heartbeats");
 
     let (is_received, said) = beat_once(&format!("https://localhost:{port}"), None);
@@ -50,8 +60,79 @@ fn an_agent_trusts_whom_its_machine_trusts() {
     assert_eq!(heartbeats(), 1);
 
     // A certificate is for the names that it holds: this is the same machine by another.
+    let (_other, port) = tls_proxy(server.addr(), "server.pem", OTHER_ADDRESS);
     let (is_received, said) =
-        beat_once(&format!("https://other.localhost:{port}"), Some("authority.pem"));
-    assert!(!is_received, "{said}");
+        beat_once(&format!("https://{OTHER_ADDRESS}:{port}"), Some("authority.pem"));
+    assert!(!is_received && said.contains("the server's certificate is for"), "{said}");
     assert_eq!(heartbeats(), 1);
+}
+
+/// What is wrong with whom, and what to do about it; no word of the library's own.
+#[test]
+fn what_is_wrong_with_tls_is_said_in_plain_words() {
+    let server = Server::start(&Setup::open().toml());
+    let plain = server.addr();
+    let (_good, good) = tls_proxy(plain, "server.pem", "127.0.0.1");
+    let (_other, other) = tls_proxy(plain, "server.pem", OTHER_ADDRESS);
+    let (_expired, expired) = tls_proxy(plain, "expired.pem", "127.0.0.1");
+    let (_authority, authority) = tls_proxy(plain, "authority-as-server.pem", "127.0.0.1");
+    for (url, trusted, words) in [
+        (
+            format!("https://localhost:{good}"),
+            "expired.pem",
+            ["signed by an authority that this machine does not trust", "SSL_CERT_FILE"],
+        ),
+        (
+            format!("https://localhost:{authority}"),
+            "authority-as-server.pem",
+            ["is that of an authority (CA:TRUE)", "a certificate of its own"],
+        ),
+        (
+            format!("https://localhost:{expired}"),
+            "authority.pem",
+            ["expired at 2021-01-01T00:00:00Z", "renew it"],
+        ),
+        (
+            format!("https://{OTHER_ADDRESS}:{other}"),
+            "authority.pem",
+            ["is for localhost or 127.0.0.1, and not for 127.0.0.2", "give --server"],
+        ),
+        (format!("https://{plain}"), "authority.pem", ["speaks no TLS", "write http://"]),
+        (
+            format!("http://localhost:{good}"),
+            "authority.pem",
+            ["speaks TLS there", "write https://"],
+        ),
+    ] {
+        let (is_received, said) = beat_once(&url, Some(trusted));
+        assert!(!is_received, "{url}: {said}");
+        for words in words {
+            assert!(said.contains(words), "{url}: {said}");
+        }
+        for raw in
+            ["Other(", "UnknownIssuer", "InvalidContentType", "corrupt", "rustls", "UNIX", "\\"]
+        {
+            assert!(!said.contains(raw), "{url}: {raw}: {said}");
+        }
+    }
+}
+
+/// Otherwise nobody is trusted, and each server is said to be at fault.
+#[test]
+fn a_file_of_authorities_that_is_none_is_refused_at_the_start() {
+    for (name, why) in [
+        ("no-such-file.pem", "No such file"),
+        ("server.mjs", "holds no certificate"),
+        ("server.key", "holds no certificate"),
+        ("../tls", "directory"),
+    ] {
+        let (is_received, said) = beat_once("https://localhost:1", Some(name));
+        let path = file(name).display().to_string();
+        assert!(!is_received && said.contains(&path) && said.contains(why), "{name}: {said}");
+        assert!(said.contains("SSL_CERT_FILE") && !said.contains("get through"), "{name}: {said}");
+    }
+    // Who speaks no TLS needs none.
+    let server = Server::start(&Setup::open().toml());
+    let (is_received, said) = beat_once(&format!("http://{}", server.addr()), Some("no-such-file"));
+    assert!(is_received, "{said}");
 }
