@@ -15,6 +15,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use rustix::process::getegid;
+
 use super::forward::FORWARDED;
 
 /// The hidden subcommand.
@@ -90,6 +92,9 @@ impl Running {
         let process = Command::new("/proc/self/exe")
             .arg0("task-signal-probe")
             .arg(SUBCOMMAND)
+            // Our own, which has std use fork instead of vfork: a child of vfork that Ctrl-Z stops
+            // before its exec would keep us, and the shell that waits for us, until it goes on.
+            .gid(getegid().as_raw())
             .stdin(Stdio::from(OwnedFd::from(its_end)))
             // Nobody waits for the end of the command's output because of it.
             .stdout(Stdio::null())
