@@ -1,6 +1,7 @@
 //! Puts the server together and takes it down: binds, makes the channels, spawns the threads,
 //! hears of their ends, and stops them in order. Does none of their work.
 
+mod sockets;
 mod start;
 #[cfg(test)]
 mod tests;
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select};
-use tempfile::TempDir;
+use sockets::SocketDirectory;
 
 use crate::agent;
 use crate::clock::Clock;
@@ -66,7 +67,7 @@ pub struct Server {
     fanouts: Vec<crate::fanout::FanoutHandle>,
     /// The Unix sockets' home. Behind the pools, so that it is removed after them: tiny_http's
     /// own threads end only while the sockets are there.
-    _directory: TempDir,
+    _directory: SocketDirectory,
 }
 
 /// Why the server could not start.

@@ -2,13 +2,12 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use crossbeam_channel::{bounded, tick};
 use socket2::{Domain, Protocol, Socket, Type};
-use tempfile::TempDir;
 
+use super::sockets::{INGEST, READS, SocketDirectory};
 use super::{Server, Sizes, StartError};
 use crate::client::Clients;
 use crate::clock::Clock;
@@ -54,9 +53,7 @@ impl Server {
     ) -> Result<Self, StartError> {
         let limits = fitted(config.limits);
         let (listeners, addresses) = listen(&config.listen)?;
-        let directory = tempfile::Builder::new()
-            .prefix("agent-metrics-")
-            .tempdir()
+        let directory = SocketDirectory::create(&std::env::temp_dir())
             .map_err(|error| StartError::Resource("a directory for private sockets", error))?;
         let (crew, ends) = Crew::new(limits.max_dashboards + OTHER_THREADS);
         let pools = config.pools.iter().map(|pool| pool.id.clone()).collect();
@@ -70,15 +67,15 @@ impl Server {
         let (hub, fanouts) = shared.spawn_core(rules, sizes.fanouts)?;
         let gate = Arc::new(config.gate);
         let handlers = Arc::new(shared.handlers(&hub, config.pools, &gate));
-        let ingest = shared.spawn_pool(&directory, "http", sizes.workers, Arc::clone(&handlers))?;
-        let reads = shared.spawn_pool(&directory, "read", 1, handlers)?;
+        let ingest = shared.spawn_pool(&directory, INGEST, sizes.workers, Arc::clone(&handlers))?;
+        let reads = shared.spawn_pool(&directory, READS, 1, handlers)?;
         #[cfg(test)]
         let for_tests = fanouts.clone();
         let clients = Clients::new(shared.crew.clone(), hub.clone(), fanouts, clock);
         let (door, door_handle) = Door::new(door::Parts {
             listeners,
-            ingest_path: socket_path(&directory, "http"),
-            reads_path: socket_path(&directory, "read"),
+            ingest_path: directory.socket(INGEST),
+            reads_path: directory.socket(READS),
             gate,
             pools: shared.pools.to_vec(),
             dashboards: door::Dashboards::new(&shared.limits, Arc::clone(&shared.counters)),
@@ -177,12 +174,12 @@ impl Shared {
     /// keeps no heartbeat waiting.
     fn spawn_pool(
         &self,
-        directory: &TempDir,
+        directory: &SocketDirectory,
         name: &'static str,
         workers: usize,
         handlers: Arc<Handlers>,
     ) -> Result<Arc<http::Pool>, StartError> {
-        let server = tiny_http::Server::http_unix(&socket_path(directory, name))
+        let server = tiny_http::Server::http_unix(&directory.socket(name))
             .map_err(|error| StartError::Resource("a private socket", io::Error::other(error)))?;
         let pool =
             Arc::new(http::Pool::new(server, handlers, self.clock, Arc::clone(&self.counters)));
@@ -194,10 +191,6 @@ impl Shared {
         }
         Ok(pool)
     }
-}
-
-fn socket_path(directory: &TempDir, name: &str) -> PathBuf {
-    directory.path().join(name)
 }
 
 /// The limits that this process can keep.

@@ -20,6 +20,7 @@ mod frames;
 mod idle;
 mod keepalive;
 mod maxima;
+mod modes;
 mod page;
 mod pools;
 mod recipe;
