@@ -102,6 +102,13 @@ impl Crew {
         self.members.lock().unwrap_or_else(PoisonError::into_inner).handles.len()
     }
 
+    /// Whether a thread of this name has not been joined.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        let members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
+        members.handles.values().any(|handle| handle.thread().name() == Some(name))
+    }
+
     /// Whether every thread has been joined.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -78,7 +78,7 @@ use crate::id::PoolId;
 use crate::limits::{KIB, Limits};
 
 /// How long requests that are in flight when the door is told to stop have for their answers.
-pub const STOP_GRACE: Duration = Duration::from_millis(500);
+pub const STOP_GRACE: Duration = Duration::from_millis(400);
 
 /// Readiness events taken in one turn. Others come in the next.
 const EVENTS_PER_TURN: usize = 1_024;

@@ -152,8 +152,9 @@ pub const MAX_CLIENT_MESSAGE_BYTES: usize = 4 * KIB;
 /// Frames (pongs aside) that a dashboard may send in a sliding minute; beyond it 1008.
 pub const MAX_CLIENT_FRAMES_PER_MINUTE: usize = 100;
 
-/// How long dashboards have at shutdown to take their Close.
-pub const CLOSE_GRACE: Duration = Duration::from_secs(1);
+/// How long dashboards have at shutdown to take their Close. Part of what [`crate::server`] promises
+/// for a stop.
+pub const CLOSE_GRACE: Duration = Duration::from_millis(800);
 
 /// Stack of our own threads. A dashboard's thread parses frames of at most 4 KiB and no more.
 pub const THREAD_STACK_BYTES: usize = 256 * KIB;

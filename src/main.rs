@@ -11,7 +11,7 @@ use agent_metrics::config::{Config, DEV_KEY, DEV_POOL, DEV_SECRET};
 use agent_metrics::counters::Counters;
 use agent_metrics::crew::{Crew, Role};
 use agent_metrics::logging::{self, Logging};
-use agent_metrics::server::{Server, Sizes};
+use agent_metrics::server::{STOP_WITHIN, Server, Sizes};
 use agent_metrics::signals::Signals;
 use agent_metrics::task::{self, Job};
 use agent_metrics::tasks::TaskDirs;
@@ -21,6 +21,9 @@ use crossbeam_channel::{bounded, select};
 
 /// How long the last log lines may take to get out.
 const LOG_GRACE: Duration = Duration::from_millis(150);
+
+// What a supervisor of processes can be promised.
+const _: () = assert!(STOP_WITHIN.as_millis() + LOG_GRACE.as_millis() < 2_000);
 
 /// Rhythm of the agent of `--dev`: quick enough to see it move.
 const DEV_INTERVAL: Duration = Duration::from_secs(2);

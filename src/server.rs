@@ -18,18 +18,32 @@ use sockets::SocketDirectory;
 use crate::agent;
 use crate::clock::Clock;
 use crate::crew::{Crew, Ended, Role};
-use crate::door::DoorHandle;
+use crate::door::{DoorHandle, STOP_GRACE};
 use crate::http;
 use crate::hub::HubHandle;
+use crate::limits::CLOSE_GRACE;
 use crate::signals::Signal;
 
 /// All of a stop, from the signal to the last thread's end: within the two seconds that a
 /// supervisor of processes can be promised, with room for what comes after.
-const STOP_WITHIN: Duration = Duration::from_millis(1_800);
+pub const STOP_WITHIN: Duration = Duration::from_millis(1_800);
 
 /// Of that, for the agent of `--dev` to say goodbye, and for the door to answer what is in flight.
-const AGENT_STOP_WITHIN: Duration = Duration::from_millis(300);
-const DOOR_STOP_WITHIN: Duration = Duration::from_millis(600);
+const AGENT_STOP_WITHIN: Duration = Duration::from_millis(200);
+const DOOR_STOP_WITHIN: Duration = Duration::from_millis(500);
+
+/// And for what has no time of its own: to wake threads, and to join them, on a busy machine.
+const STOP_SLACK: Duration = Duration::from_millis(300);
+
+// One after the other, and dashboards last.
+const _: () = assert!(
+    AGENT_STOP_WITHIN.as_millis()
+        + DOOR_STOP_WITHIN.as_millis()
+        + CLOSE_GRACE.as_millis()
+        + STOP_SLACK.as_millis()
+        <= STOP_WITHIN.as_millis()
+);
+const _: () = assert!(STOP_GRACE.as_millis() < DOOR_STOP_WITHIN.as_millis());
 
 /// How many threads do the work that can be spread.
 #[derive(Debug, Clone, Copy)]
@@ -200,12 +214,9 @@ impl Server {
         log::info!("stopped");
     }
 
+    /// Waits for a thread, unless it has been joined already.
     fn await_end(&self, name: &str, deadline: Instant) {
-        while let Some(ended) = self.await_one(deadline) {
-            if ended.name == name {
-                return;
-            }
-        }
+        while self.crew.has(name) && self.await_one(deadline).is_some() {}
     }
 
     /// Joins the next thread that ends before `deadline`.

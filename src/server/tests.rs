@@ -18,6 +18,9 @@ use crate::event::{Control, FanoutIndex};
 use crate::id::{DashboardId, PoolIndex};
 use crate::signals::Signal;
 
+/// Catches hangs; nothing waits for it to pass.
+const LONG: Duration = Duration::from_secs(20);
+
 const NO_SUCH_POOL: PoolIndex = PoolIndex(99);
 
 fn start() -> Server {
@@ -104,6 +107,20 @@ fn the_death_of_the_door_ends_the_server() {
 fn the_death_of_a_worker_ends_the_server() {
     let died = dies_of(|server| server.pools[1].0.stop(1));
     assert_eq!(died.thread, "read-0");
+}
+
+/// A stop that waits for a thread which has ended already would use up the time of the others.
+#[test]
+fn who_has_ended_is_not_waited_for() {
+    let server = start();
+    server.door.stop();
+    let ended = server.ends.recv_timeout(LONG).unwrap();
+    assert_eq!(ended.name, "door");
+    server.crew.join(&ended);
+    let start = server.clock.now();
+    server.await_end("door", start + LONG);
+    assert!(server.clock.now() < start + LONG, "waited to the deadline");
+    server.stop();
 }
 
 /// A signal is a good end, and nothing is left behind.
