@@ -114,8 +114,13 @@ impl Answer {
     /// The answer as HTTP/1.1 bytes, with `Content-Length` and without `Date` and `Connection`.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        let body = self.body.as_bytes();
-        let mut bytes = Vec::with_capacity(256 + body.len());
+        [self.head_bytes().as_slice(), self.body.as_bytes()].concat()
+    }
+
+    /// The part of [`Answer::to_bytes`] before the body, empty line included.
+    #[must_use]
+    pub fn head_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(256);
         // Writing to a Vec cannot fail.
         let _ = write!(bytes, "HTTP/1.1 {} {}\r\n", self.status.0, self.status.phrase());
         for (name, value) in &self.headers {
@@ -123,10 +128,9 @@ impl Answer {
         }
         // 204 and 304 carry no Content-Length (RFC 9110 section 8.6).
         if !matches!(self.status.0, 204 | 304) {
-            let _ = write!(bytes, "Content-Length: {}\r\n", body.len());
+            let _ = write!(bytes, "Content-Length: {}\r\n", self.body.as_bytes().len());
         }
         bytes.extend_from_slice(b"\r\n");
-        bytes.extend_from_slice(body);
         bytes
     }
 }

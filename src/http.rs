@@ -81,26 +81,13 @@ impl Pool {
     /// # Errors
     /// When tiny_http's accept loop is gone: no pipe could be made anew.
     pub fn work(&self) -> io::Result<()> {
-        let mut next = None;
         loop {
-            let request = match next.take() {
-                Some(request) => request,
-                None => match self.server.recv() {
-                    Ok(request) => request,
-                    Err(_) if self.is_stopping() => return Ok(()),
-                    Err(error) => return Err(error),
-                },
-            };
-            next = self.serve(request)?;
-            // The look for the next request may have taken the word to stop instead.
-            if next.is_none() && self.is_stopping() {
-                return Ok(());
+            match self.server.recv() {
+                Ok(request) => self.serve(request),
+                Err(_) if self.stopping.load(Ordering::Acquire) => return Ok(()),
+                Err(error) => return Err(error),
             }
         }
-    }
-
-    fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::Acquire)
     }
 
     /// Ends `workers` workers, each once it has answered what it has begun.
@@ -111,31 +98,30 @@ impl Pool {
         }
     }
 
-    /// Answers one request, and gives the next one that waits, if there is one.
+    /// Answers one request.
     ///
-    /// The answer is one write: tiny_http's own printing would make many, add headers, and choose
-    /// encodings. While more requests wait it stays in the pipe's buffer, and goes out with theirs
-    /// in one system call: a server has one pipe, and whoever takes a request off the queue
-    /// flushes behind its answer or takes another.
-    fn serve(&self, mut inner: tiny_http::Request) -> io::Result<Option<tiny_http::Request>> {
-        let answer = match self.read(&mut inner) {
+    /// The answer is written as it is: tiny_http's own printing would make many writes, add
+    /// headers, and choose encodings. It is flushed at once, since the handler of the next request
+    /// may wait for the hub.
+    fn serve(&self, mut inner: tiny_http::Request) {
+        let request = self.read(&mut inner);
+        // Taking the writer drops the request: nothing of it holds up the pipe while it is handled.
+        let mut writer = inner.into_writer();
+        let answer = match request {
             Ok(request) => self.answer(&request),
             Err(why) => {
                 log::error!("the door passed on a request that makes no sense: {why}");
                 Answer::problem(500, "internal error")
             }
         };
-        // Taking the writer drops the request, so that the pipe goes on while this is sent.
-        let mut writer = inner.into_writer();
-        let next = self.server.try_recv();
-        let mut sent = writer.write_all(&answer.to_bytes());
-        if !matches!(next, Ok(Some(_))) {
-            sent = sent.and_then(|()| writer.flush());
-        }
+        // A body of megabytes is not copied only to stand behind its head.
+        let sent = writer
+            .write_all(&answer.head_bytes())
+            .and_then(|()| writer.write_all(answer.body.as_bytes()))
+            .and_then(|()| writer.flush());
         if let Err(error) = sent {
             log::warn!("a pipe broke under an answer: {error}");
         }
-        next
     }
 
     fn answer(&self, request: &Request) -> Answer {

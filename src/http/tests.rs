@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
+use crossbeam_channel::{Receiver, Sender, bounded};
 use tempfile::TempDir;
 use tiny_http::{Method, Server};
 
@@ -18,6 +19,9 @@ use crate::id::PoolIndex;
 use crate::relay::{self, Caller};
 
 const WORKERS: usize = 2;
+
+/// Catches hangs; nothing waits for it to pass.
+const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Says what it was asked, panics when asked to.
 struct Echo;
@@ -37,6 +41,28 @@ impl Handle for Echo {
     }
 }
 
+/// Says which request it has begun; answers `/wait` when told to, others at once.
+struct Gated {
+    begun: Sender<u64>,
+    go: Receiver<()>,
+}
+
+impl Handle for Gated {
+    fn handle(&self, request: &Request) -> Answer {
+        self.begun.send(request.stamp.number).unwrap();
+        if request.path == "/wait" {
+            // Longer than the test waits for anything.
+            self.go.recv().unwrap();
+        }
+        Answer::json(200, Body::Owned(request.stamp.number.to_string().into_bytes()))
+    }
+}
+
+fn gated() -> (Arc<Gated>, Receiver<u64>, Sender<()>) {
+    let ((begun, seen), (tell, go)) = (bounded(100), bounded(100));
+    (Arc::new(Gated { begun, go }), seen, tell)
+}
+
 struct Stage {
     pool: Arc<Pool>,
     workers: Vec<JoinHandle<std::io::Result<()>>>,
@@ -47,12 +73,16 @@ struct Stage {
 }
 
 fn stage() -> Stage {
+    stage_with(Arc::new(Echo), WORKERS)
+}
+
+fn stage_with(handle: Arc<dyn Handle>, workers: usize) -> Stage {
     let directory = tempfile::tempdir().unwrap();
     let server = Server::http_unix(&directory.path().join("http")).unwrap();
     let clock = Clock::start();
     let counters = Arc::new(Counters::default());
-    let pool = Arc::new(Pool::new(server, Arc::new(Echo), clock, Arc::clone(&counters)));
-    let workers = (0..WORKERS)
+    let pool = Arc::new(Pool::new(server, handle, clock, Arc::clone(&counters)));
+    let workers = (0..workers)
         .map(|number| {
             let pool = Arc::clone(&pool);
             Builder::new().name(format!("http-{number}")).spawn(move || pool.work()).unwrap()
@@ -64,7 +94,7 @@ fn stage() -> Stage {
 impl Stage {
     fn pipe(&self) -> BufReader<UnixStream> {
         let pipe = UnixStream::connect(self.directory.path().join("http")).unwrap();
-        pipe.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        pipe.set_read_timeout(Some(DEADLINE)).unwrap();
         BufReader::new(pipe)
     }
 
@@ -83,7 +113,7 @@ impl Stage {
     }
 
     fn end(self) {
-        self.pool.stop(WORKERS);
+        self.pool.stop(self.workers.len());
         for worker in self.workers {
             worker.join().unwrap().unwrap();
         }
@@ -141,6 +171,45 @@ fn a_panic_costs_one_request() {
         assert!(body.contains("internal error") && !body.contains("asked"), "{body}");
         assert_eq!(answer(&mut pipe).0, 200);
         assert_eq!(stage.counters.worker_panics.get(), round + 1);
+    }
+    stage.end();
+}
+
+/// A handler may wait for the hub for seconds; who was answered before it does not wait along.
+#[test]
+fn an_answer_goes_out_before_the_next_request_is_handled() {
+    let (handle, begun, go) = gated();
+    let stage = stage_with(handle, 1);
+    let mut pipe = stage.pipe();
+    // Several rounds, because tiny_http may take the second request only when the first is done.
+    for round in 0..20 {
+        let requests = [1, 2].map(|number| stage.request(number, "/wait", b"b"));
+        pipe.get_mut().write_all(&requests.concat()).unwrap();
+        for number in [1, 2] {
+            assert_eq!(begun.recv_timeout(DEADLINE), Ok(number));
+            if number == 2 {
+                assert_eq!(answer(&mut pipe), (200, "1".to_owned()), "round {round}");
+            }
+            go.send(()).unwrap();
+        }
+        assert_eq!(answer(&mut pipe), (200, "2".to_owned()));
+    }
+    stage.end();
+}
+
+/// tiny_http reads no further on a pipe while it has a request whose body is over 1,024 bytes.
+#[test]
+fn a_large_body_holds_up_no_request_behind_it() {
+    let (handle, begun, go) = gated();
+    let stage = stage_with(handle, 2);
+    let mut pipe = stage.pipe();
+    let requests = [stage.request(1, "/wait", &[b'x'; 2_048]), stage.request(2, "/a", b"")];
+    pipe.get_mut().write_all(&requests.concat()).unwrap();
+    assert_eq!(begun.recv_timeout(DEADLINE), Ok(1));
+    assert_eq!(begun.recv_timeout(DEADLINE), Ok(2), "while the first one is being handled");
+    go.send(()).unwrap();
+    for number in [1, 2] {
+        assert_eq!(answer(&mut pipe), (200, number.to_string()));
     }
     stage.end();
 }
