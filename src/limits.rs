@@ -78,6 +78,15 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// How long one wait for the hub may take. A worker waits at most twice for one request, to
+    /// hand it in and for the reply, and must answer before the door does at `worker_timeout`.
+    #[must_use]
+    pub fn hub_timeout(&self) -> Duration {
+        self.worker_timeout * 2 / 5
+    }
+}
+
 /// 1,024 bytes.
 pub const KIB: usize = 1_024;
 /// 1,024 KiB.
@@ -97,7 +106,7 @@ pub fn eviction_tick(evict_after: Duration) -> Duration {
 }
 
 /// Events waiting for the hub. A worker that finds it full waits, and answers 503 when
-/// `worker_timeout` is over.
+/// [`Limits::hub_timeout`] is over.
 pub const HUB_INBOX: usize = 4_096;
 
 /// Batches waiting at one fanout thread. Beyond it the hub passes on only newest states.
@@ -166,3 +175,16 @@ pub const LOG_QUEUE: usize = 1_024;
 /// listeners, poll, wakers, signal pipe, tiny_http's sockets and pipes, files at start-up, the
 /// agent of `--dev`.
 pub const RESERVED_DESCRIPTORS: usize = 48;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_waits_for_the_hub_end_well_before_the_door_gives_up() {
+        for worker_timeout in [Duration::from_millis(100), Duration::from_secs(5)] {
+            let limits = Limits { worker_timeout, ..Limits::default() };
+            assert!(2 * limits.hub_timeout() <= worker_timeout * 9 / 10, "{worker_timeout:?}");
+        }
+    }
+}

@@ -125,7 +125,7 @@ impl Shared {
             pools: Arc::clone(&self.pools),
             epoch: Arc::clone(&self.epoch),
             rules,
-            patience: self.limits.worker_timeout,
+            patience: self.limits.hub_timeout(),
             ticks: tick(rules.tick),
             fanouts: senders,
             clock: self.clock,

@@ -1,11 +1,19 @@
 //! What the door makes of workers that are slow, gone, or talk nonsense.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::house::{DEADLINE, House, ok, ping};
+use crossbeam_channel::never;
+
+use super::house::{DEADLINE, GET, House, ok, pause, ping};
 use crate::auth::Gate;
+use crate::clock::Clock;
+use crate::http::{Handlers, Pool};
+use crate::hub;
+use crate::id::PoolId;
 use crate::limits::{KIB, Limits, MIB};
+use crate::registry::Rules;
 
 #[test]
 fn answers_find_their_askers_when_some_have_left() {
@@ -60,6 +68,58 @@ fn a_broken_pipe_costs_what_was_in_flight_and_is_made_anew() {
         first.send(&ping("a", b""));
         house.ingest.recv_timeout(DEADLINE).unwrap().say("{}");
         assert_eq!(first.answer().status, 200);
+    }
+}
+
+/// The handler's answer says what was wrong; the door only knows that nothing came.
+#[test]
+fn a_hub_that_hangs_is_named_before_the_door_gives_up() {
+    let limits = Limits { worker_timeout: Duration::from_secs(2), ..Limits::default() };
+    let directory = tempfile::tempdir().unwrap();
+    let clock = Clock::start();
+    let id = PoolId::parse("a").unwrap();
+    // Nobody runs it.
+    let (_hub, handle) = hub::hub(hub::Parts {
+        pools: [id].into(),
+        epoch: "e".into(),
+        rules: Rules {
+            evict_after: DEADLINE,
+            tick: DEADLINE,
+            max_agents_per_pool: 1,
+            max_pool_bytes: MIB,
+        },
+        patience: limits.hub_timeout(),
+        ticks: never(),
+        fanouts: Vec::new(),
+        clock,
+        counters: Arc::default(),
+    });
+    let handlers = Arc::new(Handlers {
+        hub: handle,
+        pools: Vec::new(),
+        gate: Arc::default(),
+        epoch: "e".into(),
+        started_at: clock.wall(),
+        max_tasks: 1,
+        counters: Arc::default(),
+    });
+    let mut workers = Vec::new();
+    for path in ["i", "r"] {
+        let server = tiny_http::Server::http_unix(&directory.path().join(path)).unwrap();
+        let pool = Arc::new(Pool::new(server, handlers.clone(), clock, Arc::default()));
+        let worker = Arc::clone(&pool);
+        let thread = std::thread::Builder::new().spawn(move || worker.work()).unwrap();
+        workers.push((pool, thread));
+    }
+    let house = House::front(limits, Gate::default(), directory, never(), never());
+    let mut client = house.client();
+    client.send(b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n");
+    let reply = client.answer();
+    let body = String::from_utf8(reply.body).unwrap();
+    assert!(reply.status == 503 && body.contains("overloaded"), "{body}");
+    for (pool, thread) in workers {
+        pool.stop(1);
+        thread.join().unwrap().unwrap();
     }
 }
 
@@ -189,14 +249,13 @@ fn the_real_tiny_http_takes_what_the_door_writes() {
     let mut servers = Vec::new();
     for path in ["i", "r"] {
         let server = tiny_http::Server::http_unix(&directory.path().join(path)).unwrap();
-        let server = std::sync::Arc::new(server);
-        servers.push(std::sync::Arc::clone(&server));
+        let server = Arc::new(server);
+        servers.push(Arc::clone(&server));
         let serve = move || server.incoming_requests().for_each(serve_with_tiny_http);
         std::thread::Builder::new().spawn(serve).unwrap();
     }
-    let nothing = crossbeam_channel::never;
     let limits = Limits::default();
-    let house = House::front(limits, Gate::default(), directory, nothing(), nothing());
+    let house = House::front(limits, Gate::default(), directory, never(), never());
     let mut clients: Vec<_> = (0..20).map(|_| house.client()).collect();
     for length in [0, 1, 1_024, 1_025, 64 * KIB] {
         let body = vec![b'x'; length];
