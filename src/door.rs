@@ -165,12 +165,15 @@ impl DoorHandle {
 pub enum DoorError {
     /// Waiting for readiness failed.
     Poll(io::Error),
+    /// A pipe to the workers broke and cannot be made anew: every answer would be a 503.
+    Workers(io::Error),
 }
 
 impl fmt::Display for DoorError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Poll(error) => write!(f, "waiting for readiness failed: {error}"),
+            Self::Workers(error) => write!(f, "the workers cannot be reached any more: {error}"),
         }
     }
 }
@@ -178,7 +181,7 @@ impl fmt::Display for DoorError {
 impl std::error::Error for DoorError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Poll(error) => Some(error),
+            Self::Poll(error) | Self::Workers(error) => Some(error),
         }
     }
 }
@@ -195,7 +198,7 @@ impl Door {
     /// Sets everything up; nothing is accepted before [`Door::run`].
     ///
     /// # Errors
-    /// When the system refuses to watch the listeners.
+    /// When the system refuses to watch the listeners, or the workers cannot be reached.
     pub fn new(parts: Parts) -> io::Result<(Self, DoorHandle)> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
@@ -212,8 +215,8 @@ impl Door {
         let pipes = [pipe(parts.ingest_path, 0), pipe(parts.reads_path, 1)];
         let mut lanes = Lanes::new(pipes, parts.limits.max_in_flight);
         for pipe in &mut lanes.pipes {
-            // One that cannot be reached yet is tried again while the door runs.
-            pipe.connect(poll.registry(), now);
+            // One for which descriptors are missing now is tried again while the door runs.
+            pipe.connect(poll.registry(), now)?;
         }
         let stop = Arc::new(AtomicBool::new(false));
         let handle = DoorHandle { stop: Arc::clone(&stop), waker };
@@ -243,7 +246,7 @@ impl Door {
     /// Serves until told to stop.
     ///
     /// # Errors
-    /// Only [`DoorError::Poll`], a fault of the system or of ours.
+    /// [`DoorError`], a fault of the system or of ours.
     pub fn run(mut self) -> Result<(), DoorError> {
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
         loop {
@@ -253,7 +256,7 @@ impl Door {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(DoorError::Poll(error)),
             }
-            if self.turn(&events) {
+            if self.turn(&events)? {
                 return Ok(());
             }
         }
@@ -261,7 +264,7 @@ impl Door {
 
     /// One turn of the loop; true when it was the last. Whatever has come is taken in before
     /// deadlines are looked at, so that a moment of ours is not held against others.
-    fn turn(&mut self, events: &Events) -> bool {
+    fn turn(&mut self, events: &Events) -> Result<bool, DoorError> {
         self.now = self.clock.now();
         self.date.update(self.clock.wall());
         let listed = self.clients.listed();
@@ -273,12 +276,12 @@ impl Door {
             self.serve(slot);
         }
         self.accept();
-        self.read_pipes();
+        self.read_pipes()?;
         self.hand_over_waiting();
         self.keep_deadlines();
         self.flush_pipes();
         self.make_room_in_memory();
-        self.stop.load(Ordering::Acquire) && self.wind_down()
+        Ok(self.stop.load(Ordering::Acquire) && self.wind_down())
     }
 
     fn on_event(&mut self, event: &Event) {

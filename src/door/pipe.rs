@@ -27,6 +27,10 @@ const MIN_RETRY: Duration = Duration::from_millis(10);
 /// Longest wait: tiny_http is in this process and away only while something is very wrong.
 const MAX_RETRY: Duration = Duration::from_secs(1);
 
+/// Failures in a row, half a minute of them, after which making a pipe anew is given up. Counted
+/// and not timed, so that a stall of ours is none.
+const MAX_FAILURES: u32 = 30;
+
 /// Bound of the doubling of patience with a quiet pipe: to hours.
 const MAX_DOUBLINGS: u32 = 10;
 
@@ -58,6 +62,8 @@ pub(super) struct Pipe {
     token: Token,
     link: Option<UnixStream>,
     retry: Backoff,
+    /// How often in a row it could not be made anew.
+    failures: u32,
     /// Requests that were taken and whose answer has not begun, in order.
     in_flight: VecDeque<Ticket>,
     /// The answer whose body is coming, and how much of it is still to come.
@@ -83,6 +89,7 @@ impl Pipe {
             token,
             link: None,
             retry: Backoff::new(MIN_RETRY, MAX_RETRY),
+            failures: 0,
             in_flight: VecDeque::new(),
             body: None,
             quiet_since: now,
@@ -141,21 +148,34 @@ impl Pipe {
         self.link.is_some()
     }
 
-    /// Makes the pipe anew.
-    pub(super) fn connect(&mut self, registry: &Registry, now: Instant) {
+    /// Makes the pipe anew, or notes when to try again.
+    ///
+    /// # Errors
+    /// The last try's, when there is nothing to hope for: the socket is gone or nobody listens
+    /// on it, or all of [`MAX_FAILURES`] tries failed.
+    pub(super) fn connect(&mut self, registry: &Registry, now: Instant) -> io::Result<()> {
         let connected = UnixStream::connect(&self.path).and_then(|mut link| {
             registry.register(&mut link, self.token, Interest::READABLE | Interest::WRITABLE)?;
             Ok(link)
         });
         match connected {
-            Ok(link) => self.link = Some(link),
+            Ok(link) => {
+                self.link = Some(link);
+                self.failures = 0;
+            }
             Err(error) => {
+                self.failures += 1;
+                let gone = [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused];
+                if gone.contains(&error.kind()) || self.failures >= MAX_FAILURES {
+                    return Err(error);
+                }
                 if self.retry.is_fresh() {
                     log::warn!("cannot reach the workers, trying again: {error}");
                 }
                 self.retry.fail(now);
             }
         }
+        Ok(())
     }
 
     /// Takes a whole request; it goes out with the next [`Pipe::flush`].
@@ -355,6 +375,24 @@ mod tests {
         let mut data = &b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n"[..];
         pipe.next_piece(&mut data).unwrap();
         assert_eq!(pipe.deadline(now, patience), Some(now + patience), "a body is owed");
+    }
+
+    #[test]
+    fn a_pipe_that_cannot_be_made_anew_is_given_up_after_many_tries_or_when_it_is_gone() {
+        let poll = mio::Poll::new().unwrap();
+        let mut now = Clock::start().now();
+        // A path that no socket can have fails, and not because it is gone.
+        let mut pipe = Pipe::new(PathBuf::from("x".repeat(200)), Token(0), now);
+        for failure in 1..MAX_FAILURES {
+            assert!(pipe.connect(poll.registry(), now).is_ok(), "failure {failure}");
+            let retry = pipe.deadline(now, Duration::ZERO).unwrap();
+            assert!(retry > now && retry <= now + MAX_RETRY);
+            now = retry;
+        }
+        assert!(pipe.connect(poll.registry(), now).is_err());
+        let directory = tempfile::tempdir().unwrap();
+        let mut gone = Pipe::new(directory.path().join("none"), Token(0), now);
+        assert_eq!(gone.connect(poll.registry(), now).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use super::connection::{Manner, Pending, Phase, Queued};
 use super::lanes::Lane;
 use super::pipe::{Piece, Ticket};
 use super::reply::AnswerHead;
+use super::{Door, DoorError, READ_BYTES};
 use crate::answer::Answer;
 use crate::event::Stamp;
 use crate::relay::{STAMP, encode_stamp};
@@ -89,7 +90,10 @@ impl Door {
     }
 
     /// Takes in what the workers answered, and makes broken pipes anew.
-    pub(super) fn read_pipes(&mut self) {
+    ///
+    /// # Errors
+    /// [`DoorError::Workers`] when they cannot be reached any more.
+    pub(super) fn read_pipes(&mut self) -> Result<(), DoorError> {
         let patience = self.pipe_patience();
         for index in 0..self.lanes.pipes.len() {
             for _ in 0..MAX_READS_PER_TURN {
@@ -104,10 +108,11 @@ impl Door {
                     pipe.note_silence();
                     self.pipe_broke(index, &"no answer for too long");
                 } else {
-                    pipe.connect(self.poll.registry(), self.now);
+                    pipe.connect(self.poll.registry(), self.now).map_err(DoorError::Workers)?;
                 }
             }
         }
+        Ok(())
     }
 
     fn read_pipe(&mut self, index: usize) {

@@ -35,7 +35,7 @@ pub(super) struct House {
     /// Whether dashboards can be served.
     pub(super) feed_works: Arc<Mutex<bool>>,
     thread: Option<JoinHandle<Result<(), DoorError>>>,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 struct Feed {
@@ -121,7 +121,7 @@ impl House {
             dashboards,
             feed_works,
             thread: Some(thread),
-            _directory: directory,
+            directory,
         }
     }
 
@@ -146,6 +146,22 @@ impl House {
             client.send(b"GET /livez HTTP/1.0\r\n\r\n");
             let _ = client.rest();
         }
+    }
+
+    /// Takes away the sockets of the workers; pipes that are there stay.
+    pub(super) fn remove_sockets(&self) {
+        std::fs::remove_dir_all(self.directory.path()).unwrap();
+    }
+
+    /// Why the door ended, which it must by itself.
+    pub(super) fn end(mut self) -> DoorError {
+        let clock = Clock::start();
+        let start = clock.now();
+        while !self.thread.as_ref().unwrap().is_finished() {
+            assert!(clock.now() - start < DEADLINE, "the door goes on");
+            pause(Duration::from_millis(10));
+        }
+        self.thread.take().unwrap().join().unwrap().unwrap_err()
     }
 
     pub(super) fn stop(mut self) {
@@ -191,6 +207,11 @@ impl Seen {
     pub(super) fn path(&self) -> &str {
         self.head.split(' ').nth(1).unwrap()
     }
+}
+
+/// Lets time go by: for clients that are slow.
+pub(super) fn pause(time: Duration) {
+    let _ = crossbeam_channel::never::<()>().recv_timeout(time);
 }
 
 pub(super) fn ok(text: &str) -> Vec<u8> {

@@ -71,6 +71,19 @@ fn a_broken_pipe_costs_what_was_in_flight_and_is_made_anew() {
     }
 }
 
+/// What cannot be healed must not go on as a 503 for ever.
+#[test]
+fn workers_whose_socket_is_gone_end_the_door_with_the_reason() {
+    let house = House::with_workers_in_hand(Limits::default());
+    let mut client = house.client();
+    client.send(&ping("a", b""));
+    let seen = house.ingest.recv_timeout(DEADLINE).unwrap();
+    house.remove_sockets();
+    seen.break_pipe();
+    let reason = house.end().to_string();
+    assert!(reason.contains("workers") && reason.contains("No such file"), "{reason}");
+}
+
 /// The handler's answer says what was wrong; the door only knows that nothing came.
 #[test]
 fn a_hub_that_hangs_is_named_before_the_door_gives_up() {
