@@ -92,7 +92,7 @@ const WAKER: Token = Token(0);
 pub struct Parts {
     /// Bound and listening; at least one.
     pub listeners: Vec<std::net::TcpListener>,
-    /// The Unix socket where heartbeats and goodbyes are served, over one connection: more would
+    /// The Unix socket where heartbeats, goodbyes and `/readyz` are served, over one connection: more would
     /// not do, see [`crate::http::Pool`].
     pub ingest_path: PathBuf,
     /// The Unix socket where everything else is served, likewise.

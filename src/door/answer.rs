@@ -27,8 +27,10 @@ impl Door {
             log::debug!("refused with {}: {}", answer.status.0, answer.status.phrase());
         }
         let bytes = answer.to_bytes();
-        if let Ok(Some((head, body))) = AnswerHead::split(&bytes) {
+        if let Ok(Some((mut head, body))) = AnswerHead::split(&bytes) {
             let body = if manner.head_only { &[] } else { body };
+            // Where nothing was made for HEAD, nobody knows what GET's would be.
+            head.omits_length = manner.head_only && head.body_bytes == 0;
             self.begin(slot, &head, body, (then, manner.cors), None);
         }
     }

@@ -11,7 +11,7 @@ use tungstenite::handshake::derive_accept_key;
 use super::cors::{self, Cors, Origins};
 use super::lanes::Lane;
 use super::parse::{Fields, Head, Version};
-use crate::answer::Answer;
+use crate::answer::{Answer, Body};
 use crate::auth::{Gate, Viewer, presented_token};
 use crate::id::{PoolId, PoolIndex};
 use crate::limits::KIB;
@@ -24,7 +24,7 @@ const MAX_LOGIN_BYTES: usize = 4 * KIB;
 /// What a checked head leads to.
 #[derive(Debug)]
 pub(super) enum Decision {
-    /// To an answer from the head alone: a refusal, or the word on a preflight.
+    /// To an answer from the head alone: a refusal, the word on a preflight, or that of HEAD.
     Answer(Answer),
     /// To the word that this loop turns, given on the spot.
     Live,
@@ -143,8 +143,13 @@ impl Rules {
         if route == Route::Live {
             return Ok(Decision::Live);
         }
+        // A snapshot of a large pool takes longer than HEAD is worth.
+        if head.method == "HEAD" && matches!(route, Route::Metrics(_)) {
+            return Ok(Decision::Answer(Answer::json(200, Body::Static(b""))));
+        }
         let lane = match route {
-            Route::Ping(_) | Route::Agent(_) => Lane::Ingest,
+            // Ready is who can take heartbeats; and no snapshot may hold up the answer.
+            Route::Ping(_) | Route::Agent(_) | Route::Ready => Lane::Ingest,
             _ => Lane::Reads,
         };
         let head = self.canonical_head(head, caller, wants_body, posts_login, peer);

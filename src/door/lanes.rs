@@ -8,7 +8,7 @@ use super::pipe::{Pipe, Ticket};
 /// Two ways to the workers, so that a large snapshot holds up no heartbeat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lane {
-    /// Heartbeats and goodbyes.
+    /// Heartbeats, goodbyes and `/readyz`.
     Ingest,
     /// Everything else.
     Reads,

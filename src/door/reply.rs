@@ -14,6 +14,8 @@ pub(super) struct AnswerHead<'a> {
     pub(super) status: u16,
     /// Of the body behind this head.
     pub(super) body_bytes: usize,
+    /// Whether [`AnswerHead::write`] leaves `Content-Length` out.
+    pub(super) omits_length: bool,
     /// Status line and headers, each with its CR LF; no empty line.
     lines: &'a [u8],
 }
@@ -44,13 +46,14 @@ impl<'a> AnswerHead<'a> {
             }
             (_, None) => return Err(Nonsense),
         };
-        Ok(Some((Self { status, body_bytes, lines }, rest)))
+        Ok(Some((Self { status, body_bytes, omits_length: false, lines }, rest)))
     }
 
     /// Appends this head to `out` as the client gets it, empty line included. `cors` are lines.
     pub(super) fn write(&self, out: &mut Vec<u8>, date: &str, cors: &str, close: bool) {
         for line in self.lines.split_inclusive(|byte| *byte == b'\n') {
-            if !is_the_doors(line) {
+            let omitted = self.omits_length && value(line, b"content-length").is_some();
+            if !is_the_doors(line) && !omitted {
                 out.extend_from_slice(line);
             }
         }

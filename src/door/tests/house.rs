@@ -274,6 +274,9 @@ pub(super) fn ping(agent: &str, body: &[u8]) -> Vec<u8> {
     request
 }
 
+/// A request that goes to the workers for reads.
+pub(super) const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+
 /// What a client got.
 #[derive(Debug)]
 pub(super) struct Reply {

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::time::Duration;
 
-use super::house::{Client, DEADLINE, HANDSHAKE, House, ping};
+use super::house::{Client, DEADLINE, GET, HANDSHAKE, House, ping};
 use crate::limits::{KIB, Limits};
 
 const SHORT: Duration = Duration::from_millis(200);
@@ -68,7 +68,7 @@ fn a_head_that_trickles_is_cut_off_in_time_however_it_trickles() {
 fn an_answer_that_is_not_taken_has_a_deadline_too() {
     let house = House::with_workers_in_hand(Limits { answer_timeout: SHORT, ..Limits::default() });
     let mut client = house.client();
-    client.send(b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n");
+    client.send(GET);
     house.reads.recv_timeout(DEADLINE).unwrap().say(&"x".repeat(16 << 20));
     house.wait_until("the connection is closed", |counters| counters.connections.get() == 0);
 }
@@ -216,7 +216,7 @@ fn head_gets_no_body_even_with_the_answer_that_ends_the_connection() {
     let limits = Limits { max_buffered_bytes: 1024 * KIB, ..Limits::default() };
     let house = House::with_workers_in_hand(limits);
     let mut slowest = house.client();
-    slowest.send(b"HEAD /readyz HTTP/1.1\r\nHost: x\r\n\r\nGET /livez");
+    slowest.send(b"HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\nGET /livez");
     let _waits = house.reads.recv_timeout(DEADLINE).unwrap();
     let whole = ping("fat", &vec![b'x'; 64 * KIB]);
     let mut fat: Vec<Client> = (0..20).map(|_| house.client()).collect();

@@ -84,6 +84,49 @@ fn workers_whose_socket_is_gone_end_the_door_with_the_reason() {
     assert!(reason.contains("workers") && reason.contains("No such file"), "{reason}");
 }
 
+/// Who asks about health has a second or so, and a snapshot of a large pool takes long.
+#[test]
+fn readyz_waits_for_no_snapshot() {
+    let house = House::with_workers_in_hand(Limits::default());
+    let snapshot = b"GET /api/v1/agent-pools/a/metrics HTTP/1.1\r\nHost: localhost\r\n\
+                     Authorization: Bearer all\r\n\r\n";
+    let mut readers: Vec<_> = (0..100).map(|_| house.client()).collect();
+    let mut seen = Vec::new();
+    for reader in &mut readers {
+        reader.send(snapshot);
+        seen.push(house.reads.recv_timeout(DEADLINE).unwrap());
+    }
+    let mut probe = house.client();
+    for path in ["/readyz", "/healthz"] {
+        probe.send(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes());
+        house.ingest.recv_timeout(DEADLINE).unwrap().say("ready");
+        assert_eq!(probe.answer().body, b"ready");
+    }
+    for (reader, seen) in readers.iter_mut().zip(&seen) {
+        seen.say("{}");
+        assert_eq!(reader.answer().status, 200);
+    }
+}
+
+#[test]
+fn head_of_a_snapshot_makes_none() {
+    let house = House::with_workers_in_hand(Limits::default());
+    let mut client = house.client();
+    for (pool, status) in [("a", 200), ("nope", 404), ("a", 200)] {
+        let head = format!(
+            "HEAD /api/v1/agent-pools/{pool}/metrics HTTP/1.1\r\nHost: localhost\r\n\
+             Authorization: Bearer all\r\n\r\n"
+        );
+        client.send(head.as_bytes());
+        let reply = client.answer_head();
+        assert_eq!(reply.status, status);
+        // RFC 9110 section 8.6: what GET's would be, or none.
+        assert_eq!(reply.field("Content-Length").is_none(), status == 200, "{}", reply.head);
+        assert!(reply.field("Content-Type").is_some_and(|kind| kind.contains("json")));
+    }
+    assert!(house.reads.is_empty(), "a worker was asked");
+}
+
 /// The handler's answer says what was wrong; the door only knows that nothing came.
 #[test]
 fn a_hub_that_hangs_is_named_before_the_door_gives_up() {
@@ -227,14 +270,13 @@ fn who_waits_for_a_place_for_too_long_gets_503() {
 #[test]
 fn a_large_answer_that_its_client_does_not_take_holds_up_nobody() {
     let house = House::with_workers_in_hand(Limits::default());
-    let get = b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n";
     let (mut slow, mut quick) = (house.client(), house.client());
-    slow.send(get);
+    slow.send(GET);
     let large = "x".repeat(16 * MIB);
     let seen = house.reads.recv_timeout(DEADLINE).unwrap();
     // The whole answer leaves the worker although its client takes nothing.
     seen.say(&large);
-    quick.send(get);
+    quick.send(GET);
     house.reads.recv_timeout(DEADLINE).unwrap().say("quick");
     assert_eq!(quick.answer().body, b"quick");
     let reply = slow.answer();
@@ -246,12 +288,11 @@ fn an_answer_beyond_the_budget_is_a_503_or_the_end_of_the_slowest_and_no_more() 
     let budget = 256 * KIB;
     let house =
         House::with_workers_in_hand(Limits { max_buffered_bytes: budget, ..Limits::default() });
-    let get = b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n";
     let mut client = house.client();
-    client.send(get);
+    client.send(GET);
     house.reads.recv_timeout(DEADLINE).unwrap().answer(&ok(&"x".repeat(budget + 1)));
     assert_eq!(client.answer().status, 503);
-    client.send(get);
+    client.send(GET);
     house.reads.recv_timeout(DEADLINE).unwrap().say("small");
     assert_eq!(client.answer().body, b"small", "the connection and the pipe are in step");
 }
