@@ -25,8 +25,6 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// From the whole request to the worker's answer; then 503. Default 5 s.
     pub worker_timeout: Duration,
-    /// How long a client may take to take its answer; then closed. Default 10 s.
-    pub answer_timeout: Duration,
     /// Open HTTP connections (dashboards apart). Default 8,000.
     pub max_connections: usize,
     /// Open HTTP connections of one address (IPv6: one /64); trusted proxies are exempt.
@@ -45,8 +43,8 @@ pub struct Limits {
     pub max_pool_bytes: usize,
     /// Running tasks in one heartbeat; beyond it 400. Default 256.
     pub max_tasks_per_heartbeat: usize,
-    /// A dashboard that is behind must take [`Limits::lag_min_bytes`] within this time or is
-    /// cut off. Default 30 s.
+    /// A dashboard that is behind, or a client that has not taken all of its answer, must take
+    /// [`Limits::lag_min_bytes`] within this time or is cut off. Default 30 s.
     pub lag_timeout: Duration,
     /// See [`Limits::lag_timeout`]. In bytes, default 16 KiB.
     pub lag_min_bytes: usize,
@@ -63,7 +61,6 @@ impl Default for Limits {
             body_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),
             worker_timeout: Duration::from_secs(5),
-            answer_timeout: Duration::from_secs(10),
             max_connections: 8_000,
             max_connections_per_address: 1_000,
             max_in_flight: 1_024,

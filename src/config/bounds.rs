@@ -102,7 +102,6 @@ limits! {
     body_timeout: TIME in MIN_TIMEOUT, MAX_TIMEOUT;
     idle_timeout: TIME in MIN_TIMEOUT, MAX_TIMEOUT;
     worker_timeout: TIME in MIN_TIMEOUT, MAX_TIMEOUT;
-    answer_timeout: TIME in MIN_TIMEOUT, MAX_TIMEOUT;
     max_connections: COUNT in 1, MAX_CONNECTIONS;
     max_connections_per_address: COUNT in 1, MAX_CONNECTIONS;
     max_in_flight: COUNT in 1, MAX_IN_FLIGHT;

@@ -106,7 +106,7 @@ fn what_is_left_out_has_its_default() {
     assert_eq!(config.limits, Limits::default());
     // Loopback without a word on viewing: agents may report, nobody looks.
     assert!(!config.open && config.gate.viewer(None).is_none());
-    assert_eq!(default_limits().len(), 19);
+    assert_eq!(default_limits().len(), 18);
 }
 
 #[test]

@@ -48,8 +48,11 @@ impl Door {
             self.counters.overloads.add_one();
         }
         let then = if self.ends_at.is_some() && then == Then::Keep { Then::Close } else { then };
-        let deadline = self.now + self.limits.answer_timeout;
+        let deadline = self.now + self.limits.lag_timeout;
         self.clients.enter(slot, Phase::Answering(then, more), self.now, deadline);
+        if let Some(connection) = self.clients.get(slot) {
+            connection.take_progress();
+        }
         self.compose(head, body, cors, then != Then::Keep);
         let composed = std::mem::take(&mut self.composed);
         self.send(slot, &composed);

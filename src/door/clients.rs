@@ -155,6 +155,14 @@ impl Clients {
         }
     }
 
+    /// Gives a client more time in its phase.
+    pub(super) fn extend(&mut self, slot: usize, deadline: Instant) {
+        if let Some(connection) = self.table.get_mut(slot) {
+            connection.deadline = deadline;
+            self.note_deadline(deadline);
+        }
+    }
+
     /// From here on the connection may be closed when another needs its place.
     fn make_spare(&mut self, slot: usize) {
         let Some(connection) = self.table.get_mut(slot) else { return };
@@ -248,12 +256,19 @@ impl Clients {
         self.buffered
     }
 
-    /// Those who hold bytes, the slowest first.
-    pub(super) fn holders(&self) -> Vec<usize> {
+    /// Of that, what clients have not taken of their answers.
+    pub(super) fn unsent_bytes(&self) -> usize {
+        self.table.iter().map(|(_, connection)| connection.unsent_bytes()).sum()
+    }
+
+    /// Those who hold bytes, each with whether they are bytes of an answer: those with requests
+    /// first, among equals the slowest first.
+    pub(super) fn holders(&self) -> Vec<(bool, usize)> {
         let holders = self.table.iter().filter(|(_, connection)| connection.accounted > 0);
-        let mut holders: Vec<_> = holders.map(|(slot, c)| (c.since, slot)).collect();
+        let mut holders: Vec<_> =
+            holders.map(|(slot, c)| (c.unsent_bytes() > 0, c.since, slot)).collect();
         holders.sort_unstable();
-        holders.into_iter().map(|(_, slot)| slot).collect()
+        holders.into_iter().map(|(answer, _, slot)| (answer, slot)).collect()
     }
 }
 

@@ -1,6 +1,7 @@
 //! One HTTP client: its socket, where its request stands, and what is buffered for it. Reads
 //! and writes without blocking; decides nothing.
 
+use std::collections::VecDeque;
 use std::io::{self, Read as _, Write as _};
 use std::net::IpAddr;
 use std::time::Instant;
@@ -11,7 +12,6 @@ use super::check::Relay;
 use super::cors::Cors;
 use super::held::Held;
 use super::parse::Scan;
-use crate::limits::KIB;
 
 /// Where a client's request stands. Whatever is large is boxed: most clients are idle.
 #[derive(Debug)]
@@ -125,14 +125,18 @@ pub(super) struct Connection {
     writable: bool,
     /// Read, and not yet part of a request that is on its way.
     pub(super) input: Held,
-    output: Vec<u8>,
+    /// What the socket has not taken, in the pieces in which it came: each is given back when
+    /// it is out, and none is ever moved to a larger place.
+    output: VecDeque<Held>,
+    /// Bytes of the first piece that are out.
     written: usize,
+    /// Memory for all pieces, in bytes.
+    unsent_bytes: usize,
+    /// Bytes that the socket has taken since somebody asked.
+    taken: usize,
     /// Bytes that the budget has been told of.
     pub(super) accounted: usize,
 }
-
-/// Output that was written is given back once it is this much.
-const COMPACT_BYTES: usize = 64 * KIB;
 
 impl Connection {
     pub(super) fn new(
@@ -155,8 +159,10 @@ impl Connection {
             half_closed: false,
             writable: true,
             input: Held::default(),
-            output: Vec::new(),
+            output: VecDeque::new(),
             written: 0,
+            unsent_bytes: 0,
+            taken: 0,
             accounted: 0,
         }
     }
@@ -229,9 +235,14 @@ impl Connection {
         let mut rest = bytes;
         if self.output.is_empty() {
             let taken = Self::write(&self.socket, &mut self.writable, rest)?;
+            self.taken += taken;
             rest = &rest[taken..];
         }
-        self.output.extend_from_slice(rest);
+        if !rest.is_empty() {
+            let piece = Held::from(rest);
+            self.unsent_bytes += piece.cost_bytes();
+            self.output.push_back(piece);
+        }
         Ok(())
     }
 
@@ -240,17 +251,29 @@ impl Connection {
     /// # Errors
     /// The client is gone.
     pub(super) fn flush(&mut self) -> io::Result<()> {
-        let rest = &self.output[self.written..];
-        self.written += Self::write(&self.socket, &mut self.writable, rest)?;
-        if self.written == self.output.len() {
-            self.output = Vec::new();
+        while let Some(piece) = self.output.front() {
+            let taken = Self::write(&self.socket, &mut self.writable, &piece[self.written..])?;
+            self.taken += taken;
+            self.written += taken;
+            if self.written < piece.len() {
+                return Ok(());
+            }
+            self.unsent_bytes -= piece.cost_bytes();
             self.written = 0;
-        } else if self.written >= COMPACT_BYTES && self.written >= self.output.len() / 2 {
-            self.output.drain(..self.written);
-            self.output.shrink_to(2 * self.output.len());
-            self.written = 0;
+            self.output.pop_front();
         }
+        self.output = VecDeque::new();
         Ok(())
+    }
+
+    /// Bytes that the socket has taken since this was last asked.
+    pub(super) fn take_progress(&mut self) -> usize {
+        std::mem::take(&mut self.taken)
+    }
+
+    /// Memory for what the socket has not taken, in bytes.
+    pub(super) fn unsent_bytes(&self) -> usize {
+        self.unsent_bytes
     }
 
     /// To the last byte or until the socket says that it would block: only then will it tell
@@ -281,6 +304,6 @@ impl Connection {
             Phase::Waiting(queued) => queued.request.capacity(),
             _ => 0,
         };
-        self.input.cost_bytes() + self.output.capacity() + request
+        self.input.cost_bytes() + self.unsent_bytes + request
     }
 }

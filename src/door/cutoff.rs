@@ -23,22 +23,44 @@ impl Door {
                     let unserved = Answer::problem(503, "no worker answered in time");
                     self.answer(slot, &unserved, manner, manner.then());
                 }
-                Phase::Idle | Phase::Answering(..) | Phase::Lingering(_) => self.close(slot),
+                Phase::Answering(..) => self.judge_progress(slot),
+                Phase::Idle | Phase::Lingering(_) => self.close(slot),
             }
             self.clients.account(slot);
         }
     }
 
-    /// Within the budget again: the slowest go first. A little more room is made than is
-    /// needed, since to look for the slowest is to look at all.
+    /// Who goes on taking an answer gets all of it, however long that takes. The socket is asked:
+    /// it tells of its own accord only when a good part of its buffer is free.
+    fn judge_progress(&mut self, slot: usize) {
+        if let Some(connection) = self.clients.get(slot) {
+            connection.note_writable();
+        }
+        self.flush(slot);
+        let Some(connection) = self.clients.get(slot) else { return };
+        if !matches!(connection.phase, Phase::Answering(..)) {
+            return;
+        }
+        // Who has taken all that there is waits for the worker.
+        let progress = connection.take_progress();
+        if connection.is_flushed() || progress >= self.limits.lag_min_bytes {
+            self.clients.extend(slot, self.now + self.limits.lag_timeout);
+        } else {
+            self.close(slot);
+        }
+    }
+
+    /// Within the budget again: requests go first, the slowest before others. A little more room
+    /// is made than is needed, since to look for the slowest is to look at all; but not at the
+    /// cost of who takes an answer.
     pub(super) fn make_room_in_memory(&mut self) {
         let budget = self.limits.max_buffered_bytes;
         let held = |door: &Self| door.clients.buffered() + door.lanes.held();
         if held(self) <= budget {
             return;
         }
-        let enough = budget - budget / 8;
-        for slot in self.clients.holders() {
+        for (has_answer, slot) in self.clients.holders() {
+            let enough = if has_answer { budget } else { budget - budget / 8 };
             if held(self) <= enough {
                 break;
             }

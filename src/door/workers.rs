@@ -4,7 +4,6 @@
 use std::io::Write as _;
 use std::time::Duration;
 
-use super::Door;
 use super::check::Relay;
 use super::connection::{Manner, Pending, Phase, Queued};
 use super::lanes::Lane;
@@ -17,6 +16,12 @@ use crate::relay::{STAMP, encode_stamp};
 
 /// Reads of one pipe in one turn, so that a large answer keeps nobody else waiting for long.
 const MAX_READS_PER_TURN: usize = 8;
+
+/// Of the budget, one in so many bytes stays for requests, however much of answers is not taken.
+const REQUESTS_SHARE: usize = 16;
+
+/// Answers up to this size in bytes, what one read brings, are always given.
+const SMALL_BYTES: usize = READ_BYTES;
 
 /// A pipe on which nothing has come for so many times `worker_timeout`, although something is
 /// in flight, has died without saying so: everyone on it has had a 503 by then.
@@ -176,14 +181,23 @@ impl Door {
     ) {
         let slot = ticket.slot;
         let then = manner.then();
-        if head.body_bytes > self.limits.max_buffered_bytes {
-            self.answer(slot, &Answer::problem(503, "the answer is too large"), manner, then);
+        if !manner.head_only && !self.has_room_for(head.body_bytes) {
+            let full = "no room for an answer of this size at the moment (max_buffered_bytes)";
+            self.answer(slot, &Answer::problem(503, full), manner, then);
         } else if manner.head_only {
             self.begin(slot, head, &[], (then, manner.cors), None);
         } else {
             let more = (!last).then_some(ticket.number);
             self.begin(slot, head, body, (then, manner.cors), more);
         }
+    }
+
+    /// Whether an answer may be begun: refused now, it costs nobody else what they are taking.
+    /// What of its predecessors was not taken is here whole, since a pipe brings one at a time.
+    fn has_room_for(&self, body_bytes: usize) -> bool {
+        let budget = self.limits.max_buffered_bytes;
+        let most = budget - budget / REQUESTS_SHARE;
+        body_bytes <= SMALL_BYTES || self.clients.unsent_bytes() + body_bytes <= most
     }
 
     /// What was in flight on a pipe gets 503; an answer that was cut short can only be closed.

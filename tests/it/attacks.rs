@@ -209,7 +209,7 @@ fn keep_alive_connections_opened_at_once_are_all_answered() {
 #[test]
 fn who_pipelines_without_reading_is_closed_and_holds_nobody_up() {
     let _alone = heavy();
-    let mut server = Server::start(&Setup::open().limit(r#"answer_timeout = "1s""#).toml());
+    let mut server = Server::start(&Setup::open().limit(r#"lag_timeout = "1s""#).toml());
     for request in [
         Request::ping("a", KEY_A, &heartbeat(3.0)),
         Request::get("/livez"),

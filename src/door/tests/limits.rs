@@ -66,7 +66,7 @@ fn a_head_that_trickles_is_cut_off_in_time_however_it_trickles() {
 
 #[test]
 fn an_answer_that_is_not_taken_has_a_deadline_too() {
-    let house = House::with_workers_in_hand(Limits { answer_timeout: SHORT, ..Limits::default() });
+    let house = House::with_workers_in_hand(Limits { lag_timeout: SHORT, ..Limits::default() });
     let mut client = house.client();
     client.send(GET);
     house.reads.recv_timeout(DEADLINE).unwrap().say(&"x".repeat(16 << 20));

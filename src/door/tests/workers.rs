@@ -297,6 +297,56 @@ fn an_answer_beyond_the_budget_is_a_503_or_the_end_of_the_slowest_and_no_more() 
     assert_eq!(client.answer().body, b"small", "the connection and the pipe are in step");
 }
 
+/// 29 MB is what a pool of 32 MiB comes to; the budget is the default one.
+#[test]
+fn two_large_answers_fit_and_a_third_is_refused_at_nobody_s_cost() {
+    const BYTES: usize = 29_000_000;
+    let house = House::with_workers_in_hand(Limits::default());
+    let large = ok(&"x".repeat(BYTES));
+    let mut clients = [house.client(), house.client(), house.client()];
+    for client in &mut clients {
+        client.send(GET);
+        // The whole answer leaves the worker although its client takes nothing.
+        house.reads.recv_timeout(DEADLINE).unwrap().answer(&large);
+    }
+    let [first, second, third] = &mut clients;
+    let refused = third.answer();
+    assert_eq!((refused.status, refused.field("Retry-After").is_some()), (503, true));
+    for client in [first, second] {
+        let reply = client.answer();
+        assert_eq!((reply.status, reply.body.len()), (200, BYTES));
+    }
+    assert_eq!(house.counters.buffer_evictions.get(), 0);
+    third.send(GET);
+    house.reads.recv_timeout(DEADLINE).unwrap().answer(&large);
+    assert_eq!(third.answer().body.len(), BYTES, "there is room again");
+}
+
+/// 29 MB at 2 MB/s take longer than anyone's patience, scaled down: an answer that takes three
+/// times as long as a client may rest.
+#[test]
+fn who_goes_on_taking_an_answer_gets_all_of_it() {
+    const REST: Duration = Duration::from_secs(1);
+    const PIECES: usize = 30;
+    // More than the kernel's buffers hold.
+    const PIECE_BYTES: usize = MIB;
+    let house = House::with_workers_in_hand(Limits { lag_timeout: REST, ..Limits::default() });
+    let mut client = house.client();
+    client.send(GET);
+    house.reads.recv_timeout(DEADLINE).unwrap().say(&"x".repeat(PIECES * PIECE_BYTES));
+    assert_eq!(client.answer_head().status, 200);
+    let mut piece = vec![0; PIECE_BYTES];
+    for taken in 0..PIECES {
+        client.stream.read_exact(&mut piece).unwrap_or_else(|error| {
+            panic!("after {taken} of {PIECES} MiB: {error}");
+        });
+        pause(3 * REST / u32::try_from(PIECES).unwrap());
+    }
+    client.send(GET);
+    house.reads.recv_timeout(DEADLINE).unwrap().say("next");
+    assert_eq!(client.answer().body, b"next");
+}
+
 #[test]
 fn the_real_tiny_http_takes_what_the_door_writes() {
     let directory = tempfile::tempdir().unwrap();
