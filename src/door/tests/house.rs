@@ -16,7 +16,7 @@ use crate::clock::Clock;
 use crate::counters::Counters;
 use crate::door::{Dashboards, Door, DoorError, DoorHandle, OpenFeed, Parts, Upgrade};
 use crate::id::{PoolId, PoolIndex};
-use crate::limits::Limits;
+use crate::limits::{Limits, MAX_UNSENT_BYTES};
 
 /// Catches hangs; nothing waits for it to pass.
 pub(super) const DEADLINE: Duration = Duration::from_secs(20);
@@ -88,6 +88,8 @@ impl House {
     ) -> Self {
         let (ingest_path, reads_path) = (directory.path().join("i"), directory.path().join("r"));
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        // As the server has it: accepted sockets inherit it.
+        socket2::SockRef::from(&listener).set_tcp_notsent_lowat(MAX_UNSENT_BYTES).unwrap();
         let address = listener.local_addr().unwrap();
         let counters = Arc::new(Counters::default());
         let gate = gate

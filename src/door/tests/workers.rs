@@ -348,6 +348,29 @@ fn who_goes_on_taking_an_answer_gets_all_of_it() {
 }
 
 #[test]
+fn who_takes_too_little_of_an_answer_is_cut_off() {
+    let limits = Limits {
+        lag_timeout: Duration::from_millis(200),
+        lag_min_bytes: 8 * MIB,
+        ..Limits::default()
+    };
+    let house = House::with_workers_in_hand(limits);
+    let mut client = house.client();
+    client.send(GET);
+    let bytes = 24 * MIB;
+    house.reads.recv_timeout(DEADLINE).unwrap().say(&"x".repeat(bytes));
+    assert_eq!(client.answer_head().status, 200);
+    let mut taken = 0;
+    let mut piece = vec![0; 64 * KIB];
+    // 1.3 MB/s, where 40 are wanted.
+    while let Ok(count @ 1..) = client.stream.read(&mut piece) {
+        taken += count;
+        pause(Duration::from_millis(50));
+    }
+    assert!(taken < bytes, "all of it");
+}
+
+#[test]
 fn the_real_tiny_http_takes_what_the_door_writes() {
     let directory = tempfile::tempdir().unwrap();
     let mut servers = Vec::new();
