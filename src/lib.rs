@@ -21,7 +21,7 @@
 //! | `client-N` | the read side of one dashboard | that socket | the connection ends |
 //! | `agent`, `agent-http` | the first agent of `--dev` | its interval, its connection | its stop channel is closed |
 //! | `signals`, `log` | signals; stderr | those | the process ends |
-//! | ten without a name | nothing of ours | tiny_http's sockets and pipes | the process ends |
+//! | about ten without a name | nothing of ours | tiny_http's sockets and pipes | the process ends |
 //!
 //! A heartbeat's way: [`door`] reads it whole, checks head, route and credentials, stamps it and
 //! writes it anew into a pipe; an [`http`] worker parses the body ([`wire`]) and hands it to the
@@ -32,9 +32,9 @@
 //! What holds everywhere: the core ([`registry`], [`wire`], [`route`], [`frame`]) knows no clock,
 //! socket or thread; the hub waits for nobody; every queue and wait has a bound ([`limits`]);
 //! every thread that we start has a name, a small stack, and someone who joins it ([`crew`]).
-//! tiny_http starts five threads a socket, an accept loop and four for its connections (the pipes),
-//! on which it gives no handle: they are unnamed and joined by nobody, hold nothing of the server's
-//! state, and end with the process.
+//! tiny_http starts five or six threads of its own a socket, an accept loop and the others for its
+//! connections (the pipes), and gives no handle on them: they are unnamed and joined by nobody,
+//! hold nothing of the server's state, and end with the process.
 
 // Words and values.
 pub mod answer;
