@@ -10,7 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::{IpNet, Ipv4Net};
 
-pub use self::authority::{Authority, Host, Origin};
+pub use self::authority::{Authority, Host, Origin, Scheme};
 pub use self::secret::SecretDigest;
 use crate::id::PoolIndex;
 
@@ -151,13 +151,13 @@ impl Gate {
         }
     }
 
-    /// Whether a browser's Origin may use viewer routes: the authority of `host` (default
-    /// ports aside) or listed.
+    /// Whether a browser's Origin may use viewer routes: listed, or the authority of `host`
+    /// (default ports aside) with `scheme`, where that is known.
     #[must_use]
-    pub fn origin_allowed(&self, origin: &str, host: &str) -> bool {
+    pub fn origin_allowed(&self, origin: &str, host: &str, scheme: Option<Scheme>) -> bool {
         let Some(origin) = Origin::parse(origin) else { return false };
         self.allowed_origins.contains(&origin)
-            || Authority::parse(host).is_some_and(|host| origin.is_of(&host))
+            || Authority::parse(host).is_some_and(|host| origin.is_of(&host, scheme))
     }
 
     /// Whether `peer` is a trusted proxy, whose X-Forwarded-* headers are believed.
@@ -166,6 +166,23 @@ impl Gate {
         // A dual-stack listener shows IPv4 peers as ::ffff:a.b.c.d.
         let peer = peer.to_canonical();
         self.trusted_proxies.iter().any(|network| network.contains(&peer))
+    }
+
+    /// The scheme by which the client came: plain HTTP from `peer` itself, what a trusted proxy
+    /// says in X-Forwarded-Proto (several say one each, the nearest last), or unknown.
+    #[must_use]
+    pub fn client_scheme(&self, peer: IpAddr, forwarded_proto: Option<&str>) -> Option<Scheme> {
+        if !self.trusts(peer) {
+            return Some(Scheme::Http);
+        }
+        let nearest = forwarded_proto?.rsplit(',').next()?.trim();
+        // Some proxies name a WebSocket's own scheme.
+        let is = |names: [&str; 2]| names.iter().any(|name| nearest.eq_ignore_ascii_case(name));
+        if is(["https", "wss"]) {
+            Some(Scheme::Https)
+        } else {
+            is(["http", "ws"]).then_some(Scheme::Http)
+        }
     }
 
     /// The client's address: `peer`, or, when that is a trusted proxy, the last address in

@@ -95,6 +95,33 @@ impl fmt::Display for Authority {
     }
 }
 
+/// The two schemes that pages come by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheme {
+    /// Plain.
+    Http,
+    /// Over TLS.
+    Https,
+}
+
+impl Scheme {
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "http" => Some(Self::Http),
+            "https" => Some(Self::Https),
+            _ => None,
+        }
+    }
+
+    /// RFC 9110 sections 4.2.1, 4.2.2.
+    fn default_port(self) -> u16 {
+        match self {
+            Self::Http => 80,
+            Self::Https => 443,
+        }
+    }
+}
+
 /// An Origin (RFC 6454 section 6.2) other than `null`. Equal ones differ at most in case, in a
 /// default port written or not, and in a trailing dot.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,18 +142,20 @@ impl Origin {
                 .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.'));
         let scheme = is_scheme.then(|| scheme.to_ascii_lowercase())?;
         let mut authority = Authority::parse(authority)?;
-        if authority.port.is_some() && authority.port == default_port(&scheme) {
+        let default = Scheme::parse(&scheme).map(Scheme::default_port);
+        if authority.port.is_some() && authority.port == default {
             authority.port = None;
         }
         Some(Self { scheme, authority })
     }
 
-    /// Whether a page of this origin came from the server that `host` names: http or https, the
-    /// same host, the same port once defaults are filled in.
+    /// Whether a page of this origin came from the server that `host` names: http or https, by
+    /// `scheme` where that is known, the same host, the same port once defaults are filled in.
     #[must_use]
-    pub fn is_of(&self, host: &Authority) -> bool {
-        let default = default_port(&self.scheme);
-        default.is_some()
+    pub fn is_of(&self, host: &Authority, scheme: Option<Scheme>) -> bool {
+        let Some(own) = Scheme::parse(&self.scheme) else { return false };
+        let default = Some(own.default_port());
+        scheme.is_none_or(|scheme| scheme == own)
             && self.authority.host == host.host
             && self.authority.port.or(default) == host.port.or(default)
     }
@@ -135,15 +164,6 @@ impl Origin {
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}://{}", self.scheme, self.authority)
-    }
-}
-
-/// The default port of the two schemes that pages come by (RFC 9110 sections 4.2.1, 4.2.2).
-fn default_port(scheme: &str) -> Option<u16> {
-    match scheme {
-        "http" => Some(80),
-        "https" => Some(443),
-        _ => None,
     }
 }
 
@@ -232,7 +252,12 @@ mod tests {
     #[test]
     fn an_origin_is_of_the_host_when_scheme_defaults_make_them_equal() {
         let is_of = |origin: &str, host: &str| {
-            Origin::parse(origin).unwrap().is_of(&Authority::parse(host).unwrap())
+            let (origin, host) = (Origin::parse(origin).unwrap(), Authority::parse(host).unwrap());
+            let by = |scheme| origin.is_of(&host, Some(scheme));
+            let known = by(Scheme::Http) || by(Scheme::Https);
+            assert!(!(by(Scheme::Http) && by(Scheme::Https)), "{origin} {host}: one scheme only");
+            assert_eq!(origin.is_of(&host, None), known, "{origin} {host}");
+            known
         };
         for (origin, host) in [
             ("http://a.example", "a.example"),

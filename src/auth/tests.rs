@@ -97,9 +97,16 @@ fn literals_localhost_and_listed_hosts_are_ours() {
 #[test]
 fn an_origin_is_the_hosts_own_or_listed() {
     let gate = gate();
-    assert!(gate.origin_allowed("http://localhost:8080", "localhost:8080"));
-    assert!(gate.origin_allowed("https://metrics.example", "metrics.example"));
-    assert!(gate.origin_allowed("https://BOARD.example:443", "metrics.example"));
+    let by = |scheme, origin| gate.origin_allowed(origin, "metrics.example", scheme);
+    assert!(gate.origin_allowed("http://localhost:8080", "localhost:8080", Some(Scheme::Http)));
+    for (scheme, http, https) in
+        [(Some(Scheme::Http), true, false), (Some(Scheme::Https), false, true), (None, true, true)]
+    {
+        assert_eq!(by(scheme, "http://metrics.example"), http, "{scheme:?}");
+        assert_eq!(by(scheme, "https://metrics.example"), https, "{scheme:?}");
+        // What is listed names its scheme itself.
+        assert!(by(scheme, "https://BOARD.example:443"), "{scheme:?}");
+    }
     for origin in [
         "null",
         "",
@@ -113,9 +120,9 @@ fn an_origin_is_the_hosts_own_or_listed() {
         "http://localhost:8080/",
         "https://board.example https://board.example",
     ] {
-        assert!(!gate.origin_allowed(origin, "localhost:8080"), "{origin}");
+        assert!(!gate.origin_allowed(origin, "localhost:8080", None), "{origin}");
     }
-    assert!(!gate.origin_allowed("http://a b", "a b"));
+    assert!(!gate.origin_allowed("http://a b", "a b", None));
 }
 
 fn ip(text: &str) -> IpAddr {
@@ -136,6 +143,27 @@ fn a_proxy_is_trusted_by_network_also_in_mapped_form() {
         assert!(!gate.trusts(ip(peer)), "{peer}");
     }
     assert!(!Gate::default().trusts(ip("127.0.0.1")));
+}
+
+#[test]
+fn the_scheme_is_http_unless_the_nearest_trusted_proxy_says_otherwise() {
+    let gate = proxied(&["10.0.0.0/8"]);
+    let (http, https) = (Some(Scheme::Http), Some(Scheme::Https));
+    for (peer, forwarded_proto, scheme) in [
+        ("192.0.2.1", None, http),
+        ("192.0.2.1", Some("https"), http),
+        ("10.0.0.1", None, None),
+        ("10.0.0.1", Some(""), None),
+        ("10.0.0.1", Some("https"), https),
+        ("10.0.0.1", Some("HTTP"), http),
+        ("10.0.0.1", Some("wss"), https),
+        ("10.0.0.1", Some("ws"), http),
+        ("10.0.0.1", Some("http, https"), https),
+        ("10.0.0.1", Some("https,http "), http),
+        ("10.0.0.1", Some("https, spdy"), None),
+    ] {
+        assert_eq!(gate.client_scheme(ip(peer), forwarded_proto), scheme, "{forwarded_proto:?}");
+    }
 }
 
 #[test]

@@ -89,7 +89,7 @@ lag_min_bytes = 4096
     assert_eq!(gate.viewer(Some("a")), Some(Viewer::Pool(PoolIndex(0))));
     assert_eq!(gate.viewer(None), None);
     assert!(gate.host_allowed("metrics.example.org:8080"));
-    assert!(gate.origin_allowed("https://board.example.org", "x.example"));
+    assert!(gate.origin_allowed("https://board.example.org", "x.example", None));
     assert!(gate.trusts([10, 9, 8, 7].into()) && gate.trusts([192, 0, 2, 1].into()));
 
     assert_eq!(config.limits.max_body_bytes, 128 * 1_024);

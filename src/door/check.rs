@@ -12,7 +12,7 @@ use super::cors::{self, Cors, Origins};
 use super::lanes::Lane;
 use super::parse::{Fields, Head, Version};
 use crate::answer::{Answer, Body};
-use crate::auth::{Gate, Viewer, presented_token};
+use crate::auth::{Gate, Scheme, Viewer, presented_token};
 use crate::id::{PoolId, PoolIndex};
 use crate::limits::KIB;
 use crate::relay::{self, Caller};
@@ -101,7 +101,7 @@ impl Rules {
         peer: IpAddr,
     ) -> Result<Decision, Answer> {
         if cors::is_preflight(&route, head.method, &head.fields) {
-            self.check_browser(&head.fields)?;
+            self.check_browser(head, peer)?;
             // Our own page never asks: what is not listed here falls through to the 405.
             if matches!(cors, Cors::Shared(_)) {
                 return Ok(Decision::Answer(cors::permission()));
@@ -116,21 +116,21 @@ impl Rules {
             Route::Live | Route::Ready => Caller::Nobody,
             Route::Ping(_) | Route::Agent(_) => Caller::Agent(self.agent(&head.fields)?),
             Route::Page(_) | Route::Login => {
-                self.check_browser(&head.fields)?;
+                self.check_browser(head, peer)?;
                 Caller::Nobody
             }
-            Route::Pools => Caller::Viewer(self.viewer(head)?),
-            Route::Status => match self.viewer(head)? {
+            Route::Pools => Caller::Viewer(self.viewer(head, peer)?),
+            Route::Status => match self.viewer(head, peer)? {
                 Viewer::All => Caller::Viewer(Viewer::All),
                 Viewer::Pool(_) => return Err(Answer::problem(404, "no such path")),
             },
             Route::Metrics(pool) => {
-                let viewer = self.viewer(head)?;
+                let viewer = self.viewer(head, peer)?;
                 self.pool(pool, viewer)?;
                 Caller::Viewer(viewer)
             }
             Route::Feed(pool) => {
-                let viewer = self.viewer(head)?;
+                let viewer = self.viewer(head, peer)?;
                 let pool = self.pool(pool, viewer)?;
                 let accept_key = handshake(head)?;
                 let address = self.gate.client_address(peer, head.fields.forwarded_for.as_deref());
@@ -169,20 +169,26 @@ impl Rules {
     }
 
     /// Guards against pages of others: DNS rebinding (Host) and cross-site requests (Origin).
-    fn check_browser(&self, fields: &Fields<'_>) -> Result<(), Answer> {
+    fn check_browser(&self, head: &Head<'_>, peer: IpAddr) -> Result<(), Answer> {
+        let fields = &head.fields;
         let host = fields.host.ok_or_else(|| Answer::problem(400, "Host is missing"))?;
         if !self.gate.host_allowed(host) {
             return Err(Answer::problem(421, "this Host is not served here; see allowed_hosts"));
         }
-        if fields.origin.is_some_and(|origin| !self.gate.origin_allowed(origin, host)) {
-            return Err(Answer::problem(403, "this Origin may not look; see allowed_origins"));
+        let scheme = self.gate.client_scheme(peer, fields.forwarded_proto);
+        if fields.origin.is_some_and(|origin| !self.gate.origin_allowed(origin, host, scheme)) {
+            return Err(Answer::problem(
+                403,
+                "this Origin is neither this server's, with its scheme, nor listed; see \
+                 allowed_origins, and behind a proxy with TLS trusted_proxies",
+            ));
         }
         Ok(())
     }
 
-    fn viewer(&self, head: &Head<'_>) -> Result<Viewer, Answer> {
+    fn viewer(&self, head: &Head<'_>, peer: IpAddr) -> Result<Viewer, Answer> {
         let fields = &head.fields;
-        self.check_browser(fields)?;
+        self.check_browser(head, peer)?;
         let token = presented_token(fields.authorization, head.query, fields.cookie.as_deref());
         self.gate.viewer(token.as_deref()).ok_or_else(|| {
             Answer::problem(401, "a viewer token is needed, and none or a wrong one was sent")
@@ -222,8 +228,7 @@ impl Rules {
         if let Some(kind) = fields.content_type.filter(|_| posts_login) {
             let _ = write!(out, "Content-Type: {kind}\r\n");
         }
-        let over_tls = fields.forwarded_proto.is_some_and(|p| p.eq_ignore_ascii_case("https"));
-        if over_tls && self.gate.trusts(peer) {
+        if self.gate.client_scheme(peer, fields.forwarded_proto) == Some(Scheme::Https) {
             let _ = write!(out, "{}: 1\r\n", relay::SECURE);
         }
         out

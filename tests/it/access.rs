@@ -187,8 +187,11 @@ fn the_origin_is_our_own_or_a_listed_one() {
         ("127.0.0.1:8080", "http://127.0.0.1:8080", true),
         ("127.0.0.1:8080", "http://localhost:8080", false),
         ("[::1]:8080", "http://[::1]:8080", true),
-        ("metrics.example.org", "https://metrics.example.org", true),
-        ("metrics.example.org:443", "https://metrics.example.org", true),
+        ("metrics.example.org", "http://metrics.example.org", true),
+        ("metrics.example.org:80", "http://metrics.example.org", true),
+        // It came to us without TLS.
+        ("metrics.example.org", "https://metrics.example.org", false),
+        ("metrics.example.org:443", "https://metrics.example.org", false),
         ("metrics.example.org", "https://evil-metrics.example.org", false),
         ("metrics.example.org", "https://metrics.example.org.evil.example", false),
         ("localhost", "https://board.example.org", true),

@@ -21,6 +21,7 @@ mod idle;
 mod keepalive;
 mod maxima;
 mod modes;
+mod origins;
 mod page;
 mod pools;
 mod recipe;
