@@ -57,6 +57,7 @@ pub struct Gate {
     keys: HashMap<String, (PoolIndex, SecretDigest)>,
     viewers: Vec<(Viewer, SecretDigest)>,
     open: bool,
+    public_secrets: bool,
     allowed_hosts: Vec<Authority>,
     allowed_origins: Vec<Origin>,
     trusted_proxies: Vec<IpNet>,
@@ -82,6 +83,13 @@ impl Gate {
     #[must_use]
     pub fn with_open_viewing(mut self) -> Self {
         self.open = true;
+        self
+    }
+
+    /// Says that the agents' secrets are known to everyone: a page in a browser could send them.
+    #[must_use]
+    pub fn with_public_secrets(mut self) -> Self {
+        self.public_secrets = true;
         self
     }
 
@@ -134,6 +142,12 @@ impl Gate {
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.open
+    }
+
+    /// Whether a page in a browser could know the agents' secrets.
+    #[must_use]
+    pub fn has_public_secrets(&self) -> bool {
+        self.public_secrets
     }
 
     /// Whether viewer routes answer to this Host (RFC 9110 section 7.2): an IP literal,

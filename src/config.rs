@@ -172,7 +172,10 @@ impl Config {
         let evict_after =
             overrides.evict_after.map_or(Ok(DEFAULT_EVICT_AFTER), override_evict_after)?;
         let secret = SecretDigest::of(DEV_SECRET);
-        let gate = Gate::default().with_key(DEV_KEY, PoolIndex(0), secret).with_open_viewing();
+        let gate = Gate::default()
+            .with_key(DEV_KEY, PoolIndex(0), secret)
+            .with_public_secrets()
+            .with_open_viewing();
         let id = PoolId::parse(DEV_POOL)
             .map_err(|_| in_option("--dev")(Problem::Form(crate::id::ID_RULE)))?;
         let pools = vec![Pool { id, name: "Local".to_owned() }];

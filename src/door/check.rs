@@ -114,7 +114,13 @@ impl Rules {
         let posts_login = route == Route::Login && head.method == "POST";
         let caller = match &route {
             Route::Live | Route::Ready => Caller::Nobody,
-            Route::Ping(_) | Route::Agent(_) => Caller::Agent(self.agent(&head.fields)?),
+            Route::Ping(_) | Route::Agent(_) => {
+                // A secret header that no page knows is guard enough, where it is one.
+                if self.gate.has_public_secrets() {
+                    self.check_browser(head, peer)?;
+                }
+                Caller::Agent(self.agent(&head.fields)?)
+            }
             Route::Page(_) | Route::Login => {
                 self.check_browser(head, peer)?;
                 Caller::Nobody

@@ -1,6 +1,34 @@
-//! Whose pages may do what: the Origin's scheme.
+//! Whose pages may do what: the Origin's scheme, the Host of `--dev`'s heartbeats.
 
+use crate::refusals::assert_problem;
+use crate::support::http::heartbeat;
+use crate::support::setup::{KEY_A, Key};
 use crate::support::{Request, Server, Setup};
+
+/// What `--dev` tells everyone.
+const DEV: Key = Key { key: "dev", secret: "dev" };
+
+#[test]
+fn in_dev_a_heartbeat_of_a_foreign_page_is_refused() {
+    let server = Server::dev();
+    let addr = server.addr();
+    let dev = |request: Request| [request, Request::delete("this-host", DEV)];
+    for request in dev(Request::ping("this-host", DEV, &heartbeat(1.0))) {
+        // A page whose name was rebound to this address, and one that asks across sites.
+        assert_problem(&request.clone().with("Host", "rebound.example").send(addr), 421);
+        assert_problem(&request.clone().header("Origin", "http://evil.example").send(addr), 403);
+        assert_problem(&request.clone().header("Origin", "null").send(addr), 403);
+        // Its own page, and all that is no page.
+        assert_eq!(request.clone().header("Origin", "http://localhost").send(addr).status, 200);
+        let ping = Request::ping("this-host", DEV, &heartbeat(1.0));
+        assert_eq!(ping.with("Host", "127.0.0.1:8080").send(addr).status, 200);
+    }
+    // Elsewhere the secret is a secret.
+    let server = Server::start(&Setup::open().toml());
+    let ping = Request::ping("agent", KEY_A, &heartbeat(1.0));
+    let foreign = ping.with("Host", "any.example").header("Origin", "http://any.example");
+    assert_eq!(foreign.send(server.addr()).status, 200);
+}
 
 #[test]
 fn the_own_origin_has_the_scheme_that_the_browser_used() {
