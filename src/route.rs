@@ -20,6 +20,8 @@ pub enum Route {
     Feed(String),
     /// `POST /login`; `GET /login` is the page.
     Login,
+    /// `POST /logout`
+    Logout,
     /// `/`, a pool's page, or one of the page's files: the path as it came.
     Page(String),
     /// `/livez`: the door turns.
@@ -80,6 +82,7 @@ impl Route {
             "/api/v1/agent-pools" => Ok(Self::Pools),
             "/api/v1/status" => Ok(Self::Status),
             "/login" => Ok(Self::Login),
+            "/logout" => Ok(Self::Logout),
             "/livez" => Ok(Self::Live),
             "/readyz" | "/healthz" => Ok(Self::Ready),
             _ if crate::page::exists(path) => Ok(Self::Page(path.to_owned())),
@@ -93,7 +96,7 @@ impl Route {
         match self {
             Self::Ping(_) | Self::Agent(_) | Self::Live | Self::Ready => Audience::Programs,
             // WebSockets know no CORS.
-            Self::Login | Self::Feed(_) => Audience::OwnPages,
+            Self::Login | Self::Logout | Self::Feed(_) => Audience::OwnPages,
             Self::Page(_) => Audience::Loaders,
             Self::Pools | Self::Metrics(_) | Self::Status => Audience::Viewers,
         }
@@ -103,7 +106,7 @@ impl Route {
     #[must_use]
     pub fn allow(&self) -> &'static str {
         match self {
-            Self::Ping(_) => "POST",
+            Self::Ping(_) | Self::Logout => "POST",
             Self::Agent(_) => "DELETE",
             Self::Login => "GET, HEAD, POST",
             Self::Feed(_) => "GET",

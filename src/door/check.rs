@@ -112,6 +112,7 @@ impl Rules {
                 .with_header("Allow", route.allow()));
         }
         let posts_login = route == Route::Login && head.method == "POST";
+        let posts_form = posts_login || route == Route::Logout;
         let caller = match &route {
             Route::Live | Route::Ready => Caller::Nobody,
             Route::Ping(_) | Route::Agent(_) => {
@@ -121,7 +122,7 @@ impl Rules {
                 }
                 Caller::Agent(self.agent(&head.fields)?)
             }
-            Route::Page(_) | Route::Login => {
+            Route::Page(_) | Route::Login | Route::Logout => {
                 self.check_browser(head, peer)?;
                 Caller::Nobody
             }
@@ -158,7 +159,7 @@ impl Rules {
             Route::Ping(_) | Route::Agent(_) | Route::Ready => Lane::Ingest,
             _ => Lane::Reads,
         };
-        let head = self.canonical_head(head, caller, wants_body, posts_login, peer);
+        let head = self.canonical_head(head, caller, wants_body, posts_form, peer);
         Ok(Decision::Relay(Relay { lane, head, wants_body }))
     }
 
@@ -215,7 +216,7 @@ impl Rules {
         head: &Head<'_>,
         caller: Caller,
         wants_body: bool,
-        posts_login: bool,
+        posts_form: bool,
         peer: IpAddr,
     ) -> Vec<u8> {
         // The door cuts the body off for HEAD, so that a worker need not know of it.
@@ -231,7 +232,7 @@ impl Rules {
         if let Some(tags) = fields.if_none_match.as_deref() {
             let _ = write!(out, "If-None-Match: {tags}\r\n");
         }
-        if let Some(kind) = fields.content_type.filter(|_| posts_login) {
+        if let Some(kind) = fields.content_type.filter(|_| posts_form) {
             let _ = write!(out, "Content-Type: {kind}\r\n");
         }
         if self.gate.client_scheme(peer, fields.forwarded_proto) == Some(Scheme::Https) {

@@ -159,7 +159,7 @@ mod tests {
     #[test]
     fn login_and_feed_are_not_shared_and_agents_and_probes_have_no_origin() {
         let listed = Some("https://one.example");
-        for path in ["/login", "/ws/agent-pools/p/metrics"] {
+        for path in ["/login", "/logout", "/ws/agent-pools/p/metrics"] {
             assert_eq!(judge(path, listed), "Vary: Origin\r\n", "{path}");
         }
         for path in ["/api/v1/agents/a/ping", "/api/v1/agents/a", "/livez", "/readyz"] {

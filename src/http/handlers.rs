@@ -56,6 +56,7 @@ impl Handle for Handlers {
             (Route::Status, Caller::Viewer(_)) => self.status(),
             (Route::Ready, _) => self.ready(),
             (Route::Login, _) if request.method == Method::Post => self.login(request),
+            (Route::Logout, _) => logged(request, "", 0),
             (Route::Login | Route::Page(_), _) => {
                 page::answer(&request.path, request.if_none_match.as_deref())
             }
@@ -140,13 +141,8 @@ impl Handlers {
         }
     }
 
-    /// A form is sent on to the page, a script is told that it worked.
     fn login(&self, request: &Request) -> Answer {
-        let is_json = request
-            .content_type
-            .as_deref()
-            .is_some_and(|kind| kind.to_ascii_lowercase().starts_with("application/json"));
-        let Some(token) = login_token(&request.body, is_json) else {
+        let Some(token) = login_token(&request.body, is_json(request)) else {
             return Answer::problem(
                 400,
                 "the body must hold the token: {\"token\": \"...\"} as application/json, or token=... as a form",
@@ -159,15 +155,27 @@ impl Handlers {
             return Answer::problem(401, "wrong viewer token")
                 .with_header("WWW-Authenticate", "Bearer realm=\"agent-metrics\"");
         }
-        let secure = if request.secure { "; Secure" } else { "" };
-        let cookie = format!(
-            "{VIEWER_COOKIE}={token}; Path=/; Max-Age={COOKIE_SECONDS}; HttpOnly; SameSite=Strict{secure}"
-        );
-        let status = Status(if is_json { 204 } else { 303 });
-        let headers = vec![("Cache-Control", "no-store".to_owned()), ("Set-Cookie", cookie)];
-        let answer = Answer { status, headers, body: Body::Static(b"") };
-        if is_json { answer } else { answer.with_header("Location", "/") }
+        logged(request, &token, COOKIE_SECONDS)
     }
+}
+
+/// In, with a `token`, or out, without one and a cookie that is over at once. A form is sent on to
+/// the page, a script is told that it worked.
+fn logged(request: &Request, token: &str, max_age_seconds: u32) -> Answer {
+    // A browser lets only a secure answer replace a secure cookie.
+    let secure = if request.secure { "; Secure" } else { "" };
+    let cookie = format!(
+        "{VIEWER_COOKIE}={token}; Path=/; Max-Age={max_age_seconds}; HttpOnly; SameSite=Strict{secure}"
+    );
+    let status = Status(if is_json(request) { 204 } else { 303 });
+    let headers = vec![("Cache-Control", "no-store".to_owned()), ("Set-Cookie", cookie)];
+    let answer = Answer { status, headers, body: Body::Static(b"") };
+    if status.0 == 204 { answer } else { answer.with_header("Location", "/") }
+}
+
+fn is_json(request: &Request) -> bool {
+    let kind = request.content_type.as_deref().unwrap_or_default();
+    kind.to_ascii_lowercase().starts_with("application/json")
 }
 
 fn login_token(body: &[u8], is_json: bool) -> Option<String> {

@@ -1,8 +1,8 @@
-//! Whose pages may do what: the Origin's scheme, the Host of `--dev`'s heartbeats.
+//! Whose pages may do what: the Origin's scheme, the Host of `--dev`'s heartbeats, the way out.
 
 use crate::refusals::assert_problem;
 use crate::support::http::heartbeat;
-use crate::support::setup::{KEY_A, Key};
+use crate::support::setup::{KEY_A, Key, TOKEN_A};
 use crate::support::{Request, Server, Setup};
 
 /// What `--dev` tells everyone.
@@ -62,4 +62,35 @@ fn the_own_origin_has_the_scheme_that_the_browser_used() {
             assert_eq!(status, if permitted { 101 } else { 403 }, "{origin} by {forwarded:?}");
         }
     }
+}
+
+#[test]
+fn logout_clears_the_cookie_for_forms_and_scripts() {
+    let setup = Setup::guarded().line("trusted_proxies = [\"127.0.0.1\"]");
+    let server = Server::start(&setup.toml());
+    let addr = server.addr();
+    let logout = || {
+        let cookie = format!("agent_metrics_viewer={TOKEN_A}");
+        Request::new("POST", "/logout").header("Cookie", &cookie).body(b"")
+    };
+    let form = logout().send(addr);
+    assert_eq!((form.status, form.header("Location")), (303, Some("/")), "{form:?}");
+    let script = logout().header("Content-Type", "application/json").send(addr);
+    assert_eq!(script.status, 204, "{script:?}");
+    let cleared = "agent_metrics_viewer=; Path=/; Max-Age=0; HttpOnly; SameSite=Strict";
+    for answer in [form, script] {
+        assert_eq!(answer.header("Set-Cookie"), Some(cleared));
+        assert_eq!(answer.header("Cache-Control"), Some("no-store"));
+    }
+    // A browser lets only a secure answer replace a secure cookie.
+    let over_tls = logout().header("X-Forwarded-Proto", "https").send(addr);
+    assert_eq!(over_tls.header("Set-Cookie"), Some(format!("{cleared}; Secure").as_str()));
+    // Who has no token is out already; pages of others throw nobody out.
+    let without = logout().without("Cookie").without("Content-Length");
+    assert_eq!(without.send(addr).status, 303);
+    assert_problem(&logout().header("Origin", "http://evil.example").send(addr), 403);
+    assert_problem(&logout().with("Host", "rebound.example").send(addr), 421);
+    let get = Request::get("/logout").send(addr);
+    assert_problem(&get, 405);
+    assert_eq!(get.header("Allow"), Some("POST"));
 }
