@@ -135,6 +135,13 @@ impl Answer {
     }
 }
 
+/// The `detail` of a problem body.
+#[must_use]
+pub fn problem_detail(body: &[u8]) -> Option<String> {
+    let problem: serde_json::Value = serde_json::from_slice(body).ok()?;
+    problem.get("detail")?.as_str().map(str::to_owned)
+}
+
 /// `Retry-After` of every 503, in seconds: overload here passes in moments.
 const RETRY_AFTER_SECONDS: u32 = 2;
 
@@ -151,6 +158,8 @@ mod tests {
         assert!(head.contains("Content-Type: application/problem+json"));
         assert!(head.contains("Retry-After: "));
         assert!(head.contains(&format!("Content-Length: {}", body.len())));
+        assert_eq!(problem_detail(body.as_bytes()).as_deref(), Some("say \"please\""));
+        assert_eq!(problem_detail(&body.as_bytes()[1..]), None);
         let body: serde_json::Value = serde_json::from_str(body).unwrap();
         assert_eq!(body["detail"], "say \"please\"");
         assert_eq!(body["error"], body["detail"]);

@@ -125,6 +125,22 @@ impl Gate {
         known.filter(|_| matches).map(|(pool, _)| *pool)
     }
 
+    /// Whether agents come with this key.
+    #[must_use]
+    pub fn has_key(&self, app_key: &str) -> bool {
+        self.keys.contains_key(app_key)
+    }
+
+    /// Whether `text` is an agent's secret or a viewer's token, whoever sent it where. What names a
+    /// key is none, even if it is both, as with `--dev`.
+    #[must_use]
+    pub fn is_secret(&self, text: &str) -> bool {
+        let given = SecretDigest::of(text);
+        let secrets = self.keys.values().map(|(_, secret)| secret);
+        let tokens = self.viewers.iter().map(|(_, token)| token);
+        !self.has_key(text) && secrets.chain(tokens).any(|own| given.matches(own))
+    }
+
     /// What a viewer with this token (or none) may see; `None` is a 401.
     #[must_use]
     pub fn viewer(&self, token: Option<&str>) -> Option<Viewer> {

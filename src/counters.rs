@@ -33,6 +33,22 @@ counters! {
     requests,
     /// Requests that were answered with 503.
     overloads,
+    /// Agents' requests without `X-App-Key` or `X-App-Secret` (401).
+    refused_missing_header,
+    /// Agents' requests with a key that no pool has (401).
+    refused_unknown_key,
+    /// Agents' requests with a key and another's secret (401).
+    refused_wrong_secret,
+    /// Viewers' requests without a token (401).
+    refused_missing_token,
+    /// Viewers' requests and logins with a wrong token (401).
+    refused_wrong_token,
+    /// Requests for a Host that is not served (421).
+    refused_foreign_host,
+    /// Requests of other sites' pages (403).
+    refused_foreign_origin,
+    /// Agents' requests, with the right credentials, that broke a rule (400, 411, 413).
+    refused_bad_heartbeat,
     /// Connections closed to stay within `max_buffered_bytes`.
     buffer_evictions,
     /// Times that a pipe to tiny_http broke and was made anew.

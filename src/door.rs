@@ -24,6 +24,7 @@
 //! | `workers`, `lanes`, `pipe` | the way to tiny_http and back |
 //! | `answer`, `reply` | writing: answers, their heads, and what follows them |
 //! | `cutoff` | deadlines, the budget, stopping |
+//! | `refusals`, `delay` | what the log says of refusals, pure; and when |
 //! | `admission`, `feed` | places for dashboards, and the way out for their sockets |
 //!
 //! Three rules keep the loop alive. Work per client and turn is bounded: one read, one request;
@@ -39,12 +40,14 @@ mod clients;
 mod connection;
 mod cors;
 mod cutoff;
+mod delay;
 mod feed;
 mod held;
 mod lanes;
 mod listen;
 mod parse;
 mod pipe;
+mod refusals;
 mod reply;
 mod serve;
 #[cfg(test)]
@@ -70,6 +73,7 @@ use self::clients::Clients;
 use self::lanes::Lanes;
 use self::listen::Listener;
 use self::pipe::Pipe;
+use self::refusals::Refusals;
 use self::reply::Date;
 use crate::auth::Gate;
 use crate::clock::Clock;
@@ -128,6 +132,7 @@ pub struct Door {
     counters: Arc<Counters>,
     dashboards: Arc<Dashboards>,
     feed: Box<dyn OpenFeed>,
+    refusals: Refusals,
     /// The last stamp's number.
     stamped: u64,
     /// This turn's time.
@@ -232,6 +237,7 @@ impl Door {
             counters: parts.counters,
             dashboards: parts.dashboards,
             feed: parts.feed,
+            refusals: Refusals::default(),
             stamped: 0,
             now,
             date: Date::default(),
@@ -279,6 +285,7 @@ impl Door {
         self.read_pipes()?;
         self.hand_over_waiting();
         self.keep_deadlines();
+        self.tell_refusals(false);
         self.flush_pipes();
         self.make_room_in_memory();
         Ok(self.stop.load(Ordering::Acquire) && self.wind_down())
@@ -348,8 +355,8 @@ impl Door {
         let accepts = self.listeners.iter().filter_map(|listener| listener.due(now));
         let patience = self.pipe_patience();
         let pipes = self.lanes.pipes.iter().filter_map(|pipe| pipe.deadline(now, patience));
-        let others = self.clients.next_sweep().into_iter().chain(self.ends_at);
-        let first = accepts.chain(pipes).chain(others).min()?;
+        let others = [self.clients.next_sweep(), self.refusals.due(), self.ends_at];
+        let first = accepts.chain(pipes).chain(others.into_iter().flatten()).min()?;
         Some(first.saturating_duration_since(now))
     }
 

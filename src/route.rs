@@ -90,6 +90,15 @@ impl Route {
         }
     }
 
+    /// The agent that it names.
+    #[must_use]
+    pub fn agent(&self) -> Option<&AgentId> {
+        match self {
+            Self::Ping(agent) | Self::Agent(agent) => Some(agent),
+            _ => None,
+        }
+    }
+
     /// Whose pages it is for.
     #[must_use]
     pub fn audience(&self) -> Audience {

@@ -34,6 +34,17 @@ fn a_wrong_secret_of_any_length_and_an_unknown_key_are_refused_alike() {
 }
 
 #[test]
+fn secrets_and_tokens_are_known_wherever_they_come_and_keys_are_no_secrets() {
+    let gate = gate().with_key("dev", PoolIndex(0), SecretDigest::of("dev"));
+    for (text, secret) in
+        [("s3cret", true), ("s4cret", true), ("all pools", true), ("old", false), ("dev", false)]
+    {
+        assert_eq!(gate.is_secret(text), secret, "{text}");
+    }
+    assert!(gate.has_key("old") && !gate.has_key("s3cret"));
+}
+
+#[test]
 fn a_token_shows_all_pools_or_its_own() {
     let gate = gate();
     assert_eq!(gate.viewer(Some("all pools")), Some(Viewer::All));

@@ -23,8 +23,11 @@ const LINGER_BYTES: usize = MIB;
 impl Door {
     /// Gives an answer of the door's own.
     pub(super) fn answer(&mut self, slot: usize, answer: &Answer, manner: Manner, then: Then) {
-        if answer.status.0 >= 400 {
-            log::debug!("refused with {}: {}", answer.status.0, answer.status.phrase());
+        if answer.status.0 >= 400
+            && let Some(connection) = self.clients.get(slot)
+        {
+            let (client, status) = (connection.client, answer.status);
+            log::debug!("refused {client} with {}: {}", status.0, status.phrase());
         }
         let bytes = answer.to_bytes();
         if let Ok(Some((mut head, body))) = AnswerHead::split(&bytes) {

@@ -11,6 +11,7 @@ use tungstenite::handshake::derive_accept_key;
 use super::cors::{self, Cors, Origins};
 use super::lanes::Lane;
 use super::parse::{Fields, Head, Version};
+use super::refusals::{Asker, Cause};
 use crate::answer::{Answer, Body};
 use crate::auth::{Gate, Scheme, Viewer, presented_token};
 use crate::id::{PoolId, PoolIndex};
@@ -24,8 +25,10 @@ const MAX_LOGIN_BYTES: usize = 4 * KIB;
 /// What a checked head leads to.
 #[derive(Debug)]
 pub(super) enum Decision {
-    /// To an answer from the head alone: a refusal, the word on a preflight, or that of HEAD.
+    /// To an answer from the head alone: the word on a preflight, or that of HEAD.
     Answer(Answer),
+    /// To a refusal from the head alone.
+    Refused(Refused),
     /// To the word that this loop turns, given on the spot.
     Live,
     /// To a worker.
@@ -34,9 +37,34 @@ pub(super) enum Decision {
     Upgrade(Handshake),
 }
 
+/// A refusal, and what there is to note about it.
+#[derive(Debug)]
+pub(super) struct Refused {
+    pub(super) answer: Answer,
+    /// None for those that are not noted.
+    pub(super) cause: Option<Cause>,
+    pub(super) asker: Asker,
+    pub(super) why: Option<String>,
+}
+
+impl Refused {
+    fn new(cause: Cause, answer: Answer, why: Option<&str>) -> Self {
+        let why = why.map(str::to_owned);
+        Self { answer, cause: Some(cause), asker: Asker::default(), why }
+    }
+}
+
+impl From<Answer> for Refused {
+    fn from(answer: Answer) -> Self {
+        Self { answer, cause: None, asker: Asker::default(), why: None }
+    }
+}
+
 /// A request on its way to a worker.
 #[derive(Debug)]
 pub(super) struct Relay {
+    /// Who asks, when it is an agent.
+    pub(super) asker: Option<Asker>,
     pub(super) lane: Lane,
     /// Canonical request line and headers; the stamp and the empty line are still missing.
     pub(super) head: Vec<u8>,
@@ -49,8 +77,6 @@ pub(super) struct Relay {
 pub(super) struct Handshake {
     pub(super) accept_key: String,
     pub(super) pool: PoolIndex,
-    /// Whom the dashboard counts for.
-    pub(super) address: IpAddr,
 }
 
 /// What the checks go by.
@@ -73,6 +99,16 @@ impl Rules {
         self.gate.trusts(peer)
     }
 
+    /// Whose request `head` is that came from `peer`.
+    pub(super) fn client(&self, head: &Head<'_>, peer: IpAddr) -> IpAddr {
+        self.gate.client_address(peer, head.fields.forwarded_for.as_deref())
+    }
+
+    /// Whether `text` must not be shown.
+    pub(super) fn is_secret(&self, text: &str) -> bool {
+        self.gate.is_secret(text)
+    }
+
     /// The header lines that say `cors`.
     pub(super) fn cors_lines(&self, cors: Cors) -> &str {
         self.origins.lines(cors)
@@ -83,14 +119,28 @@ impl Rules {
         let route = match Route::parse(head.path) {
             Ok(route) => route,
             Err(none) => {
-                let status = if none == NoRoute::Unknown { 404 } else { 400 };
-                let refusal = Answer::problem(status, &none.detail());
-                return (Decision::Answer(refusal), Cors::Silent);
+                let detail = none.detail();
+                let mut refused = match none {
+                    NoRoute::Unknown => Answer::problem(404, &detail).into(),
+                    NoRoute::BadAgentId => bad_heartbeat(400, &detail),
+                };
+                refused.asker.app_key = head.fields.app_key.map(Into::into);
+                return (Decision::Refused(refused), Cors::Silent);
             }
         };
         let cors = self.origins.judge(&route, head.fields.origin);
-        let decision = self.check(route, cors, head, peer);
-        (decision.unwrap_or_else(Decision::Answer), cors)
+        let asker = route.agent().map(|agent| Asker {
+            app_key: head.fields.app_key.map(Into::into),
+            agent: Some(agent.clone()),
+        });
+        match self.check(route, cors, head, peer) {
+            Ok(Decision::Relay(relay)) => (Decision::Relay(Relay { asker, ..relay }), cors),
+            Ok(decision) => (decision, cors),
+            Err(refused) => {
+                let asker = asker.unwrap_or_default();
+                (Decision::Refused(Refused { asker, ..refused }), cors)
+            }
+        }
     }
 
     fn check(
@@ -99,7 +149,7 @@ impl Rules {
         cors: Cors,
         head: &Head<'_>,
         peer: IpAddr,
-    ) -> Result<Decision, Answer> {
+    ) -> Result<Decision, Refused> {
         if cors::is_preflight(&route, head.method, &head.fields) {
             self.check_browser(head, peer)?;
             // Our own page never asks: what is not listed here falls through to the 405.
@@ -109,7 +159,8 @@ impl Rules {
         }
         if !route.allows(head.method) {
             return Err(Answer::problem(405, "this path does not take this method")
-                .with_header("Allow", route.allow()));
+                .with_header("Allow", route.allow())
+                .into());
         }
         let posts_login = route == Route::Login && head.method == "POST";
         let posts_form = posts_login || route == Route::Logout;
@@ -129,7 +180,7 @@ impl Rules {
             Route::Pools => Caller::Viewer(self.viewer(head, peer)?),
             Route::Status => match self.viewer(head, peer)? {
                 Viewer::All => Caller::Viewer(Viewer::All),
-                Viewer::Pool(_) => return Err(Answer::problem(404, "no such path")),
+                Viewer::Pool(_) => return Err(Answer::problem(404, "no such path").into()),
             },
             Route::Metrics(pool) => {
                 let viewer = self.viewer(head, peer)?;
@@ -140,13 +191,17 @@ impl Rules {
                 let viewer = self.viewer(head, peer)?;
                 let pool = self.pool(pool, viewer)?;
                 let accept_key = handshake(head)?;
-                let address = self.gate.client_address(peer, head.fields.forwarded_for.as_deref());
-                return Ok(Decision::Upgrade(Handshake { accept_key, pool, address }));
+                return Ok(Decision::Upgrade(Handshake { accept_key, pool }));
             }
         };
         let wants_body = posts_login || matches!(route, Route::Ping(_));
         let max_body = if posts_login { MAX_LOGIN_BYTES } else { self.max_body_bytes };
-        check_body(&head.fields, wants_body, max_body)?;
+        check_body(&head.fields, wants_body, max_body).map_err(
+            |(status, detail)| match caller {
+                Caller::Agent(_) => bad_heartbeat(status, &detail),
+                _ => Answer::problem(status, &detail).into(),
+            },
+        )?;
         if route == Route::Live {
             return Ok(Decision::Live);
         }
@@ -160,46 +215,62 @@ impl Rules {
             _ => Lane::Reads,
         };
         let head = self.canonical_head(head, caller, wants_body, posts_form, peer);
-        Ok(Decision::Relay(Relay { lane, head, wants_body }))
+        Ok(Decision::Relay(Relay { asker: None, lane, head, wants_body }))
     }
 
-    /// Unknown key and wrong secret look the same.
-    fn agent(&self, fields: &Fields<'_>) -> Result<PoolIndex, Answer> {
-        fields
-            .app_key
-            .zip(fields.app_secret)
-            .and_then(|(key, secret)| self.gate.agent(key, secret))
-            .ok_or_else(|| {
-                Answer::problem(401, "X-App-Key and X-App-Secret do not match a known key")
-                    .with_header("WWW-Authenticate", "AppKey realm=\"agent-metrics\"")
-            })
+    /// Unknown key and wrong secret look the same to the client.
+    fn agent(&self, fields: &Fields<'_>) -> Result<PoolIndex, Refused> {
+        let refused = |cause, detail, why| {
+            let answer = Answer::problem(401, detail)
+                .with_header("WWW-Authenticate", "AppKey realm=\"agent-metrics\"");
+            Refused::new(cause, answer, why)
+        };
+        let missing = |detail| refused(Cause::MissingHeader, detail, Some(detail));
+        let (key, secret) = match (fields.app_key, fields.app_secret) {
+            (Some(key), Some(secret)) => (key, secret),
+            (Some(_), None) => return Err(missing("X-App-Secret is missing")),
+            (None, Some(_)) => return Err(missing("X-App-Key is missing")),
+            (None, None) => return Err(missing("X-App-Key and X-App-Secret are missing")),
+        };
+        self.gate.agent(key, secret).ok_or_else(|| {
+            let known = self.gate.has_key(key);
+            let cause = if known { Cause::WrongSecret } else { Cause::UnknownKey };
+            refused(cause, "X-App-Key and X-App-Secret do not match a known key", None)
+        })
     }
 
     /// Guards against pages of others: DNS rebinding (Host) and cross-site requests (Origin).
-    fn check_browser(&self, head: &Head<'_>, peer: IpAddr) -> Result<(), Answer> {
+    fn check_browser(&self, head: &Head<'_>, peer: IpAddr) -> Result<(), Refused> {
         let fields = &head.fields;
         let host = fields.host.ok_or_else(|| Answer::problem(400, "Host is missing"))?;
         if !self.gate.host_allowed(host) {
-            return Err(Answer::problem(421, "this Host is not served here; see allowed_hosts"));
+            let answer = Answer::problem(421, "this Host is not served here; see allowed_hosts");
+            return Err(Refused::new(Cause::ForeignHost, answer, Some(host)));
         }
         let scheme = self.gate.client_scheme(peer, fields.forwarded_proto);
-        if fields.origin.is_some_and(|origin| !self.gate.origin_allowed(origin, host, scheme)) {
-            return Err(Answer::problem(
+        if let Some(origin) = fields.origin
+            && !self.gate.origin_allowed(origin, host, scheme)
+        {
+            let answer = Answer::problem(
                 403,
                 "this Origin is neither this server's, with its scheme, nor listed; see \
                  allowed_origins, and behind a proxy with TLS trusted_proxies",
-            ));
+            );
+            return Err(Refused::new(Cause::ForeignOrigin, answer, Some(origin)));
         }
         Ok(())
     }
 
-    fn viewer(&self, head: &Head<'_>, peer: IpAddr) -> Result<Viewer, Answer> {
+    fn viewer(&self, head: &Head<'_>, peer: IpAddr) -> Result<Viewer, Refused> {
         let fields = &head.fields;
         self.check_browser(head, peer)?;
         let token = presented_token(fields.authorization, head.query, fields.cookie.as_deref());
         self.gate.viewer(token.as_deref()).ok_or_else(|| {
-            Answer::problem(401, "a viewer token is needed, and none or a wrong one was sent")
-                .with_header("WWW-Authenticate", "Bearer realm=\"agent-metrics\"")
+            let detail = "a viewer token is needed, and none or a wrong one was sent";
+            let answer = Answer::problem(401, detail)
+                .with_header("WWW-Authenticate", "Bearer realm=\"agent-metrics\"");
+            let cause = token.as_ref().map_or(Cause::MissingToken, |_| Cause::WrongToken);
+            Refused::new(cause, answer, None)
         })
     }
 
@@ -242,11 +313,16 @@ impl Rules {
     }
 }
 
-fn check_body(fields: &Fields<'_>, needed: bool, max: usize) -> Result<(), Answer> {
+fn bad_heartbeat(status: u16, detail: &str) -> Refused {
+    Refused::new(Cause::BadHeartbeat, Answer::problem(status, detail), Some(detail))
+}
+
+/// What is wrong, with its status.
+fn check_body(fields: &Fields<'_>, needed: bool, max: usize) -> Result<(), (u16, String)> {
     match fields.content_length {
-        None if needed => Err(Answer::problem(411, "Content-Length is needed")),
+        None if needed => Err((411, "Content-Length is needed".to_owned())),
         Some(length) if length > max as u64 => {
-            Err(Answer::problem(413, &format!("the body must be at most {max} bytes")))
+            Err((413, format!("the body must be at most {max} bytes")))
         }
         _ => Ok(()),
     }

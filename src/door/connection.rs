@@ -12,6 +12,7 @@ use super::check::Relay;
 use super::cors::Cors;
 use super::held::Held;
 use super::parse::Scan;
+use super::refusals::Asker;
 
 /// Where a client's request stands. Whatever is large is boxed: most clients are idle.
 #[derive(Debug)]
@@ -107,6 +108,10 @@ pub(super) enum Received {
 pub(super) struct Connection {
     pub(super) socket: TcpStream,
     pub(super) peer: IpAddr,
+    /// Whose request is at hand: `peer`, or whom a trusted proxy names.
+    pub(super) client: IpAddr,
+    /// Who asks, when an agent's request is at a worker.
+    pub(super) asker: Option<Asker>,
     /// The entry that it counts under; none for trusted proxies.
     pub(super) address: Option<usize>,
     pub(super) phase: Phase,
@@ -149,6 +154,8 @@ impl Connection {
         Self {
             socket,
             peer,
+            client: peer,
+            asker: None,
             address,
             phase: Phase::Idle,
             since: now,

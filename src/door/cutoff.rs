@@ -99,5 +99,6 @@ impl Door {
                 Phase::Waiting(_) | Phase::InFlight(_) | Phase::Answering(..) => {}
             }
         }
+        self.tell_refusals(true);
     }
 }

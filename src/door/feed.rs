@@ -43,7 +43,10 @@ impl Door {
     /// The socket leaves the door; it comes back only to be told 503.
     pub(super) fn upgrade(&mut self, slot: usize, handshake: Handshake, read_ahead: Vec<u8>) {
         let stopping = self.ends_at.is_some();
-        let permit = self.dashboards.admit(handshake.address).filter(|_| !stopping);
+        let Some(client) = self.clients.get(slot).map(|connection| connection.client) else {
+            return;
+        };
+        let permit = self.dashboards.admit(client).filter(|_| !stopping);
         let Some(permit) = permit else {
             let full = Answer::problem(503, "too many dashboards");
             return self.answer(slot, &full, Manner::CLOSING, Then::Linger);
@@ -55,7 +58,7 @@ impl Door {
             log::debug!("cannot hand a dashboard over: {error}");
             return;
         }
-        let Handshake { accept_key, pool, .. } = handshake;
+        let Handshake { accept_key, pool } = handshake;
         let upgrade = Upgrade { socket, accept_key, read_ahead, pool, permit };
         if let Err((upgrade, error)) = self.feed.open(upgrade) {
             log::warn!("cannot serve a dashboard: {error}");

@@ -3,10 +3,11 @@
 use std::net::IpAddr;
 
 use super::Door;
-use super::check::{Decision, Relay};
+use super::check::{Decision, Refused, Relay};
 use super::connection::{Incoming, Manner, Phase, Received, Then};
 use super::held::Held;
 use super::parse::{Head, Scan};
+use super::refusals::Refusal;
 use crate::answer::{Answer, Body};
 
 /// What one look at a client's bytes came to.
@@ -134,6 +135,10 @@ impl Door {
         let body_bytes = usize::try_from(length).unwrap_or(usize::MAX);
         let stopping = self.ends_at.is_some();
         let (decision, cors) = self.rules.decide(head, peer);
+        let client = self.rules.client(head, peer);
+        if let Some(connection) = self.clients.get(slot) {
+            connection.client = client;
+        }
         let head_only = head.method == "HEAD";
         let manner = Manner { keep_alive: head.keep_alive && !stopping, head_only, cors };
         let relay = match decision {
@@ -142,8 +147,19 @@ impl Door {
                 let stopping = Answer::problem(503, "the server is stopping");
                 return self.answer_head(slot, &stopping, manner, body_bytes, rest);
             }
-            Decision::Relay(relay) => Some(relay),
+            Decision::Relay(mut relay) => {
+                if let Some(connection) = self.clients.get(slot) {
+                    connection.asker = relay.asker.take();
+                }
+                Some(relay)
+            }
             Decision::Answer(answer) => {
+                return self.answer_head(slot, &answer, manner, body_bytes, rest);
+            }
+            Decision::Refused(Refused { answer, cause, asker, why }) => {
+                if let Some(cause) = cause {
+                    self.note_refusal(Refusal { cause, address: client, asker, why });
+                }
                 return self.answer_head(slot, &answer, manner, body_bytes, rest);
             }
             Decision::Upgrade(handshake) => {

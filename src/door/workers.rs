@@ -181,6 +181,7 @@ impl Door {
     ) {
         let slot = ticket.slot;
         let then = manner.then();
+        self.note_worker_refusal(slot, head.status, body);
         if !manner.head_only && !self.has_room_for(head.body_bytes) {
             let full = "no room for an answer of this size at the moment (max_buffered_bytes)";
             self.answer(slot, &Answer::problem(503, full), manner, then);

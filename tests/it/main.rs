@@ -17,6 +17,7 @@ mod every_heartbeat;
 mod eviction;
 mod feed_refusals;
 mod frames;
+mod guessing;
 mod idle;
 mod keepalive;
 mod maxima;

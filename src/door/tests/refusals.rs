@@ -1,6 +1,7 @@
 //! Every refusal that the door gives, with its headers, and whether the connection survives it.
 
 use super::house::{House, Reply, ping};
+use crate::answer::problem_detail;
 use crate::limits::Limits;
 
 /// Sends `request` on a connection of its own and checks that the answer is a problem, and
@@ -63,8 +64,6 @@ fn heartbeats_that_are_not_in_order() {
         "X-App-Key: ka\r\nX-App-Secret: hunter2\r\n",
         "X-App-Key: kz\r\nX-App-Secret: sa\r\n",
         "X-App-Key: ka\r\nX-App-Secret: sb\r\n",
-        "X-App-Key: ka\r\n",
-        "",
     ] {
         let reply = refused(&house, &ping(fields, ""), 401, true);
         assert!(reply.field("WWW-Authenticate").is_some());
@@ -72,6 +71,15 @@ fn heartbeats_that_are_not_in_order() {
     }
     answers.dedup();
     assert_eq!(answers.len(), 1, "one and the same answer");
+    for (fields, detail) in [
+        ("X-App-Key: ka\r\n", "X-App-Secret is missing"),
+        ("X-App-Secret: sa\r\n", "X-App-Key is missing"),
+        ("", "X-App-Key and X-App-Secret are missing"),
+    ] {
+        let reply = refused(&house, &ping(fields, ""), 401, true);
+        assert_eq!(problem_detail(&reply.body).as_deref(), Some(detail));
+        assert!(reply.field("WWW-Authenticate").is_some());
+    }
     let whole = ping("X-App-Key: ka\r\nContent-Length: 4\r\n", "body");
     refused(&house, &whole, 401, true);
     refused(&house, &ping(good, ""), 411, false);

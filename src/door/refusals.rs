@@ -1,0 +1,231 @@
+//! Refusals: what the log says of them, once a minute and cause. Pure: words and instants in, lines
+//! out; writes no log itself.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use crate::counters::{Count, Counters};
+use crate::id::AgentId;
+use crate::logging::printable;
+
+/// Time between two lines of one cause.
+const LINE_EVERY: Duration = Duration::from_secs(60);
+
+/// Why a request was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cause {
+    MissingHeader,
+    UnknownKey,
+    WrongSecret,
+    MissingToken,
+    WrongToken,
+    ForeignHost,
+    ForeignOrigin,
+    BadHeartbeat,
+}
+
+impl Cause {
+    const ALL: [Self; 8] = [
+        Self::MissingHeader,
+        Self::UnknownKey,
+        Self::WrongSecret,
+        Self::MissingToken,
+        Self::WrongToken,
+        Self::ForeignHost,
+        Self::ForeignOrigin,
+        Self::BadHeartbeat,
+    ];
+
+    pub(super) fn counter(self, counters: &Counters) -> &Count {
+        match self {
+            Self::MissingHeader => &counters.refused_missing_header,
+            Self::UnknownKey => &counters.refused_unknown_key,
+            Self::WrongSecret => &counters.refused_wrong_secret,
+            Self::MissingToken => &counters.refused_missing_token,
+            Self::WrongToken => &counters.refused_wrong_token,
+            Self::ForeignHost => &counters.refused_foreign_host,
+            Self::ForeignOrigin => &counters.refused_foreign_origin,
+            Self::BadHeartbeat => &counters.refused_bad_heartbeat,
+        }
+    }
+
+    fn text(self) -> &'static str {
+        match self {
+            Self::MissingHeader => "credentials missing",
+            Self::UnknownKey => "unknown app key",
+            Self::WrongSecret => "wrong secret",
+            Self::MissingToken => "no viewer token",
+            Self::WrongToken => "wrong viewer token",
+            Self::ForeignHost => "foreign Host",
+            Self::ForeignOrigin => "foreign Origin",
+            Self::BadHeartbeat => "bad heartbeat",
+        }
+    }
+}
+
+/// The agent that a request names.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Asker {
+    /// As sent, known or not.
+    pub(super) app_key: Option<Box<str>>,
+    pub(super) agent: Option<AgentId>,
+}
+
+/// One refused request.
+#[derive(Debug, Clone)]
+pub(super) struct Refusal {
+    pub(super) cause: Cause,
+    pub(super) address: IpAddr,
+    pub(super) asker: Asker,
+    /// What exactly; may hold what the client sent.
+    pub(super) why: Option<String>,
+}
+
+impl Refusal {
+    /// For the log. `is_secret` tells what must not be shown: a secret may come in a wrong header.
+    pub(super) fn show<'a>(&'a self, is_secret: &'a dyn Fn(&str) -> bool) -> Shown<'a> {
+        Shown { refusal: self, last: "", is_secret }
+    }
+}
+
+/// See [`Refusal::show`].
+pub(super) struct Shown<'a> {
+    refusal: &'a Refusal,
+    last: &'static str,
+    is_secret: &'a dyn Fn(&str) -> bool,
+}
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Refusal { cause, address, asker, why } = self.refusal;
+        let sent = |text| if (self.is_secret)(text) { "(a secret)" } else { text };
+        f.write_str(cause.text())?;
+        if let Some(why) = why {
+            write!(f, " ({})", printable(sent(why)))?;
+        }
+        write!(f, "; {}from {address}", self.last)?;
+        if let Some(key) = &asker.app_key {
+            write!(f, ", app key \"{}\"", printable(sent(key)))?;
+        }
+        asker.agent.as_ref().map_or(Ok(()), |agent| write!(f, ", agent \"{agent}\""))
+    }
+}
+
+/// What the log has yet to say, by cause.
+#[derive(Debug, Default)]
+pub(super) struct Refusals([Tally; Cause::ALL.len()]);
+
+#[derive(Debug, Default)]
+struct Tally {
+    /// Since the last line.
+    count: u64,
+    last: Option<Refusal>,
+    told: Option<Instant>,
+    /// When the next line is due; none while there is nothing to say.
+    due: Option<Instant>,
+}
+
+impl Refusals {
+    pub(super) fn note(&mut self, refusal: Refusal, now: Instant) {
+        let tally = &mut self.0[refusal.cause as usize];
+        tally.count += 1;
+        tally.last = Some(refusal);
+        tally.due.get_or_insert(tally.told.map_or(now, |told| now.max(told + LINE_EVERY)));
+    }
+
+    /// When [`Refusals::lines`] has something next.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.0.iter().filter_map(|tally| tally.due).min()
+    }
+
+    /// The lines that are due, or at the end `all` that is left.
+    pub(super) fn lines(
+        &mut self,
+        now: Instant,
+        all: bool,
+        is_secret: &dyn Fn(&str) -> bool,
+    ) -> Vec<String> {
+        let tallies = self.0.iter_mut();
+        let due = tallies.filter(|tally| tally.due.is_some_and(|due| all || due <= now));
+        due.filter_map(|tally| tally.line(now, is_secret)).collect()
+    }
+}
+
+impl Tally {
+    fn line(&mut self, now: Instant, is_secret: &dyn Fn(&str) -> bool) -> Option<String> {
+        let refusal = self.last.take()?;
+        let count = std::mem::take(&mut self.count);
+        self.due = None;
+        let since = self.told.replace(now).map(|told| now.saturating_duration_since(told));
+        let (requests, last) = if count == 1 { ("request", "") } else { ("requests", "last ") };
+        let time = since.map(|since| format!(" in {} s", since.as_secs())).unwrap_or_default();
+        let shown = Shown { refusal: &refusal, last, is_secret };
+        Some(format!("refused {count} {requests}{time}: {shown}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn refusal(cause: Cause, key: &str, agent: &str) -> Refusal {
+        let asker = Asker { app_key: Some(key.into()), agent: AgentId::parse(agent).ok() };
+        Refusal { cause, address: ip("192.0.2.1"), asker, why: None }
+    }
+
+    #[test]
+    fn a_cause_has_one_line_a_minute() {
+        let start = Clock::start().now();
+        let at = |millis| start + Duration::from_millis(millis);
+        let mut refusals = Refusals::default();
+        let lines = |refusals: &mut Refusals, millis| refusals.lines(at(millis), false, &|_| false);
+        assert_eq!(refusals.due(), None);
+        refusals.note(refusal(Cause::UnknownKey, "k", "a"), at(0));
+        assert_eq!(refusals.due(), Some(at(0)));
+        let first =
+            "refused 1 request: unknown app key; from 192.0.2.1, app key \"k\", agent \"a\"";
+        assert_eq!(lines(&mut refusals, 0), [first]);
+        for number in 1..=3 {
+            refusals.note(refusal(Cause::UnknownKey, "k", &format!("a-{number}")), at(number));
+        }
+        refusals.note(refusal(Cause::WrongSecret, "k", "b"), at(5));
+        assert_eq!(lines(&mut refusals, 5).len(), 1, "another cause has its own line");
+        assert_eq!(refusals.due(), Some(at(60_000)));
+        assert!(lines(&mut refusals, 59_999).is_empty());
+        let second = "refused 3 requests in 60 s: unknown app key; last from 192.0.2.1, app key \"k\", agent \"a-3\"";
+        assert_eq!(lines(&mut refusals, 60_000), [second]);
+        assert_eq!(refusals.due(), None);
+        // Long after the last line the next comes at once.
+        refusals.note(refusal(Cause::UnknownKey, "k", "a"), at(500_000));
+        assert_eq!(refusals.due(), Some(at(500_000)));
+        assert_eq!(lines(&mut refusals, 500_000).len(), 1);
+        refusals.note(refusal(Cause::UnknownKey, "k", "a"), at(500_001));
+        assert_eq!(refusals.lines(at(500_001), true, &|_| false).len(), 1, "at the end");
+    }
+
+    #[test]
+    fn what_clients_send_is_escaped_and_bounded_and_secrets_are_withheld() {
+        let is_secret = |text: &str| text == "s3cret";
+        let mut refused = refusal(Cause::ForeignHost, &format!("a\"\n{}", "x".repeat(9_000)), "a");
+        refused.why = Some("evil\u{1b}[2J".to_owned());
+        let line = refused.show(&is_secret).to_string();
+        assert!(line.starts_with(r"foreign Host (evil\u{1b}[2J); from 192.0.2.1"), "{line}");
+        assert!(line.contains(r#"app key "a\"\nxxx"#) && line.len() < 400, "{line}");
+        let mut swapped = refusal(Cause::UnknownKey, "s3cret", "a");
+        swapped.why = Some("s3cret".to_owned());
+        assert!(!swapped.show(&is_secret).to_string().contains("s3cret"));
+    }
+
+    #[test]
+    fn each_cause_has_its_own_tally() {
+        for (index, cause) in Cause::ALL.into_iter().enumerate() {
+            assert_eq!(cause as usize, index);
+        }
+    }
+}
