@@ -49,6 +49,8 @@ counters! {
     refused_foreign_origin,
     /// Agents' requests, with the right credentials, that broke a rule (400, 411, 413).
     refused_bad_heartbeat,
+    /// 401s that were held back because their address got too many.
+    refusals_delayed,
     /// Connections closed to stay within `max_buffered_bytes`.
     buffer_evictions,
     /// Times that a pipe to tiny_http broke and was made anew.

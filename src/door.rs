@@ -24,7 +24,7 @@
 //! | `workers`, `lanes`, `pipe` | the way to tiny_http and back |
 //! | `answer`, `reply` | writing: answers, their heads, and what follows them |
 //! | `cutoff` | deadlines, the budget, stopping |
-//! | `refusals`, `delay` | what the log says of refusals, pure; and when |
+//! | `refusals`, `delay` | pure: which 401 waits, what the log says of refusals; and the waiting |
 //! | `admission`, `feed` | places for dashboards, and the way out for their sockets |
 //!
 //! Three rules keep the loop alive. Work per client and turn is bounded: one read, one request;
@@ -73,7 +73,7 @@ use self::clients::Clients;
 use self::lanes::Lanes;
 use self::listen::Listener;
 use self::pipe::Pipe;
-use self::refusals::Refusals;
+use self::refusals::{Guesses, Refusals};
 use self::reply::Date;
 use crate::auth::Gate;
 use crate::clock::Clock;
@@ -132,6 +132,7 @@ pub struct Door {
     counters: Arc<Counters>,
     dashboards: Arc<Dashboards>,
     feed: Box<dyn OpenFeed>,
+    guesses: Guesses,
     refusals: Refusals,
     /// The last stamp's number.
     stamped: u64,
@@ -237,6 +238,7 @@ impl Door {
             counters: parts.counters,
             dashboards: parts.dashboards,
             feed: parts.feed,
+            guesses: Guesses::default(),
             refusals: Refusals::default(),
             stamped: 0,
             now,
@@ -324,6 +326,11 @@ impl Door {
         }
         if event.is_readable() || event.is_read_closed() {
             connection.note_readable(event.is_read_closed());
+        }
+        if event.is_read_closed() && connection.is_delayed() {
+            // It hung up: nobody waits for the answer.
+            self.close(slot);
+            return;
         }
         let unsent = !connection.is_flushed();
         if unsent {

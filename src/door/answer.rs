@@ -8,6 +8,7 @@ use mio::net::TcpStream;
 
 use super::connection::{Manner, Phase, Then};
 use super::cors::Cors;
+use super::delay::Delayed;
 use super::held::Held;
 use super::reply::AnswerHead;
 use super::{Door, READ_BYTES};
@@ -38,7 +39,8 @@ impl Door {
         }
     }
 
-    /// Begins an answer; `more` is the number of the request whose answer is not whole yet.
+    /// Begins an answer, or has it wait when it is the 401 of who guesses; `more` is the number of
+    /// the request whose answer is not whole yet.
     pub(super) fn begin(
         &mut self,
         slot: usize,
@@ -51,15 +53,24 @@ impl Door {
             self.counters.overloads.add_one();
         }
         let then = if self.ends_at.is_some() && then == Then::Keep { Then::Close } else { then };
+        self.compose(head, body, cors, then != Then::Keep);
+        let composed = std::mem::take(&mut self.composed);
+        if head.status == 401 && self.is_guessing(slot) {
+            self.delay(slot, Delayed { answer: composed.clone(), then, more });
+        } else {
+            self.start(slot, &composed, then, more);
+        }
+        self.composed = composed;
+    }
+
+    /// Sends the beginning of an answer.
+    pub(super) fn start(&mut self, slot: usize, bytes: &[u8], then: Then, more: Option<u64>) {
         let deadline = self.now + self.limits.lag_timeout;
         self.clients.enter(slot, Phase::Answering(then, more), self.now, deadline);
         if let Some(connection) = self.clients.get(slot) {
             connection.take_progress();
         }
-        self.compose(head, body, cors, then != Then::Keep);
-        let composed = std::mem::take(&mut self.composed);
-        self.send(slot, &composed);
-        self.composed = composed;
+        self.send(slot, bytes);
     }
 
     /// Leaves an answer in `composed` as it goes to the client.

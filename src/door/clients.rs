@@ -37,6 +37,7 @@ pub(super) struct Clients {
     earliest: Option<Instant>,
     swept: Instant,
     buffered: usize,
+    delayed: usize,
     counters: Arc<Counters>,
 }
 
@@ -62,6 +63,7 @@ impl Clients {
             earliest: None,
             swept: now,
             buffered: 0,
+            delayed: 0,
             counters,
         }
     }
@@ -124,6 +126,7 @@ impl Clients {
     pub(super) fn remove(&mut self, slot: usize) -> Option<Connection> {
         let connection = self.table.try_remove(slot)?;
         self.buffered = self.buffered.saturating_sub(connection.accounted);
+        self.delayed -= usize::from(connection.is_delayed());
         self.counters.connections.remove_one();
         if let Some(entry) = connection.address {
             self.uncount(entry);
@@ -147,8 +150,11 @@ impl Clients {
         connection.spare = 0;
         connection.since = now;
         connection.deadline = deadline;
-        let spare = matches!(phase, Phase::Idle | Phase::Lingering(_));
+        self.delayed -= usize::from(connection.is_delayed());
         connection.phase = phase;
+        self.delayed += usize::from(connection.is_delayed());
+        let spare =
+            matches!(connection.phase, Phase::Idle | Phase::Delayed(_) | Phase::Lingering(_));
         self.note_deadline(deadline);
         if spare {
             self.make_spare(slot);
@@ -259,6 +265,11 @@ impl Clients {
     /// Of that, what clients have not taken of their answers.
     pub(super) fn unsent_bytes(&self) -> usize {
         self.table.iter().map(|(_, connection)| connection.unsent_bytes()).sum()
+    }
+
+    /// How many answers wait for their time.
+    pub(super) fn delayed(&self) -> usize {
+        self.delayed
     }
 
     /// Those who hold bytes, each with whether they are bytes of an answer: those with requests

@@ -10,6 +10,7 @@ use mio::net::TcpStream;
 
 use super::check::Relay;
 use super::cors::Cors;
+use super::delay::Delayed;
 use super::held::Held;
 use super::parse::Scan;
 use super::refusals::Asker;
@@ -27,6 +28,8 @@ pub(super) enum Phase {
     Waiting(Box<Queued>),
     /// A pipe has it.
     InFlight(Pending),
+    /// Answered with a 401 that waits until the deadline.
+    Delayed(Box<Delayed>),
     /// The answer is on its way to the client. With a number, more of the answer is to come
     /// from the worker.
     Answering(Then, Option<u64>),
@@ -193,6 +196,11 @@ impl Connection {
         matches!(self.phase, Phase::Idle | Phase::Head(_) | Phase::Body(_) | Phase::Lingering(_))
     }
 
+    /// Whether its answer waits for its time.
+    pub(super) fn is_delayed(&self) -> bool {
+        matches!(self.phase, Phase::Delayed(_))
+    }
+
     /// How the request at hand is to be answered. One whose head is not whole has not said.
     pub(super) fn manner(&self) -> Manner {
         match &self.phase {
@@ -309,6 +317,7 @@ impl Connection {
         let request = match &self.phase {
             Phase::Body(incoming) => incoming.relay.as_ref().map_or(0, |r| r.head.capacity()),
             Phase::Waiting(queued) => queued.request.capacity(),
+            Phase::Delayed(delayed) => delayed.answer.capacity(),
             _ => 0,
         };
         self.input.cost_bytes() + self.unsent_bytes + request

@@ -23,6 +23,7 @@ impl Door {
                     let unserved = Answer::problem(503, "no worker answered in time");
                     self.answer(slot, &unserved, manner, manner.then());
                 }
+                Phase::Delayed(_) => self.release(slot),
                 Phase::Answering(..) => self.judge_progress(slot),
                 Phase::Idle | Phase::Lingering(_) => self.close(slot),
             }
@@ -73,7 +74,8 @@ impl Door {
         let Some(connection) = self.clients.get(slot) else { return };
         connection.input = Held::default();
         let manner = connection.manner().closing();
-        if matches!(connection.phase, Phase::Answering(..)) || !connection.is_flushed() {
+        let answered = matches!(connection.phase, Phase::Answering(..) | Phase::Delayed(_));
+        if answered || !connection.is_flushed() {
             return self.close(slot);
         }
         let full = Answer::problem(503, "the server holds too many requests at once");
@@ -96,6 +98,7 @@ impl Door {
                     let stopping = Answer::problem(503, "the server is stopping");
                     self.answer(slot, &stopping, manner, Then::Linger);
                 }
+                Phase::Delayed(_) => self.release(slot),
                 Phase::Waiting(_) | Phase::InFlight(_) | Phase::Answering(..) => {}
             }
         }

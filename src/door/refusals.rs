@@ -1,16 +1,54 @@
-//! Refusals: what the log says of them, once a minute and cause. Pure: words and instants in, lines
-//! out; writes no log itself.
+//! Refusals: which 401 must wait, and what the log says, once a minute and cause. Pure: addresses,
+//! words and instants in, verdicts and lines out; delays nothing and writes no log itself.
 
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use super::admission::Address;
 use crate::counters::{Count, Counters};
 use crate::id::AgentId;
 use crate::logging::printable;
 
+/// 401s that one address gets at once within [`WINDOW`]; a person who mistypes needs a few, a
+/// misconfigured agent that retries once a minute never more.
+const AT_ONCE: usize = 20;
+
+const WINDOW: Duration = Duration::from_secs(60);
+
+/// Addresses that are remembered, about 600 bytes each; beyond it the oldest is forgotten.
+const MAX_ADDRESSES: usize = 4_096;
+
 /// Time between two lines of one cause.
 const LINE_EVERY: Duration = Duration::from_secs(60);
+
+/// When each address was refused with 401, as far as it decides whether the next one waits.
+#[derive(Debug, Default)]
+pub(super) struct Guesses {
+    recent: HashMap<Address, VecDeque<Instant>>,
+    /// In the order in which they came into the table.
+    order: VecDeque<Address>,
+}
+
+impl Guesses {
+    /// Notes a 401; true when it must wait.
+    pub(super) fn note(&mut self, address: IpAddr, now: Instant) -> bool {
+        let address = Address::from(address);
+        if !self.recent.contains_key(&address) {
+            if self.order.len() == MAX_ADDRESSES
+                && let Some(oldest) = self.order.pop_front()
+            {
+                self.recent.remove(&oldest);
+            }
+            self.order.push_back(address);
+        }
+        let recent = self.recent.entry(address).or_default();
+        let oldest = if recent.len() == AT_ONCE { recent.pop_front() } else { None };
+        recent.push_back(now);
+        oldest.is_some_and(|oldest| now.saturating_duration_since(oldest) < WINDOW)
+    }
+}
 
 /// Why a request was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -172,6 +210,68 @@ mod tests {
 
     fn ip(text: &str) -> IpAddr {
         text.parse().unwrap()
+    }
+
+    /// A table, and the start of its time.
+    fn guesses() -> (Guesses, impl Fn(u64) -> Instant) {
+        let start = Clock::start().now();
+        (Guesses::default(), move |millis| start + Duration::from_millis(millis))
+    }
+
+    #[test]
+    fn the_twenty_first_in_a_minute_waits_and_the_twentieth_does_not() {
+        let (mut guesses, at) = guesses();
+        let address = ip("192.0.2.1");
+        for number in 0..20 {
+            assert!(!guesses.note(address, at(1_000 * number)), "{number}");
+        }
+        assert!(guesses.note(address, at(19_000)), "the 21st");
+        assert!(guesses.note(address, at(20_000)), "those that waited count as well");
+        assert!(!guesses.note(ip("192.0.2.2"), at(20_000)), "another address");
+    }
+
+    #[test]
+    fn the_minute_slides() {
+        let (mut guesses, at) = guesses();
+        let address = ip("192.0.2.1");
+        for number in 0..20 {
+            assert!(!guesses.note(address, at(1_000 * number)));
+        }
+        // Within the minute behind it are those of 1 s to 19 s, then itself and those of 2 s on.
+        assert!(!guesses.note(address, at(60_000)), "the first is a minute old");
+        assert!(guesses.note(address, at(60_999)), "the second is not quite");
+        assert!(!guesses.note(address, at(62_000)), "the third is");
+        assert!(!guesses.note(address, at(200_000)), "all are");
+    }
+
+    #[test]
+    fn ipv6_is_refused_by_its_network_and_mapped_ipv4_as_ipv4() {
+        let (mut guesses, at) = guesses();
+        for host in 0..20 {
+            assert!(!guesses.note(ip(&format!("2001:db8:0:1::{host:x}")), at(host)));
+            assert!(!guesses.note(ip("::ffff:192.0.2.1"), at(host)));
+        }
+        assert!(guesses.note(ip("2001:db8:0:1:ffff::"), at(20)));
+        assert!(!guesses.note(ip("2001:db8:0:2::1"), at(20)));
+        assert!(guesses.note(ip("192.0.2.1"), at(20)));
+    }
+
+    #[test]
+    fn of_4097_addresses_the_oldest_is_forgotten() {
+        let (mut guesses, at) = guesses();
+        let address = |number: u32| IpAddr::V4(std::net::Ipv4Addr::from_bits(0x0a00_0000 + number));
+        for _ in 0..20 {
+            guesses.note(address(0), at(0));
+            guesses.note(address(1), at(0));
+        }
+        for number in 2..4_096 {
+            guesses.note(address(number), at(1));
+        }
+        assert!(guesses.note(address(0), at(2)), "4,096 are remembered");
+        guesses.note(address(4_096), at(3));
+        assert!(guesses.note(address(1), at(4)), "the second oldest still is");
+        assert!(!guesses.note(address(0), at(4)), "the oldest is not");
+        assert_eq!((guesses.recent.len(), guesses.order.len()), (4_096, 4_096));
     }
 
     fn refusal(cause: Cause, key: &str, agent: &str) -> Refusal {

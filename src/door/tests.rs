@@ -2,6 +2,7 @@
 //! for tiny_http behind, that answers by itself or when the test says so.
 
 mod clients;
+mod guesses;
 mod house;
 mod limits;
 mod refusals;

@@ -152,7 +152,7 @@ impl Door {
     fn deliver(&mut self, piece: &Piece<'_>) {
         let Piece { ticket, head, body, last } = piece;
         let Some(connection) = self.clients.get(ticket.slot) else { return };
-        match (&connection.phase, head) {
+        match (&mut connection.phase, head) {
             (Phase::InFlight(pending), Some(head)) if pending.number == ticket.number => {
                 let manner = pending.manner;
                 self.begin_answer(*ticket, head, body, *last, manner);
@@ -163,6 +163,10 @@ impl Door {
                     connection.phase = Phase::Answering(then, None);
                 }
                 self.send(ticket.slot, body);
+            }
+            (Phase::Delayed(delayed), None) if delayed.more == Some(ticket.number) => {
+                delayed.answer.extend_from_slice(body);
+                delayed.more = delayed.more.filter(|_| !*last);
             }
             _ => return,
         }
@@ -218,6 +222,9 @@ impl Door {
                     self.answer(ticket.slot, &broke, manner, manner.then());
                 }
                 Phase::Answering(_, Some(number)) if *number == ticket.number => {
+                    self.close(ticket.slot);
+                }
+                Phase::Delayed(delayed) if delayed.more == Some(ticket.number) => {
                     self.close(ticket.slot);
                 }
                 _ => {}

@@ -90,8 +90,11 @@ fn viewers_see_what_their_token_shows() {
 
 #[test]
 fn without_the_right_token_there_is_nothing_to_see() {
-    let server = Server::start(&Setup::guarded().toml());
+    // Each from an address of its own: refusals to one are delayed after the first twenty.
+    let setup = Setup::guarded().line("trusted_proxies = [\"127.0.0.1\"]");
+    let server = Server::start(&setup.toml());
     let addr = server.addr();
+    let mut addresses = (1..).map(|number| format!("192.0.2.{number}"));
     for path in [METRICS_A, "/api/v1/agent-pools", "/api/v1/agent-pools/none/metrics"] {
         let mut requests = vec![Request::get(path)];
         for wrong in ["wrong", KEY_A.secret, &sha256(TOKEN_ALL), ""] {
@@ -100,7 +103,8 @@ fn without_the_right_token_there_is_nothing_to_see() {
         requests.push(Request::get(path).header("Authorization", TOKEN_ALL));
         requests.push(Request::get(path).header("Cookie", &format!("viewer={TOKEN_ALL}")));
         for request in requests {
-            let answer = request.send(addr);
+            let address = addresses.next().unwrap();
+            let answer = request.header("X-Forwarded-For", &address).send(addr);
             assert_problem(&answer, 401);
             assert!(answer.header("WWW-Authenticate").unwrap().starts_with("Bearer"), "{answer:?}");
         }

@@ -1,10 +1,68 @@
-//! What becomes of refusals: counted by reason, and shown in the log once a minute and cause.
+//! What becomes of wrong credentials: slower from the twenty-first in a minute on, at no cost to
+//! others, counted by reason, and shown in the log once a minute and cause.
+
+use std::time::Duration;
 
 use crate::refusals::assert_problem;
 use crate::support::http::heartbeat;
-use crate::support::setup::{KEY_A, KEY_B, Key};
+use crate::support::setup::{KEY_A, KEY_B, Key, TOKEN_ALL, TOKEN_B};
 use crate::support::status::Status;
-use crate::support::{Request, Server, Setup};
+use crate::support::wait::now;
+use crate::support::{Conn, Request, Server, Setup};
+
+/// Refusals in a minute that one address gets at once.
+const AT_ONCE: usize = 20;
+
+/// Less than the second that a delayed refusal takes by as much as the start of the server's turn
+/// may be before our own reading of the clock.
+const NEARLY_THE_DELAY: Duration = Duration::from_millis(900);
+
+fn log_in(token: &str) -> Request {
+    Request::new("POST", "/login").body(format!("token={token}").as_bytes())
+}
+
+fn bearer(request: Request, token: &str) -> Request {
+    request.header("Authorization", &format!("Bearer {token}"))
+}
+
+#[test]
+fn guesses_wait_from_the_twenty_first_on_and_right_credentials_never() {
+    let setup = Setup::guarded().line("trusted_proxies = [\"127.0.0.1\"]");
+    let server = Server::start(&setup.toml());
+    let wrong_key = Key { key: KEY_A.key, secret: "wrong" };
+    // Wrong and right, each kind from an address of its own, as the proxy tells it.
+    let kinds = [
+        (
+            Request::ping("a", wrong_key, &heartbeat(1.0)),
+            Request::ping("a", KEY_A, &heartbeat(1.0)),
+            200,
+        ),
+        (Request::get("/api/v1/status"), bearer(Request::get("/api/v1/status"), TOKEN_ALL), 200),
+        (Request::feed("pool-a"), bearer(Request::feed("pool-a"), TOKEN_ALL), 101),
+        (log_in("wrong"), log_in(TOKEN_B), 303),
+    ];
+    let mut waiting = Vec::new();
+    for (number, (wrong, right, granted)) in kinds.into_iter().enumerate() {
+        let from = |request: Request, host: usize| {
+            request.header("X-Forwarded-For", &format!("2001:db8:0:{number}::{host:x}"))
+        };
+        for host in 0..AT_ONCE {
+            assert_problem(&from(wrong.clone(), host).send(server.addr()), 401);
+        }
+        let mut conn = Conn::open(server.addr());
+        let sent = now();
+        conn.send(&from(wrong, 99).bytes());
+        waiting.push((conn, sent));
+        assert_eq!(from(right, 99).send(server.addr()).status, granted);
+    }
+    for (conn, sent) in &mut waiting {
+        assert_problem(&conn.response(), 401);
+        let took = now() - *sent;
+        assert!(took >= NEARLY_THE_DELAY, "the twenty-first guess was answered after {took:?}");
+    }
+    let status = bearer(Request::get("/api/v1/status"), TOKEN_ALL).send(server.addr()).json();
+    assert_eq!(status["counters"]["refusals_delayed"], 4, "{status}");
+}
 
 #[test]
 fn refusals_are_counted_by_reason_and_the_log_says_who_and_why() {

@@ -468,18 +468,22 @@ fn head_is_get_without_the_body() {
 
 #[test]
 fn pipelined_requests_are_answered_in_their_order() {
-    let server = Server::start(&Setup::open().toml());
+    let setup = Setup::open().line("trusted_proxies = [\"127.0.0.1\"]");
+    let server = Server::start(&setup.toml());
     let mut conn = Conn::open(server.addr());
     let mut bytes = Vec::new();
     let mut statuses = Vec::new();
     for round in 0..30 {
+        // Each from an address of its own: refusals to one are delayed after the first twenty.
+        let stranger = Request::ping("agent", KEY_B, &heartbeat(1.0)).with("X-App-Key", "none");
+        let stranger = stranger.header("X-Forwarded-For", &format!("192.0.2.{round}"));
         for (request, status) in [
             (Request::ping(&format!("agent-{round}"), KEY_A, &heartbeat(1.0)), 200),
             (Request::get("/nope"), 404),
             (Request::ping("agent", KEY_A, &json!([])), 400),
             (Request::get("/api/v1/agent-pools/pool-a/metrics"), 200),
             (Request::delete("nobody", KEY_A), 404),
-            (Request::ping("agent", KEY_B, &heartbeat(1.0)).with("X-App-Key", "none"), 401),
+            (stranger, 401),
         ] {
             bytes.extend_from_slice(&request.bytes());
             statuses.push(status);

@@ -332,6 +332,12 @@ impl Client {
         reply
     }
 
+    /// The answer; `None` when the connection ends instead.
+    pub(super) fn rest_or_answer(&mut self) -> Option<Reply> {
+        let ended = self.stream.fill_buf().map_or(true, <[u8]>::is_empty);
+        (!ended).then(|| self.answer())
+    }
+
     /// Everything up to the end, which must come.
     pub(super) fn rest(&mut self) -> Vec<u8> {
         let mut rest = Vec::new();
