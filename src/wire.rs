@@ -7,12 +7,14 @@
 
 mod heartbeat;
 mod message;
+mod object;
 
 pub use heartbeat::{GOODBYE, Metrics, Ping, Rejected, is_valid_status, ping_received, read_ping};
 pub use message::{
     Departure, Envelope, Reason, Snapshot, SnapshotAgent, departed_answer, keepalive, offline,
     status, summaries, update,
 };
+pub(crate) use object::Object;
 
 use serde::Serialize;
 

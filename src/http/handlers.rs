@@ -19,7 +19,7 @@ use crate::id::{AgentId, PoolIndex};
 use crate::page;
 use crate::relay::Caller;
 use crate::route::Route;
-use crate::wire::{self, Ping};
+use crate::wire::{self, Object, Ping};
 
 /// How long a browser keeps the viewer's cookie, in seconds: wall screens run for weeks.
 const COOKIE_SECONDS: u32 = 30 * 24 * 60 * 60;
@@ -184,7 +184,7 @@ fn login_token(body: &[u8], is_json: bool) -> Option<String> {
         token: String,
     }
     if is_json {
-        return serde_json::from_slice(body).ok().map(|Login { token }| token);
+        return serde_json::from_slice(body).ok().map(|Object(Login { token })| token);
     }
     parse_form(body).find(|(name, _)| name == "token").map(|(_, token)| token.into_owned())
 }

@@ -6,8 +6,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::value::RawValue;
 
+use super::object::Object;
 use super::push_json;
 use crate::clock::UnixMillis;
 use crate::id::AgentId;
@@ -86,7 +87,7 @@ struct Body<'a> {
     cpu_usage: Option<f64>,
     memory_usage: Option<f64>,
     #[serde(borrow, default)]
-    running_tasks: Option<Vec<Task<'a>>>,
+    running_tasks: Option<Vec<Object<Task<'a>>>>,
     #[serde(borrow, default)]
     agent_name: Option<Cow<'a, str>>,
 }
@@ -114,7 +115,7 @@ pub fn read_ping(
     max_tasks: usize,
 ) -> Result<Ping, Rejected> {
     let body: Body<'_> = match serde_json::from_slice(body) {
-        Ok(body) => body,
+        Ok(Object(body)) => body,
         Err(error) => return diagnose(body, &error),
     };
     if body.status == GOODBYE {
@@ -142,7 +143,7 @@ fn assemble(
     status: &str,
     cpu: f64,
     memory: f64,
-    tasks: &[Task<'_>],
+    tasks: &[Object<Task<'_>>],
     received: UnixMillis,
 ) -> Metrics {
     let mut text = Vec::with_capacity(256 + 128 * tasks.len());
@@ -206,11 +207,11 @@ fn check_text(member: &str, text: &str) -> Result<(), Rejected> {
     Err(Rejected(format!("{member} must be at most {MAX_TEXT_CHARS} characters")))
 }
 
-fn check_tasks(tasks: &[Task<'_>], max_tasks: usize) -> Result<(), Rejected> {
+fn check_tasks(tasks: &[Object<Task<'_>>], max_tasks: usize) -> Result<(), Rejected> {
     if tasks.len() > max_tasks {
         return Err(Rejected(format!("running_tasks must have at most {max_tasks} entries")));
     }
-    for (index, task) in tasks.iter().enumerate() {
+    for (index, Object(task)) in tasks.iter().enumerate() {
         let texts = [
             ("task_type", &task.task_type),
             ("workspace_id", &task.workspace_id),
@@ -223,53 +224,119 @@ fn check_tasks(tasks: &[Task<'_>], max_tasks: usize) -> Result<(), Rejected> {
     Ok(())
 }
 
+/// [`Body`] with its members as they stand.
+#[derive(Deserialize)]
+struct RawBody<'a> {
+    #[serde(borrow)]
+    status: Option<&'a RawValue>,
+    #[serde(borrow)]
+    cpu_usage: Option<&'a RawValue>,
+    #[serde(borrow)]
+    memory_usage: Option<&'a RawValue>,
+    #[serde(borrow)]
+    running_tasks: Option<&'a RawValue>,
+    #[serde(borrow)]
+    agent_name: Option<&'a RawValue>,
+}
+
+/// [`Task`] with its members as they stand.
+#[derive(Deserialize)]
+struct RawTask<'a> {
+    #[serde(borrow)]
+    task_id: Option<&'a RawValue>,
+    #[serde(borrow)]
+    task_type: Option<&'a RawValue>,
+    #[serde(borrow)]
+    workspace_id: Option<&'a RawValue>,
+    #[serde(borrow)]
+    started_at: Option<&'a RawValue>,
+}
+
 /// The slow path, for bodies that did not parse: finds the member that is to blame. A goodbye
 /// needs nothing but its status, so here it may still turn out to be one.
 fn diagnose(body: &[u8], error: &serde_json::Error) -> Result<Ping, Rejected> {
-    let value: Value = serde_json::from_slice(body)
-        .map_err(|error| Rejected(format!("the body is not valid JSON: {error}")))?;
-    let Some(object) = value.as_object() else {
-        return Err(Rejected("the body must be a JSON object".to_owned()));
+    let raw: RawBody<'_> = match serde_json::from_slice(body) {
+        Ok(Object(raw)) => raw,
+        Err(error) if !error.is_data() => {
+            return Err(Rejected(format!("the body is not valid JSON: {error}")));
+        }
+        Err(error) => return Err(no_object("the body must be a JSON object", body, &error)),
     };
-    match object.get("status") {
-        None => return Err(Rejected("status is required: a string".to_owned())),
-        Some(Value::String(status)) if status == GOODBYE => return Ok(Ping::Goodbye),
-        Some(Value::String(_)) => {}
-        Some(_) => return Err(Rejected("status must be a string".to_owned())),
+    // A member twice and an array for an object are refused in a goodbye too.
+    let tasks = raw.running_tasks.map(raw_tasks).transpose()?;
+    let Some(status) = raw.status else {
+        return Err(Rejected("status is required: a string".to_owned()));
+    };
+    match serde_json::from_str::<Cow<'_, str>>(status.get()) {
+        Ok(status) if status == GOODBYE => return Ok(Ping::Goodbye),
+        Ok(_) => {}
+        Err(_) => return Err(Rejected("status must be a string".to_owned())),
     }
-    for member in ["cpu_usage", "memory_usage"] {
-        if object.get(member).is_some_and(|value| !value.is_number() && !value.is_null()) {
+    for (member, value) in [("cpu_usage", raw.cpu_usage), ("memory_usage", raw.memory_usage)] {
+        if value.is_some_and(|value| !is_a::<f64>(value)) {
             return Err(Rejected(percent_rule(member)));
         }
     }
-    if object.get("agent_name").is_some_and(|name| !name.is_string() && !name.is_null()) {
+    if raw.agent_name.is_some_and(|name| !is_a::<Cow<'_, str>>(name)) {
         return Err(Rejected("agent_name must be a string".to_owned()));
     }
-    match object.get("running_tasks") {
-        None | Some(Value::Null) => {}
-        Some(Value::Array(tasks)) => {
+    match tasks {
+        None => {}
+        Some(None) => return Err(Rejected("running_tasks must be an array or null".to_owned())),
+        Some(Some(tasks)) => {
             for (index, task) in tasks.iter().enumerate() {
                 diagnose_task(index, task)?;
             }
         }
-        Some(_) => return Err(Rejected("running_tasks must be an array or null".to_owned())),
     }
-    // A member twice, say, which `Value` takes and a struct does not.
     Err(Rejected(format!("the body is not a heartbeat: {error}")))
 }
 
-fn diagnose_task(index: usize, task: &Value) -> Result<(), Rejected> {
-    let Some(task) = task.as_object() else {
-        return Err(Rejected(format!("running_tasks[{index}] must be an object")));
-    };
-    if !task.get("task_id").is_some_and(Value::is_u64) {
-        return Err(Rejected(format!(
-            "running_tasks[{index}].task_id is required: an unsigned integer below 2^64"
-        )));
+fn is_a<'a, T: Deserialize<'a>>(value: &'a RawValue) -> bool {
+    serde_json::from_str::<T>(value.get()).is_ok()
+}
+
+/// Why `json`, whose members may be anything, is not an object of them: it is none, or a member
+/// comes twice. `what` says the former.
+fn no_object(what: &str, json: &[u8], error: &serde_json::Error) -> Rejected {
+    if !json.trim_ascii_start().starts_with(b"{") {
+        return Rejected(what.to_owned());
     }
-    for member in ["task_type", "workspace_id", "started_at"] {
-        if !task.get(member).is_some_and(Value::is_string) {
-            return Err(Rejected(format!("running_tasks[{index}].{member} is required: a string")));
+    let error = error.to_string();
+    // Without the place: a task's would count from where the task begins.
+    Rejected(error.split(" at line ").next().unwrap_or_default().to_owned())
+}
+
+/// The tasks' objects; none where `tasks` is no array.
+fn raw_tasks(tasks: &RawValue) -> Result<Option<Vec<RawTask<'_>>>, Rejected> {
+    let Ok(tasks) = serde_json::from_str::<Vec<&RawValue>>(tasks.get()) else { return Ok(None) };
+    let mut objects = Vec::with_capacity(tasks.len());
+    for (index, task) in tasks.into_iter().map(RawValue::get).enumerate() {
+        let place = format!("running_tasks[{index}]");
+        match serde_json::from_str(task) {
+            Ok(Object(task)) => objects.push(task),
+            Err(error) => {
+                let Rejected(why) = no_object("must be an object", task.as_bytes(), &error);
+                let colon = if why.starts_with("must") { "" } else { ":" };
+                return Err(Rejected(format!("{place}{colon} {why}")));
+            }
+        }
+    }
+    Ok(Some(objects))
+}
+
+fn diagnose_task(index: usize, task: &RawTask<'_>) -> Result<(), Rejected> {
+    let at = |member| format!("running_tasks[{index}].{member} is required:");
+    if !task.task_id.is_some_and(is_a::<u64>) {
+        return Err(Rejected(format!("{} an unsigned integer below 2^64", at("task_id"))));
+    }
+    for (member, value) in [
+        ("task_type", task.task_type),
+        ("workspace_id", task.workspace_id),
+        ("started_at", task.started_at),
+    ] {
+        if !value.is_some_and(is_a::<Cow<'_, str>>) {
+            return Err(Rejected(format!("{} a string", at(member))));
         }
     }
     Ok(())
@@ -338,6 +405,47 @@ mod tests {
             r#"{"status":"offline","cpu_usage":999}"#,
         ] {
             assert!(matches!(read(body), Ok(Ping::Goodbye)), "{body}");
+        }
+    }
+
+    #[test]
+    fn an_array_is_no_object_and_a_known_member_comes_once() {
+        let base = r#""cpu_usage":1,"memory_usage":1"#;
+        let task = r#""task_id":1,"task_type":"t","workspace_id":"w","started_at":"s""#;
+        let with = |task: &str| format!(r#"{{"status":"s",{base},"running_tasks":[{task}]}}"#);
+        let goodbye = |task: &str| format!(r#"{{"status":"offline","running_tasks":[{task}]}}"#);
+        let twice = format!(r#"{{{task},"started_at":null}}"#);
+        let array = r#"[1,"t","w","s"]"#;
+        for (body, said) in [
+            (r#"["a",1,1]"#.to_owned(), "the body must be a JSON object"),
+            (r#"["offline"]"#.to_owned(), "the body must be a JSON object"),
+            (r#"{"status":"busy","status":"offline"}"#.to_owned(), "`status`"),
+            (r#"{"status":"offline","status":"offline"}"#.to_owned(), "`status`"),
+            (r#"{"status":"offline","cpu_usage":"?","cpu_usage":1}"#.to_owned(), "`cpu_usage`"),
+            (format!(r#"{{"status":"s",{base},"memory_usage":2}}"#), "`memory_usage`"),
+            (format!(r#"{{"status":"s",{base},"agent_name":7,"agent_name":""}}"#), "`agent_name`"),
+            (
+                format!(r#"{{"status":"s",{base},"running_tasks":null,"running_tasks":[]}}"#),
+                "`running_tasks`",
+            ),
+            (with(array), "running_tasks[0] must be an object"),
+            (goodbye(array), "running_tasks[0] must be an object"),
+            (
+                with(&format!("{{{task}}},{twice}")),
+                "running_tasks[1]: duplicate field `started_at`",
+            ),
+            (goodbye(&twice), "running_tasks[0]: duplicate field `started_at`"),
+        ] {
+            let why = why(&body);
+            assert!(why.contains(said), "{body}: {why}");
+        }
+        // Members that the contract doesn't name are not looked at, wherever they stand.
+        let unknown = r#""x":1,"x":[1e999,"\ud800"]"#;
+        for body in [
+            format!(r#"{{{unknown},"status":"offline","cpu_usage":"?"}}"#),
+            format!(r#"{{"status":"s",{base},{unknown},"running_tasks":[{{{unknown},{task}}}]}}"#),
+        ] {
+            assert!(read(&body).is_ok(), "{body}");
         }
     }
 

@@ -149,6 +149,8 @@ fn login_sets_a_cookie_that_opens_page_reads_and_feed() {
     let answer = script.send(addr);
     assert_eq!(answer.status, 204);
     assert_eq!(cookie_of(&answer, TOKEN_A).pair, cookie.pair);
+    let array = script.body(serde_json::json!([TOKEN_A]).to_string().as_bytes()).send(addr);
+    assert_problem(&array, 400);
     // Another site's form must not log anyone in.
     let foreign = log_in(TOKEN_A).header("Origin", "http://foreign.example");
     assert_problem(&foreign.send(addr), 403);
