@@ -1,5 +1,6 @@
 //! Arguments to configuration to server to exit code. Everything else is in the library.
 
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,6 +63,10 @@ fn serve(args: &ServeArgs) -> Result<(), Failure> {
         let clock = Clock::start();
         let mut server = Server::start(config, Sizes::default(), clock, Arc::clone(&counters))?;
         introduction.log(&server);
+        let first = if args.dev { "  (this machine is its first agent)" } else { "" };
+        if let Some(address) = server.addresses().first() {
+            log::info!("the page: {}{first}", page_url(*address));
+        }
         if args.dev {
             log_dev_hints(&server);
             server.spawn_agent(dev_agent(&server)?)?;
@@ -113,10 +118,17 @@ impl Introduction {
     }
 }
 
+/// An address of all interfaces is none to go to.
+fn page_url(address: SocketAddr) -> String {
+    if address.ip().is_unspecified() {
+        return format!("http://localhost:{}/", address.port());
+    }
+    format!("http://{address}/")
+}
+
 /// What a newcomer does next.
 fn log_dev_hints(server: &Server) {
     let Some(address) = server.addresses().first() else { return };
-    log::info!("the page: http://{address}/  (this machine is its first agent)");
     log::info!(
         "be another agent: curl -X POST http://{address}/api/v1/agents/my-agent/ping \
          -H 'X-App-Key: {DEV_KEY}' -H 'X-App-Secret: {DEV_SECRET}' \

@@ -96,6 +96,15 @@ pub enum StartError {
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Listen(address, error) if error.kind() == io::ErrorKind::AddrInUse => {
+                let port = address.port();
+                let next = SocketAddr::new(address.ip(), port.checked_add(1).unwrap_or(port - 1));
+                write!(
+                    f,
+                    "cannot listen on {address}: another program has this port; end that one, or \
+                     choose another port, as in --listen {next}"
+                )
+            }
             Self::Listen(address, error) => write!(f, "cannot listen on {address}: {error}"),
             Self::Resource(what, error) => write!(f, "cannot make {what}: {error}"),
         }
