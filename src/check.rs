@@ -202,6 +202,6 @@ Limits that differ from the defaults
         let path = dir.path().join("bad.toml");
         std::fs::write(&path, "\nlisten = 5").unwrap();
         let error = run(&CheckArgs { config: Some(path.clone()) }).unwrap_err().to_string();
-        assert!(error.starts_with(&format!("{}:2: ", path.display())), "{error}");
+        assert!(error.starts_with(&format!("{}:2:10: ", path.display())), "{error}");
     }
 }

@@ -1,8 +1,8 @@
 //! From file, flags and environment to one checked [`Config`]. Reads files; opens no socket
 //! and starts nothing.
 //!
-//! A file can be wrong in many ways, and each error says which table and key, on which line,
-//! and what is allowed instead:
+//! A file can be wrong in many ways, and in several at once: the error says all of them in the
+//! file's order, each with line, column, table and key, and what is allowed instead:
 //!
 //! ```
 //! use agent_metrics::config::{Config, Overrides};
@@ -10,7 +10,7 @@
 //!
 //! let path = Path::new("agent-metrics.toml");
 //! let error = Config::parse("evict_aftr = '5m'", path, &Overrides::default()).unwrap_err();
-//! assert!(error.to_string().starts_with("agent-metrics.toml:1: unknown field `evict_aftr`"));
+//! assert!(error.to_string().starts_with("agent-metrics.toml:1:1: unknown field `evict_aftr`"));
 //! ```
 
 mod access;
@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use self::bounds::{changed_limits, default_limits};
-pub use self::error::{ConfigError, Problem};
+pub use self::error::{ConfigError, Mistake, Problem};
 use self::file::{File, Source};
 use self::units::TIME;
 use crate::auth::{Gate, SecretDigest};
@@ -64,6 +64,10 @@ pub const MAX_POOLS: usize = 1_000;
 
 /// Largest configuration file, in bytes.
 const MAX_FILE_BYTES: usize = 1_024 * 1_024;
+
+/// Shortest secret or token that a file may hold, in bytes: 16 random letters are 75 bits, which
+/// nobody guesses over a network. Of a digest the length is not known.
+const MIN_TEXT_BYTES: usize = 16;
 
 /// Longest secret or token that a file may hold, in bytes: what fits a head beside all else.
 const MAX_TEXT_BYTES: usize = 1_024;
@@ -133,26 +137,39 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] says what is wrong and where.
     pub fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<Self, ConfigError> {
-        let source = Source { path, text };
-        let file = source.parse()?;
-        let listen = if overrides.listen.is_empty() {
-            file_listen(&file, source)?
-        } else {
-            // Checked all the same: a mistake in the file should not wait for its day.
-            file_listen(&file, source)?;
+        let source = Source::new(path, text);
+        let config = source.parse().map(|file| Self::of_file(&file, &source, overrides));
+        let mut config = source.finish(config)?;
+        if !overrides.listen.is_empty() {
             distinct(&overrides.listen).map_err(in_option(LISTEN_OPTION))?;
-            overrides.listen.clone()
-        };
-        let evict_after = match overrides.evict_after {
-            Some(given) => override_evict_after(given)?,
-            None => file_evict_after(&file, source)?,
-        };
-        let (pools, gate) = access::checked(&file, source)?;
-        if !gate.is_open() && !gate.has_viewers() {
-            closed_to_all(&listen, &file, source, overrides)?;
+            config.listen.clone_from(&overrides.listen);
+            if !config.open && !config.gate.has_viewers() {
+                reached_by_some(&config.listen).map_err(in_option(LISTEN_OPTION))?;
+            }
         }
-        let limits = file.limits.checked(source)?;
-        Ok(Self { listen, evict_after, pools, open: gate.is_open(), gate, limits })
+        if let Some(given) = overrides.evict_after {
+            config.evict_after = override_evict_after(given)?;
+        }
+        Ok(config)
+    }
+
+    /// What the file says, of use where nothing in it was a mistake. What options go before is
+    /// checked all the same: a mistake in the file should not wait for its day.
+    fn of_file(file: &File, source: &Source<'_>, overrides: &Overrides) -> Self {
+        let listen = file_listen(file, source);
+        let evict_after = file.evict_after.as_ref().and_then(|value| {
+            let bounds = (MIN_EVICT_AFTER, MAX_EVICT_AFTER);
+            bounds::bounded(source, "evict_after", value, &TIME, bounds)
+        });
+        let (pools, gate) = access::checked(file, source);
+        if overrides.listen.is_empty() && !access::is_viewing_settled(file, source) {
+            let span = file.listen.as_ref().map(toml::Spanned::span);
+            let _ =
+                reached_by_some(&listen).map_err(|problem| source.report(span, "listen", problem));
+        }
+        let evict_after = evict_after.unwrap_or(DEFAULT_EVICT_AFTER);
+        let limits = file.limits.checked(source);
+        Self { listen, evict_after, pools, open: gate.is_open(), gate, limits }
     }
 
     /// The configuration of `--dev`: no file, loopback only, everything open and well-known.
@@ -239,24 +256,24 @@ fn distinct(addresses: &[SocketAddr]) -> Result<(), Problem> {
     Ok(())
 }
 
-fn file_listen(file: &File, source: Source<'_>) -> Result<Vec<SocketAddr>, ConfigError> {
-    let Some(listen) = &file.listen else { return Ok(default_listen()) };
-    let invalid = |subject: String, problem| source.invalid(Some(listen.span()), subject, problem);
+/// Without addresses that are mistaken.
+fn file_listen(file: &File, source: &Source<'_>) -> Vec<SocketAddr> {
+    let Some(listen) = &file.listen else { return default_listen() };
     let mut addresses = Vec::new();
-    for text in &listen.get_ref().0 {
-        let address = parse_listen(text)
-            .map_err(|_| invalid(format!("listen {text:?}"), Problem::Form(error::LISTEN_RULE)))?;
-        addresses.push(address);
+    for text in listen.get_ref() {
+        match parse_listen(text.get_ref()) {
+            Ok(address) => addresses.push(address),
+            Err(_) => {
+                let subject = format!("listen {:?}", text.get_ref());
+                source.report(Some(text.span()), subject, Problem::Form(error::LISTEN_RULE));
+            }
+        }
     }
-    distinct(&addresses).map_err(|problem| invalid("listen".to_owned(), problem))?;
-    Ok(addresses)
-}
-
-fn file_evict_after(file: &File, source: Source<'_>) -> Result<Duration, ConfigError> {
-    let bounds = (MIN_EVICT_AFTER, MAX_EVICT_AFTER);
-    file.evict_after.as_ref().map_or(Ok(DEFAULT_EVICT_AFTER), |value| {
-        bounds::bounded(source, "evict_after", value, &TIME, bounds)
-    })
+    if addresses.len() == listen.get_ref().len() {
+        let _ = distinct(&addresses)
+            .map_err(|problem| source.report(Some(listen.span()), "listen", problem));
+    }
+    addresses
 }
 
 fn override_evict_after(given: Duration) -> Result<Duration, ConfigError> {
@@ -264,22 +281,11 @@ fn override_evict_after(given: Duration) -> Result<Duration, ConfigError> {
         .map_err(in_option(EVICT_AFTER_OPTION))
 }
 
-/// Nobody may look. On loopback that is a choice; where others can come it is more likely
-/// forgotten, and the page would be a riddle.
-fn closed_to_all(
-    listen: &[SocketAddr],
-    file: &File,
-    source: Source<'_>,
-    overrides: &Overrides,
-) -> Result<(), ConfigError> {
-    let Some(address) = listen.iter().find(|address| !is_loopback(address)) else { return Ok(()) };
-    let problem = Problem::NobodySaidOpen(*address);
-    if overrides.listen.is_empty() {
-        let span = file.listen.as_ref().map(toml::Spanned::span);
-        Err(source.invalid(span, "listen", problem))
-    } else {
-        Err(in_option(LISTEN_OPTION)(problem))
-    }
+/// For when nothing says who may look. On loopback that is a choice; where others can come it is
+/// more likely forgotten, and the page would be a riddle.
+fn reached_by_some(listen: &[SocketAddr]) -> Result<(), Problem> {
+    let public = listen.iter().find(|address| !is_loopback(address));
+    public.map_or(Ok(()), |address| Err(Problem::NobodySaidOpen(*address)))
 }
 
 #[cfg(test)]

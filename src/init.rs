@@ -154,7 +154,7 @@ token_sha256 = "{token}"
 id = "{POOL}"
 name = "My agents"
 keys = [
-    # Again a SHA-256, of the agents' secret; or use app_secret_file = "...".
+    # Again a SHA-256, of the agents' secret; or use app_secret_file = "..." (16 characters at least).
     {{ app_key = "{key}", app_secret_sha256 = "{secret}" }},
 ]
 # A token that shows this pool only (choose one and put its SHA-256 here):

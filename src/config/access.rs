@@ -1,74 +1,92 @@
 //! Pools, their keys, and who may look: from the file's tables to a [`Gate`]. Keeps only
 //! digests.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use toml::Spanned;
 
-use super::error::{self, ConfigError, Problem};
-use super::file::{File, KeyTable, PoolTable, Source};
+use super::error::{self, Problem};
+use super::file::{File, KeyTable, PoolTable, Source, ViewersTable};
 use super::secrets::{SecretKind, SecretSource};
 use super::{MAX_POOLS, Pool};
 use crate::auth::{Authority, Gate, Origin, SecretDigest, Viewer};
 use crate::id::{MAX_ID_BYTES, PoolId, PoolIndex};
 use crate::limits::MAX_TEXT_CHARS;
 
-/// The file's pools in its order, and the gate before them.
-pub(super) fn checked(file: &File, source: Source<'_>) -> Result<(Vec<Pool>, Gate), ConfigError> {
-    let count = file.pools.len();
-    if !(1..=MAX_POOLS).contains(&count) {
-        return Err(source.invalid(None, "[[pools]]", Problem::PoolCount(count)));
+/// The file's pools in its order, and the gate before them. Without those that are mistaken.
+pub(super) fn checked(file: &File, source: &Source<'_>) -> (Vec<Pool>, Gate) {
+    let tables = file.pools.as_ref().map_or(&[][..], |pools| pools.get_ref());
+    if !(1..=MAX_POOLS).contains(&tables.len()) {
+        let span = file.pools.as_ref().map(Spanned::span);
+        source.report(span, "[[pools]]", Problem::PoolCount(tables.len()));
     }
     let mut builder = Builder {
         source,
-        gate: networks(file, source)?,
-        pools: Vec::with_capacity(count),
+        gate: networks(file, source),
+        pools: Vec::with_capacity(tables.len().min(MAX_POOLS)),
+        ids: HashSet::new(),
         key_owners: HashMap::new(),
         tokens: Vec::new(),
     };
-    builder.all_pools_token(file)?;
-    for (number, table) in file.pools.iter().enumerate() {
-        builder.pool(PoolIndex(number), table)?;
+    builder.all_pools_token(file);
+    // What is wrong with more pools than there may be is no use to anyone.
+    for (number, table) in tables.iter().take(MAX_POOLS).enumerate() {
+        builder.pool(PoolIndex(number), table);
     }
-    builder.open(file)?;
-    Ok((builder.pools, builder.gate))
+    builder.open(file);
+    (builder.pools, builder.gate)
+}
+
+/// Whether the file says who may look, rightly or wrongly.
+pub(super) fn is_viewing_settled(file: &File, source: &Source<'_>) -> bool {
+    let ViewersTable { token_sha256, token_file, open } = &file.viewers;
+    let says_open = |open: &Spanned<bool>| *open.get_ref() || !source.is_sound(Some(open.span()));
+    let has_token =
+        |pool: &PoolTable| pool.viewer_token_sha256.is_some() || pool.viewer_token_file.is_some();
+    token_sha256.is_some()
+        || token_file.is_some()
+        || open.as_ref().is_some_and(says_open)
+        || file.pools.as_ref().is_some_and(|pools| pools.get_ref().iter().any(has_token))
 }
 
 /// A gate that knows the file's hosts, origins and proxies.
-fn networks(file: &File, source: Source<'_>) -> Result<Gate, ConfigError> {
-    let entry = |key: &str, entry: &Spanned<String>, rule| {
-        source.invalid(
-            Some(entry.span()),
-            format!("{key} {:?}", entry.get_ref()),
-            Problem::Form(rule),
-        )
+fn networks(file: &File, source: &Source<'_>) -> Gate {
+    let refuse = |key: &str, entry: &Spanned<String>, rule| {
+        let subject = format!("{key} {:?}", entry.get_ref());
+        source.report(Some(entry.span()), subject, Problem::Form(rule));
     };
     let mut gate = Gate::default();
     for host in &file.allowed_hosts {
-        let read = Authority::parse(host.get_ref());
-        gate = gate.with_host(read.ok_or_else(|| entry("allowed_hosts", host, error::HOST_RULE))?);
+        match Authority::parse(host.get_ref()) {
+            Some(read) => gate = gate.with_host(read),
+            None => refuse("allowed_hosts", host, error::HOST_RULE),
+        }
     }
     for origin in &file.allowed_origins {
-        let read = Origin::parse(origin.get_ref());
-        gate = gate
-            .with_origin(read.ok_or_else(|| entry("allowed_origins", origin, error::ORIGIN_RULE))?);
+        match Origin::parse(origin.get_ref()) {
+            Some(read) => gate = gate.with_origin(read),
+            None => refuse("allowed_origins", origin, error::ORIGIN_RULE),
+        }
     }
     for proxy in &file.trusted_proxies {
         let text = proxy.get_ref();
-        let read = text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
-        gate = gate
-            .with_proxy(read.ok_or_else(|| entry("trusted_proxies", proxy, error::PROXY_RULE))?);
+        match text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from)) {
+            Some(read) => gate = gate.with_proxy(read),
+            None => refuse("trusted_proxies", proxy, error::PROXY_RULE),
+        }
     }
-    Ok(gate)
+    gate
 }
 
 /// What has been read so far, to find what comes twice.
 struct Builder<'a> {
-    source: Source<'a>,
+    source: &'a Source<'a>,
     gate: Gate,
     pools: Vec<Pool>,
+    /// Ids of the pools.
+    ids: HashSet<PoolId>,
     /// App key to the pool that has it, in words.
     key_owners: HashMap<String, String>,
     /// Viewer tokens and where they stand.
@@ -76,76 +94,86 @@ struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    fn all_pools_token(&mut self, file: &File) -> Result<(), ConfigError> {
-        let token = SecretSource {
-            subject: "[viewers]",
-            kind: SecretKind::ViewerToken,
-            sha256: ("token_sha256", file.viewers.token_sha256.as_ref()),
-            file: ("token_file", file.viewers.token_file.as_ref()),
-        };
-        self.token(Viewer::All, &token)
+    fn all_pools_token(&mut self, file: &File) {
+        self.token(
+            Viewer::All,
+            &SecretSource {
+                subject: "[viewers]",
+                kind: SecretKind::ViewerToken,
+                sha256: ("token_sha256", file.viewers.token_sha256.as_ref()),
+                file: ("token_file", file.viewers.token_file.as_ref()),
+            },
+        );
     }
 
     /// Everything that a `[[pools]]` table says.
-    fn pool(&mut self, index: PoolIndex, table: &PoolTable) -> Result<(), ConfigError> {
-        let pool = self.named(index, table)?;
-        let subject = format!("[[pools]] {:?}", pool.id.as_str());
-        self.pools.push(pool);
-        if table.keys.is_empty() {
-            let subject = format!("{subject} keys");
-            return Err(self.source.invalid(Some(table.id.span()), subject, Problem::NoKeys));
-        }
-        for key in &table.keys {
-            self.key(index, &subject, key)?;
-        }
-        let token = SecretSource {
-            subject: &subject,
-            kind: SecretKind::ViewerToken,
-            sha256: ("viewer_token_sha256", table.viewer_token_sha256.as_ref()),
-            file: ("viewer_token_file", table.viewer_token_file.as_ref()),
-        };
-        self.token(Viewer::Pool(index), &token)
-    }
-
-    /// The pool's id and name.
-    fn named(&self, index: PoolIndex, table: &PoolTable) -> Result<Pool, ConfigError> {
-        let shown: String = table.id.get_ref().chars().take(MAX_ID_BYTES).collect();
-        let invalid = |problem| {
-            let subject = format!("[[pools]] number {}, id {shown:?}", index.0 + 1);
-            self.source.invalid(Some(table.id.span()), subject, problem)
-        };
-        let id = PoolId::parse(table.id.get_ref()).map_err(|_| invalid(error::POOL_ID))?;
-        if self.pools.iter().any(|pool| pool.id == id) {
-            return Err(invalid(Problem::PoolTwice));
-        }
-        let name = match &table.name {
-            None => id.as_str().to_owned(),
-            Some(name) => {
-                let text = name.get_ref();
-                let length_fits = (1..=MAX_TEXT_CHARS).contains(&text.chars().count());
-                if !length_fits || text.chars().any(char::is_control) {
-                    let subject = format!("[[pools]] {:?} name", id.as_str());
-                    let problem = Problem::Form(error::NAME_RULE);
-                    return Err(self.source.invalid(Some(name.span()), subject, problem));
-                }
-                text.clone()
+    fn pool(&mut self, index: PoolIndex, table: &PoolTable) {
+        let subject = match self.named(index, table) {
+            Some(pool) => {
+                let subject = format!("[[pools]] {:?}", pool.id.as_str());
+                self.pools.push(pool);
+                subject
             }
+            None => format!("[[pools]] number {}", index.0 + 1),
         };
-        Ok(Pool { id, name })
+        let keys = table.keys.as_ref().map_or(&[][..], |keys| keys.get_ref());
+        if keys.is_empty() {
+            let span = table.keys.as_ref().map(Spanned::span);
+            let span = span.or_else(|| table.id.as_ref().map(Spanned::span));
+            self.source.report(span, format!("{subject} keys"), Problem::NoKeys);
+        }
+        for key in keys {
+            self.key(index, &subject, key);
+        }
+        self.token(
+            Viewer::Pool(index),
+            &SecretSource {
+                subject: &subject,
+                kind: SecretKind::ViewerToken,
+                sha256: ("viewer_token_sha256", table.viewer_token_sha256.as_ref()),
+                file: ("viewer_token_file", table.viewer_token_file.as_ref()),
+            },
+        );
     }
 
-    fn key(&mut self, pool: PoolIndex, owner: &str, table: &KeyTable) -> Result<(), ConfigError> {
-        let app_key = table.app_key.get_ref();
-        let span = Some(table.app_key.span());
+    /// The pool's id and name; none where the id is a mistake.
+    fn named(&mut self, index: PoolIndex, table: &PoolTable) -> Option<Pool> {
+        let given = table.id.as_ref()?;
+        let shown: String = given.get_ref().chars().take(MAX_ID_BYTES).collect();
+        let refuse = |problem| {
+            let subject = format!("[[pools]] number {}, id {shown:?}", index.0 + 1);
+            self.source.report(Some(given.span()), subject, problem);
+        };
+        let id = PoolId::parse(given.get_ref()).map_err(|_| refuse(error::POOL_ID)).ok()?;
+        if !self.ids.insert(id.clone()) {
+            refuse(Problem::PoolTwice);
+            return None;
+        }
+        let Some(name) = &table.name else { return Some(Pool { name: id.to_string(), id }) };
+        let text = name.get_ref();
+        let length_fits = (1..=MAX_TEXT_CHARS).contains(&text.chars().count());
+        if !length_fits || text.chars().any(char::is_control) {
+            let subject = format!("[[pools]] {:?} name", id.as_str());
+            self.source.report(Some(name.span()), subject, Problem::Form(error::NAME_RULE));
+        }
+        Some(Pool { id, name: text.clone() })
+    }
+
+    fn key(&mut self, pool: PoolIndex, owner: &str, table: &KeyTable) {
+        let Some(given) = &table.app_key else { return };
+        let (app_key, span) = (given.get_ref(), Some(given.span()));
         // Not shown here: what breaks the rule may be a secret in the wrong place.
         let visible = app_key.bytes().all(|byte| byte.is_ascii_graphic());
-        if !visible || !(1..=MAX_ID_BYTES).contains(&app_key.len()) {
-            let problem = Problem::Form(error::APP_KEY_RULE);
-            return Err(self.source.invalid(span, format!("{owner} app_key"), problem));
-        }
-        let subject = format!("{owner} app_key {app_key:?}");
-        if let Some(first) = self.key_owners.insert(app_key.clone(), owner.to_owned()) {
-            return Err(self.source.invalid(span, subject, Problem::KeyTwice { first }));
+        let is_valid = visible && (1..=MAX_ID_BYTES).contains(&app_key.len());
+        let subject = if is_valid {
+            format!("{owner} app_key {app_key:?}")
+        } else {
+            format!("{owner} app_key")
+        };
+        if !is_valid {
+            self.source.report(span.clone(), &*subject, Problem::Form(error::APP_KEY_RULE));
+        } else if let Some(first) = self.key_owners.insert(app_key.clone(), owner.to_owned()) {
+            self.source.report(span.clone(), &*subject, Problem::KeyTwice { first });
         }
         let secret = SecretSource {
             subject: &subject,
@@ -153,35 +181,32 @@ impl Builder<'_> {
             sha256: ("app_secret_sha256", table.app_secret_sha256.as_ref()),
             file: ("app_secret_file", table.app_secret_file.as_ref()),
         };
-        let Some(digest) = secret.digest(self.source)? else {
+        if !secret.is_given() {
             let problem = Problem::NeitherWay("app_secret_sha256", "app_secret_file");
-            return Err(self.source.invalid(span, subject, problem));
-        };
-        self.gate = std::mem::take(&mut self.gate).with_key(app_key, pool, digest);
-        Ok(())
+            self.source.report(span, subject, problem);
+        } else if let Some(digest) = secret.digest(self.source) {
+            self.gate = std::mem::take(&mut self.gate).with_key(app_key, pool, digest);
+        }
     }
 
-    fn token(&mut self, viewer: Viewer, token: &SecretSource<'_>) -> Result<(), ConfigError> {
-        let Some(digest) = token.digest(self.source)? else { return Ok(()) };
+    fn token(&mut self, viewer: Viewer, token: &SecretSource<'_>) {
+        let Some(digest) = token.digest(self.source) else { return };
         let subject = token.name();
         if let Some((first, _)) = self.tokens.iter().find(|(_, other)| other.matches(&digest)) {
             let problem = Problem::TokenTwice { first: first.clone() };
-            return Err(self.source.invalid(token.span(), subject, problem));
+            self.source.report(token.span(), subject, problem);
+            return;
         }
         self.tokens.push((subject, digest));
         self.gate = std::mem::take(&mut self.gate).with_viewer(viewer, digest);
-        Ok(())
     }
 
-    fn open(&mut self, file: &File) -> Result<(), ConfigError> {
-        let Some(open) = file.viewers.open.as_ref().filter(|open| *open.get_ref()) else {
-            return Ok(());
-        };
+    fn open(&mut self, file: &File) {
+        let Some(open) = file.viewers.open.as_ref().filter(|open| *open.get_ref()) else { return };
         if let Some((token, _)) = self.tokens.first() {
             let problem = Problem::OpenWithToken { token: token.clone() };
-            return Err(self.source.invalid(Some(open.span()), "[viewers] open", problem));
+            self.source.report(Some(open.span()), "[viewers] open", problem);
         }
         self.gate = std::mem::take(&mut self.gate).with_open_viewing();
-        Ok(())
     }
 }

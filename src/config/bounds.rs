@@ -3,11 +3,10 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
 use toml::Spanned;
 
-use super::error::{ConfigError, Problem};
-use super::file::Source;
+use super::error::Problem;
+use super::file::{Source, Table};
 use super::units::{COUNT, SIZE, Scalar, TIME, Unit};
 use crate::limits::{HUB_INBOX, KIB, Limits, MAX_GOODBYES, MIB};
 
@@ -23,17 +22,19 @@ const MAX_DASHBOARDS: usize = 100_000;
 /// More descriptors than systems grant one process.
 const MAX_CONNECTIONS: usize = 1_000_000;
 
-/// Checks one value that has a unit and bounds.
+/// Checks one value that has a unit and bounds; none where it is a mistake.
 pub(super) fn bounded<T: PartialOrd + Copy>(
-    source: Source<'_>,
+    source: &Source<'_>,
     subject: &str,
     value: &Spanned<Scalar>,
     unit: &Unit<T>,
     (min, max): (T, T),
-) -> Result<T, ConfigError> {
-    let invalid = |problem| source.invalid(Some(value.span()), subject, problem);
-    let read = (unit.read)(value.get_ref()).ok_or_else(|| invalid(Problem::Form(unit.rule)))?;
-    within(read, unit, (min, max)).map_err(invalid)
+) -> Option<T> {
+    (unit.read)(value.get_ref())
+        .ok_or(Problem::Form(unit.rule))
+        .and_then(|read| within(read, unit, (min, max)))
+        .map_err(|problem| source.report(Some(value.span()), subject, problem))
+        .ok()
 }
 
 /// `value`, if it is within its bounds.
@@ -52,22 +53,26 @@ pub(super) fn within<T: PartialOrd + Copy>(
 macro_rules! limits {
     ($($name:ident: $unit:ident in $min:expr, $max:expr;)*) => {
         /// `[limits]`, every key optional.
-        #[derive(Debug, Default, Deserialize)]
-        #[serde(default, deny_unknown_fields)]
+        #[derive(Debug, Default)]
         pub(super) struct LimitsTable {
             $($name: Option<Spanned<Scalar>>,)*
         }
 
         impl LimitsTable {
+            pub(super) fn read(table: &mut Table<'_>) -> Self {
+                Self { $($name: table.scalar(stringify!($name)),)* }
+            }
+
             /// The defaults, changed where the table says so.
-            pub(super) fn checked(&self, source: Source<'_>) -> Result<Limits, ConfigError> {
+            pub(super) fn checked(&self, source: &Source<'_>) -> Limits {
                 let mut limits = Limits::default();
                 $(if let Some(value) = &self.$name {
                     let subject = concat!("[limits] ", stringify!($name));
-                    limits.$name = bounded(source, subject, value, &$unit, ($min, $max))?;
+                    let read = bounded(source, subject, value, &$unit, ($min, $max));
+                    limits.$name = read.unwrap_or(limits.$name);
                 })*
-                self.related(source, &limits)?;
-                Ok(limits)
+                self.related(source, &limits);
+                limits
             }
         }
 
@@ -116,9 +121,13 @@ limits! {
 
 impl LimitsTable {
     /// Limits that only make sense together. The error points at whichever the file gives.
-    fn related(&self, source: Source<'_>, limits: &Limits) -> Result<(), ConfigError> {
-        let below = |value: &Option<Spanned<Scalar>>, other: &Option<Spanned<Scalar>>| {
-            value.as_ref().or(other.as_ref()).map(Spanned::span)
+    fn related(&self, source: &Source<'_>, limits: &Limits) {
+        let below = |subject: &str, keys: &[&Option<Spanned<Scalar>>], problem| {
+            let span = |key: &&Option<Spanned<Scalar>>| key.as_ref().map(Spanned::span);
+            if keys.iter().map(span).all(|span| source.is_sound(span)) {
+                let span = keys.iter().find_map(span);
+                source.report(span, format!("[limits] {subject}"), problem);
+            }
         };
         let size = |bytes| (SIZE.show)(bytes);
         let one_request = limits.max_head_bytes + limits.max_body_bytes;
@@ -128,8 +137,8 @@ impl LimitsTable {
                 other: "one request of max_head_bytes and max_body_bytes together",
                 least: size(one_request),
             };
-            let span = below(&self.max_buffered_bytes, &self.max_body_bytes);
-            return Err(source.invalid(span, "[limits] max_buffered_bytes", problem));
+            let keys = [&self.max_buffered_bytes, &self.max_body_bytes, &self.max_head_bytes];
+            below("max_buffered_bytes", &keys, problem);
         }
         if limits.max_pool_bytes < limits.max_body_bytes {
             let problem = Problem::Below {
@@ -137,9 +146,7 @@ impl LimitsTable {
                 other: "one heartbeat of max_body_bytes",
                 least: size(limits.max_body_bytes),
             };
-            let span = below(&self.max_pool_bytes, &self.max_body_bytes);
-            return Err(source.invalid(span, "[limits] max_pool_bytes", problem));
+            below("max_pool_bytes", &[&self.max_pool_bytes, &self.max_body_bytes], problem);
         }
-        Ok(())
     }
 }

@@ -6,8 +6,11 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use super::{DEFAULT_FILE, MAX_FILE_BYTES, MAX_LISTEN, MAX_POOLS, MAX_TEXT_BYTES};
+use super::{DEFAULT_FILE, MAX_FILE_BYTES, MAX_LISTEN, MAX_POOLS, MAX_TEXT_BYTES, MIN_TEXT_BYTES};
 use crate::id::ID_RULE;
+
+/// Of a file's mistakes, so many are shown: more than fit a screen.
+const MAX_SHOWN: usize = 100;
 
 /// Why there is no [`super::Config`].
 #[derive(Debug)]
@@ -26,25 +29,12 @@ pub enum ConfigError {
         /// Which file.
         path: PathBuf,
     },
-    /// The file is not TOML, or not of this shape: an unknown key, a wrong type.
-    Syntax {
-        /// Which file.
-        path: PathBuf,
-        /// Counted from 1, where the parser knows it.
-        line: Option<usize>,
-        /// The parser's words, without values.
-        message: String,
-    },
-    /// The file says something that cannot be.
+    /// The file is not TOML, or says something that cannot be.
     Invalid {
         /// Which file.
         path: PathBuf,
-        /// Counted from 1; none for what is missing.
-        line: Option<usize>,
-        /// Table and key.
-        subject: String,
-        /// What is wrong with it.
-        problem: Box<Problem>,
+        /// What is wrong, in the file's order.
+        mistakes: Vec<Mistake>,
     },
     /// A flag or its environment variable says something that cannot be.
     Override {
@@ -55,9 +45,45 @@ pub enum ConfigError {
     },
 }
 
+/// One thing that is wrong with a file.
+#[derive(Debug)]
+pub struct Mistake {
+    /// Line and column, counted from 1; none for what is missing.
+    pub place: Option<(usize, usize)>,
+    /// Table and key; empty where that is all of the file.
+    pub subject: String,
+    /// What is wrong with it.
+    pub problem: Problem,
+}
+
 /// What is wrong with a value, and what is allowed instead.
 #[derive(Debug)]
 pub enum Problem {
+    /// Not TOML: the parser's words.
+    Syntax(String),
+    /// Not TOML, since a value has no quotes.
+    Unquoted {
+        /// As given.
+        key: String,
+        /// What to do.
+        rule: &'static str,
+    },
+    /// A key that the table doesn't have.
+    Unknown {
+        /// As given.
+        key: String,
+        /// Those that it has.
+        known: String,
+    },
+    /// A key that the table must have.
+    Missing(&'static str),
+    /// A value of another type.
+    Type {
+        /// Its type.
+        found: &'static str,
+        /// What is allowed.
+        expected: &'static str,
+    },
     /// Not of the form that the key takes: the rule.
     Form(&'static str),
     /// Of the right form and beyond the bounds.
@@ -145,11 +171,15 @@ impl fmt::Display for ConfigError {
             Self::TooLarge { path } => {
                 write!(f, "{}: larger than {} KiB", path.display(), MAX_FILE_BYTES / 1_024)
             }
-            Self::Syntax { path, line, message } => {
-                write!(f, "{}{}: {message}", path.display(), At(*line))
-            }
-            Self::Invalid { path, line, subject, problem } => {
-                write!(f, "{}{}: {subject}: {problem}", path.display(), At(*line))
+            Self::Invalid { path, mistakes } => {
+                for (number, mistake) in mistakes.iter().take(MAX_SHOWN).enumerate() {
+                    let end = if number == 0 { "" } else { "\n" };
+                    write!(f, "{end}{}{mistake}", path.display())?;
+                }
+                match mistakes.len().checked_sub(MAX_SHOWN) {
+                    Some(more @ 1..) => write!(f, "\n{}: {more} mistakes more", path.display()),
+                    _ => Ok(()),
+                }
             }
             Self::Override { option, problem } => write!(f, "{option}: {problem}"),
         }
@@ -158,18 +188,29 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// `:12`, or nothing.
-struct At(Option<usize>);
-
-impl fmt::Display for At {
+/// What comes behind the file's name.
+impl fmt::Display for Mistake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.map_or(Ok(()), |line| write!(f, ":{line}"))
+        if let Some((line, column)) = self.place {
+            write!(f, ":{line}:{column}")?;
+        }
+        let colon = if self.subject.is_empty() { "" } else { ": " };
+        write!(f, ": {}{colon}{}", self.subject, self.problem)
     }
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Syntax(message) => f.write_str(message),
+            Self::Unquoted { key, rule } => write!(f, "{key}: {rule}"),
+            Self::Unknown { key, known } => {
+                write!(f, "unknown field `{}`, expected one of {known}", key.escape_debug())
+            }
+            Self::Missing(key) => write!(f, "missing field `{key}`"),
+            Self::Type { found, expected } => {
+                write!(f, "invalid type: {found}, expected {expected}")
+            }
             Self::Form(rule) => write!(f, "must be {rule}"),
             Self::Range { given, min, max } => {
                 write!(f, "{given} is out of range, {min} to {max} is allowed")
@@ -245,10 +286,10 @@ pub(super) const DIGEST_RULE: &str =
     "a SHA-256 in 64 hexadecimal digits, as `printf %s \"$SECRET\" | sha256sum` prints it";
 /// What a file with an agent's secret holds.
 pub(super) const SECRET_RULE: &str =
-    "a secret of 1 to 1024 visible ASCII characters, and at most a line end behind it";
+    "a secret of 16 to 1024 visible ASCII characters, and at most a line end behind it";
 /// What a file with a viewer's token holds; RFC 6265 section 4.1.1 excludes the rest.
-pub(super) const TOKEN_RULE: &str = "a token of 1 to 1024 visible ASCII characters other than \" , ; \\ (which no cookie can \
+pub(super) const TOKEN_RULE: &str = "a token of 16 to 1024 visible ASCII characters other than \" , ; \\ (which no cookie can \
      carry), and at most a line end behind it";
 
 // The rules above say these numbers.
-const _: () = assert!(MAX_TEXT_BYTES == 1_024);
+const _: () = assert!(MIN_TEXT_BYTES == 16 && MAX_TEXT_BYTES == 1_024);

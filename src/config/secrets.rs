@@ -8,9 +8,9 @@ use std::path::Path;
 
 use toml::Spanned;
 
-use super::MAX_TEXT_BYTES;
-use super::error::{self, ConfigError, Problem};
+use super::error::{self, Problem};
 use super::file::Source;
+use super::{MAX_TEXT_BYTES, MIN_TEXT_BYTES};
 use crate::auth::SecretDigest;
 
 /// Whose secret it is, which decides what characters it may have.
@@ -32,7 +32,7 @@ impl SecretKind {
 
     fn allows(self, secret: &str) -> bool {
         let cookie_safe = |byte| !matches!(byte, b'"' | b',' | b';' | b'\\');
-        (1..=MAX_TEXT_BYTES).contains(&secret.len())
+        (MIN_TEXT_BYTES..=MAX_TEXT_BYTES).contains(&secret.len())
             && secret.bytes().all(|byte| {
                 byte.is_ascii_graphic() && (self == Self::AppSecret || cookie_safe(byte))
             })
@@ -52,18 +52,24 @@ pub(super) struct SecretSource<'a> {
 }
 
 impl SecretSource<'_> {
-    /// The secret's digest; none where the table gives no secret.
-    pub(super) fn digest(&self, source: Source<'_>) -> Result<Option<SecretDigest>, ConfigError> {
+    /// The secret's digest; none where the table gives no secret, or a mistake.
+    pub(super) fn digest(&self, source: &Source<'_>) -> Option<SecretDigest> {
         let digest = match (self.sha256.1, self.file.1) {
-            (None, None) => return Ok(None),
+            (None, None) => return None,
             (Some(_), Some(file)) => {
                 let problem = Problem::BothWays(self.sha256.0, self.file.0);
-                return Err(source.invalid(Some(file.span()), self.subject, problem));
+                source.report(Some(file.span()), self.subject, problem);
+                return None;
             }
             (Some(hex), None) => from_hex(hex.get_ref()),
             (None, Some(file)) => from_file(self.kind, file.get_ref(), source.path),
         };
-        digest.map(Some).map_err(|problem| source.invalid(self.span(), self.name(), problem))
+        digest.map_err(|problem| source.report(self.span(), self.name(), problem)).ok()
+    }
+
+    /// Whether the table gives a secret, right or wrong.
+    pub(super) fn is_given(&self) -> bool {
+        self.span().is_some()
     }
 
     /// Table and key, for an error.

@@ -23,12 +23,14 @@ fn error(text: &str) -> String {
     parse(text).unwrap_err().to_string()
 }
 
+/// One of the mistakes that `text` is told of stands at `place` (`:line`, or empty) and has `words`.
 fn assert_error(text: &str, place: &str, words: &[&str]) {
     let error = error(text);
-    assert!(error.starts_with(&format!("dir/test.toml{place}: ")), "{place}: {error}");
-    for word in words {
-        assert!(error.contains(word), "{word:?}: {error}");
-    }
+    let start = format!("dir/test.toml{place}:");
+    let found = error
+        .lines()
+        .any(|line| line.starts_with(&start) && words.iter().all(|&word| line.contains(word)));
+    assert!(found, "no {words:?} at {start} in\n{error}");
 }
 
 fn addresses(texts: &[&str]) -> Vec<SocketAddr> {
@@ -126,6 +128,78 @@ fn an_unknown_key_is_named_with_its_line() {
 }
 
 #[test]
+fn all_mistakes_are_told_at_once_in_the_files_order_with_line_and_column() {
+    let text = r#"
+limits = { max_headers = 7, "max_é" = 1, max_pool_bytes = "63 KiB" }
+listen = ["127.0.0.1:80", "localhost"]
+evict_after = 1.5
+allowed_hosts = ["é", 5]
+pools = [
+    { id = "p", keys = [{ app_key = "k" }, { app_key = 7, app_secret_sha256 = "x" }] },
+    { name = "", viewer_token_file = "none" },
+]
+evict_aftr = "5m"
+
+[viewers]
+token_sha256 = true
+open = "yes"
+"#;
+    let told = [
+        ":2:26: [limits] max_headers: 7 is out of range, 8 to 1024 is allowed",
+        ":2:29: [limits]: unknown field `max_é`, expected one of `max_head_bytes`, ",
+        ":2:59: [limits] max_pool_bytes: 63 KiB is too little, one heartbeat of max_body_bytes",
+        ":3:27: listen \"localhost\": must be an IP address and a port",
+        ":4:15: evict_after: invalid type: float, expected a whole number or a text in quotes",
+        ":5:18: allowed_hosts \"é\": must be a host name",
+        ":5:23: allowed_hosts: invalid type: integer, expected a text in quotes",
+        ":7:37: [[pools]] \"p\" app_key \"k\": give app_secret_sha256 or app_secret_file",
+        ":7:56: [[pools]] keys app_key: invalid type: integer, expected a text in quotes",
+        ":7:79: [[pools]] \"p\" app_key app_secret_sha256: must be a SHA-256",
+        ":8:5: [[pools]]: missing field `id`",
+        ":8:38: [[pools]] number 2 viewer_token_file: cannot read dir/none: ",
+        ":10:1: unknown field `evict_aftr`, expected one of `listen`, `evict_after`, ",
+        ":13:16: [viewers] token_sha256: invalid type: boolean, expected a text in quotes",
+        ":14:8: [viewers] open: invalid type: string, expected true or false",
+        ": [[pools]] number 2 keys: no agent could report to it",
+    ];
+    let error = error(text);
+    let lines: Vec<&str> = error.lines().collect();
+    for (number, words) in told.iter().enumerate() {
+        let start = format!("dir/test.toml{words}");
+        assert!(lines.get(number).is_some_and(|line| line.starts_with(&start)), "{start}\n{error}");
+    }
+    assert_eq!(lines.len(), told.len(), "{error}");
+}
+
+#[test]
+fn a_text_without_quotes_is_told_to_get_them() {
+    for (line, said) in [
+        ("listen = 127.0.0.1:8080", ":2:10: listen: put it in quotes"),
+        ("listen = localhost:8080", ":2:10: listen: put it in quotes"),
+        ("listen = [::1]:8080", ":2:"),
+        ("evict_after = 5m", ":2:15: evict_after: put it in quotes"),
+        ("allowed_hosts = metrics.example.org", ":2:17: allowed_hosts: put it in quotes"),
+        ("viewers.token_file = token.txt # here", ":2:22: viewers.token_file: put it in quotes"),
+        ("viewers.open = yes", ":2:16: viewers.open: must be true or false"),
+        ("viewers.open = True", ":2:16: viewers.open: must be true or false"),
+    ] {
+        let error = error(&with_pool(line));
+        assert!(error.starts_with(&format!("dir/test.toml{said}")), "{line}: {error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+    }
+}
+
+#[test]
+fn so_many_mistakes_are_shown_and_the_others_counted() {
+    let text: String = (0..150).map(|n| format!("key{n} = 1\n")).collect();
+    let error = error(&with_pool(&text));
+    let lines: Vec<&str> = error.lines().collect();
+    assert_eq!(lines.len(), 101);
+    assert!(lines[99].starts_with("dir/test.toml:101:1: unknown field `key99`"), "{}", lines[99]);
+    assert_eq!(lines[100], "dir/test.toml: 50 mistakes more");
+}
+
+#[test]
 fn no_error_shows_a_value_that_may_be_a_secret() {
     for text in [
         "[[pools]]\nid = 'p'\nkeys = [{ app_key = 'k', app_secret = 'hunter2' }]",
@@ -137,10 +211,13 @@ fn no_error_shows_a_value_that_may_be_a_secret() {
         "[viewers]\nopen = 'hunter2'",
         "[viewers]\ntoken_sha256 = ['hunter2']",
         "[viewers]\ntoken_sha256 = 'hunter2\n",
+        "[viewers]\ntoken_sha256 = hunter2",
+        "[[pools]]\nid = 'p'\nkeys = [{ app_key = k, app_secret_sha256 = hunter2 }]",
+        "[limits]\nmax_headers = ['hunter2']",
     ] {
         let error = error(text);
         assert!(!error.contains("hunter2"), "{error}");
-        assert!(!error.contains('\n'), "{error}");
+        assert!(error.lines().all(|line| line.starts_with("dir/test.toml")), "{error}");
     }
     assert_error("viewers = 'hunter2'", ":1", &["invalid type: string, expected"]);
 }
@@ -270,7 +347,7 @@ fn there_are_pools_with_ids_that_differ() {
 fn a_key_belongs_to_one_pool_and_has_one_secret() {
     let pool = |keys: &str| format!("[[pools]]\nid = 'p'\nkeys = [\n{keys}\n]");
     let digest = hex("s");
-    assert_error(&pool(""), ":2", &["[[pools]] \"p\" keys: no agent could report"]);
+    assert_error(&pool(""), ":3", &["[[pools]] \"p\" keys: no agent could report"]);
     assert_error("[[pools]]\nid = 'p'", ":2", &["give at least one"]);
     assert_error(
         &pool("{ app_key = 'k' }"),
@@ -354,16 +431,24 @@ fn secrets_come_from_files_beside_the_configuration() {
         fs::write(&path, text).unwrap();
         Config::load(Some(&path), &Overrides::default())
     };
-    for content in ["t0ken", "t0ken\n", "t0ken\r\n", "t0ken\n\n"] {
+    let token = "t0ken-of-16-char";
+    for end in ["", "\n", "\r\n", "\n\n"] {
+        let content = format!("{token}{end}");
         let config = load("token", Some(content.as_bytes())).unwrap();
-        assert_eq!(config.gate.viewer(Some("t0ken")), Some(Viewer::All), "{content:?}");
-        assert_eq!(config.gate.viewer(Some(content)).is_some(), content == "t0ken");
+        assert_eq!(config.gate.viewer(Some(token)), Some(Viewer::All), "{content:?}");
+        assert_eq!(config.gate.viewer(Some(&content)).is_some(), end.is_empty());
     }
     let long = vec![b'x'; MAX_TEXT_BYTES + 1];
     assert!(load("token", Some(&long[1..])).is_ok());
-    for bad in [&b""[..], b"\n", b"a b", b" a", b"a\nb", b"a;b", b"a\"", b"\xff", &long] {
+    let bad_ends = [&b" "[..], b" b", b"\nb", b";b", b"\"", b"\xff"];
+    let bad = bad_ends.map(|end| [token.as_bytes(), end].concat());
+    let short = &token.as_bytes()[1..];
+    for bad in [&b""[..], b"\n", short, &[short, b"\n\n"].concat(), &long]
+        .into_iter()
+        .chain(bad.iter().map(Vec::as_slice))
+    {
         let error = load("token", Some(bad)).unwrap_err().to_string();
-        assert!(error.contains(":2: [viewers] token_file: "), "{error}");
+        assert!(error.contains(":2:14: [viewers] token_file: "), "{error}");
         let file = dir.path().join("token");
         assert!(error.contains(&format!("{} must hold a token", file.display())), "{error}");
     }
@@ -375,11 +460,14 @@ fn secrets_come_from_files_beside_the_configuration() {
 #[test]
 fn an_agents_secret_comes_from_a_file_too_and_may_hold_what_no_cookie_can() {
     let dir = tempfile::tempdir().unwrap();
-    fs::write(dir.path().join("secret"), "a;b\n").unwrap();
+    fs::write(dir.path().join("secret"), "a;b-of-16-chars.\n").unwrap();
     let text = "[[pools]]\nid = 'p'\nkeys = [{ app_key = 'k', app_secret_file = 'secret' }]";
     let path = dir.path().join("server.toml");
     let config = Config::parse(text, &path, &Overrides::default()).unwrap();
-    assert_eq!(config.gate.agent("k", "a;b"), Some(PoolIndex(0)));
+    assert_eq!(config.gate.agent("k", "a;b-of-16-chars."), Some(PoolIndex(0)));
+    fs::write(dir.path().join("secret"), "a;b-of-15-chars\n").unwrap();
+    let error = Config::parse(text, &path, &Overrides::default()).unwrap_err().to_string();
+    assert!(error.contains("secret must hold a secret of 16 to 1024 visible"), "{error}");
 }
 
 #[test]

@@ -1,9 +1,8 @@
 //! Sizes, counts and times as people write them in the file, and back. Parses; knows no limit.
 
-use std::fmt;
 use std::time::Duration;
 
-use serde::de::{Deserialize, Deserializer, Visitor};
+use toml::de::DeValue;
 
 use crate::limits::{KIB, MIB};
 
@@ -14,25 +13,23 @@ pub(super) enum Scalar {
     Text(String),
 }
 
-impl<'de> Deserialize<'de> for Scalar {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct ScalarVisitor;
-        impl Visitor<'_> for ScalarVisitor {
-            type Value = Scalar;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a whole number or a text in quotes")
-            }
-
-            fn visit_i64<E>(self, value: i64) -> Result<Scalar, E> {
-                Ok(Scalar::Integer(value))
-            }
-
-            fn visit_str<E>(self, value: &str) -> Result<Scalar, E> {
-                Ok(Scalar::Text(value.to_owned()))
-            }
+impl Scalar {
+    /// None of any other type.
+    pub(super) fn read(value: &DeValue<'_>) -> Option<Self> {
+        match value {
+            // One too large for the type is out of every range, as the largest is.
+            DeValue::Integer(number) => Some(Self::Integer(
+                i64::from_str_radix(number.as_str(), number.radix()).unwrap_or(i64::MAX),
+            )),
+            DeValue::String(text) => Some(Self::Text(text.clone().into_owned())),
+            _ => None,
         }
-        deserializer.deserialize_any(ScalarVisitor)
+    }
+}
+
+impl Default for Scalar {
+    fn default() -> Self {
+        Self::Integer(0)
     }
 }
 

@@ -300,13 +300,14 @@ fn secrets_may_come_from_files() {
         path.to_str().unwrap().to_owned()
     };
     // As editors write them, with a line end.
-    let (secret, token) = (file("secret", "from-a-file\n"), file("token", "look-from-a-file\n"));
+    let (secret, token) =
+        (file("secret", "secret-from-a-file\n"), file("token", "look-from-a-file\n"));
     let toml = format!(
         "[viewers]\ntoken_file = \"{token}\"\n\
          [[pools]]\nid = \"pool-a\"\nkeys = [{{ app_key = \"k\", app_secret_file = \"{secret}\" }}]\n"
     );
     let server = Server::start(&toml);
-    let key = Key { key: "k", secret: "from-a-file" };
+    let key = Key { key: "k", secret: "secret-from-a-file" };
     assert_eq!(status(server.addr(), &Request::ping("agent", key, &heartbeat(1.0))), 200);
     let wrong = Key { key: "k", secret: "secret" };
     assert_eq!(status(server.addr(), &Request::ping("agent", wrong, &heartbeat(1.0))), 401);

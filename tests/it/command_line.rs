@@ -136,6 +136,46 @@ fn a_mistake_in_the_file_is_named_with_its_line() {
 }
 
 #[test]
+fn all_mistakes_in_the_file_are_named_at_once_and_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("token"), "fifteen-letters\n").unwrap();
+    let text = Setup::open()
+        .line("listen = \"localhost\"")
+        .line("evict_after = \"soon\"")
+        .limit("max_headers = 7")
+        .limit("max_header = 64")
+        .toml()
+        .replacen("open = true", "token_file = \"token\"", 1)
+        .replacen("id = \"pool-b\"", "id = \"pool b\"", 1);
+    fs::write(dir.path().join("bad.toml"), &text).unwrap();
+    let causes = ["localhost", "soon", "token_file", "pool b", "max_headers = 7", "max_header ="];
+    let mut places: Vec<(usize, usize)> = causes
+        .iter()
+        .map(|cause| {
+            let (number, line) =
+                text.lines().enumerate().find(|(_, line)| line.contains(cause)).unwrap();
+            let value = |at: usize| at + line[at..].len() - line[at..].trim_start().len() + 1;
+            // An unknown key stands where it begins, anything else where its value begins.
+            let column =
+                if *cause == "max_header =" { 1 } else { value(line.find('=').unwrap() + 1) };
+            (number + 1, column)
+        })
+        .collect();
+    places.sort_unstable();
+    for command in ["check", "serve"] {
+        let said = refused(&run(&[command, "--config", "bad.toml"], dir.path()));
+        let lines: Vec<&str> = said.lines().filter(|line| line.contains("bad.toml")).collect();
+        assert_eq!(lines.len(), causes.len(), "{said}");
+        for (line, (number, column)) in lines.iter().zip(&places) {
+            assert!(line.contains(&format!("bad.toml:{number}:{column}: ")), "{places:?}\n{said}");
+        }
+    }
+    fs::write(dir.path().join("bad.toml"), "# one\nlisten = 127.0.0.1:8080\n").unwrap();
+    let said = refused(&run(&["check", "--config", "bad.toml"], dir.path()));
+    assert!(said.contains("bad.toml:2:10: listen: put it in quotes"), "{said}");
+}
+
+#[test]
 fn without_a_configuration_the_ways_to_one_are_named() {
     let dir = tempfile::tempdir().unwrap();
     for command in ["serve", "check"] {
@@ -191,11 +231,14 @@ fn several_addresses_are_all_listened_on() {
 #[test]
 fn a_port_that_is_taken_is_an_error_that_names_it() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = taken.local_addr().unwrap().to_string();
-    let mut server = Launch::config(&Setup::open().toml()).listen(Some(&address)).spawn();
+    let address = taken.local_addr().unwrap();
+    let listen = address.to_string();
+    let mut server = Launch::config(&Setup::open().toml()).listen(Some(&listen)).spawn();
     let (status, log) = server.wait_with_log();
     assert!(!status.success() && status.code() != Some(101), "{log}");
-    assert!(log.contains(&address), "{log}");
+    assert!(log.contains(&listen), "{log}");
+    let next = address.port().checked_add(1).unwrap_or(address.port() - 1);
+    assert!(log.contains(&format!("--listen 127.0.0.1:{next}")), "{log}");
 }
 
 #[test]
@@ -220,7 +263,8 @@ fn beyond_loopback_somebody_must_have_said_who_may_look() {
 #[test]
 fn start_up_says_what_there_is_and_heartbeats_say_nothing() {
     let server = Server::start(&Setup::open().toml());
-    for word in ["pool-a", "pool-b", "open"] {
+    let page = format!("the page: http://{}/", server.addr());
+    for word in ["pool-a", "pool-b", "open", &page] {
         server.log().wait_for(word);
     }
     let mut conn = Conn::open(server.addr());
