@@ -5,11 +5,13 @@ TOOLS := target/test-tools
 NODE_STAMP := $(TOOLS)/.ws-8-axe-core-4-typescript-5
 # Packages are installed by root, or by whoever may become root.
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
-# The names that tests/it/support/browser/process.rs looks for.
+# The names that tests/it/support/tools.rs looks for.
 HAS_CHROMIUM := test -n "$$CHROMIUM" || for name in chromium chromium-browser google-chrome chrome; \
 	do command -v $$name >/dev/null && break; done
 # The two that /bin/sh is on most small machines: the sh recipe runs under both.
 HAS_SHELLS := command -v dash >/dev/null && command -v busybox >/dev/null
+# `cargo test` by itself leaves out what it has no tools for.
+TOOLS_REQUIRED := AGENT_METRICS_TEST_TOOLS=required
 
 .DEFAULT_GOAL := help
 .PHONY: help run check test test-tools soak bench clean
@@ -30,7 +32,7 @@ test: test-tools ## All tests
 	@node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' || \
 		{ echo "The page's tests need Node 20 or later; this is $$(node --version)"; exit 1; }
 	node --test tests/dashboard/*.test.mjs
-	$(CARGO) test --locked
+	$(TOOLS_REQUIRED) $(CARGO) test --locked
 
 # A C compiler makes the shim that lets system calls fail; Node and its package ws are the
 # WebSocket client that is not ours, and TypeScript reads the types; Chromium shows the page, and
@@ -61,7 +63,7 @@ $(NODE_STAMP):
 	@touch $@
 
 soak: test-tools ## Ten minutes with 200 agents: neither server nor page grows
-	$(CARGO) test --locked --test it -- --ignored --nocapture ten_minutes
+	$(TOOLS_REQUIRED) $(CARGO) test --locked --test it -- --ignored --nocapture ten_minutes
 
 bench: test-tools ## What heartbeat and delivery cost, beside nginx + nchan (installed if missing), an update the page, and an agent its machine
 	sh benches/setup.sh

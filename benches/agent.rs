@@ -4,7 +4,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a bench that cannot go on stops")]
 #![expect(clippy::print_stdout, reason = "the table is what it is for")]
 
-#[expect(dead_code, unused_imports, reason = "the tests need more of it")]
+#[expect(dead_code, unused_imports, unused_macros, reason = "the tests need more of it")]
 #[path = "../tests/it/support/mod.rs"]
 mod support;
 

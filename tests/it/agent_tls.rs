@@ -8,6 +8,7 @@ use std::process::Command;
 use super::support::server::{BINARY, without_our_variables};
 use super::support::setup::KEY_A;
 use super::support::status::Status;
+use super::support::tools::needs;
 use super::support::{Process, Server, Setup};
 
 /// This machine, by an address that `server.pem` does not hold.
@@ -46,6 +47,7 @@ fn tls_proxy(backend: SocketAddr, certificate: &str, address: &str) -> (Process,
 
 #[test]
 fn an_agent_trusts_whom_its_machine_trusts() {
+    needs!(Program("node"));
     let server = Server::start(&Setup::open().toml());
     let (_proxy, port) = tls_proxy(server.addr(), "server.pem", "127.0.0.1");
     let heartbeats = || Status::read(server.addr()).counter("heartbeats");
@@ -70,6 +72,7 @@ fn an_agent_trusts_whom_its_machine_trusts() {
 /// What is wrong with whom, and what to do about it; no word of the library's own.
 #[test]
 fn what_is_wrong_with_tls_is_said_in_plain_words() {
+    needs!(Program("node"));
     let server = Server::start(&Setup::open().toml());
     let plain = server.addr();
     let (_good, good) = tls_proxy(plain, "server.pem", "127.0.0.1");

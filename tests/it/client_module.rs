@@ -10,10 +10,10 @@ use serde_json::{Map, Value, json};
 
 use super::support::flood::{bulky_heartbeat, heavy};
 use super::support::http::heartbeat;
-use super::support::seed::package;
 use super::support::server::Log;
 use super::support::setup::KEY_A;
 use super::support::status::Status;
+use super::support::tools::{Tool, needs};
 use super::support::{Conn, Launch, Request, Server, Setup, eventually};
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/client_module.mjs");
@@ -35,11 +35,11 @@ impl Watcher {
         let mut child = Command::new("node")
             .arg(SCRIPT)
             .args([format!("http://{addr}"), "pool-a".to_owned()])
-            .arg(package("ws"))
+            .arg(Tool::Package("ws").path())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
-            .expect("node runs; `make test-tools` says what is missing");
+            .expect("node runs");
         let output = Log::collecting(child.stdout.take().unwrap());
         let commands = child.stdin.take().unwrap();
         let watcher = Self { child, commands, output, asked: Cell::new(0) };
@@ -129,6 +129,7 @@ fn beat(addr: SocketAddr, agents: &[&str], body: &Value) {
 
 #[test]
 fn through_updates_departures_and_a_restart_it_holds_what_the_server_holds() {
+    needs!(Program("node"), Package("ws"));
     let toml = Setup::open().toml();
     let mut server = Launch::config(&toml).listen(Some(ADDRESS_OF_ITS_OWN)).start();
     let addr = server.addr();
@@ -159,6 +160,7 @@ fn through_updates_departures_and_a_restart_it_holds_what_the_server_holds() {
 
 #[test]
 fn who_lags_is_given_newest_states_and_holds_what_the_server_holds() {
+    needs!(Program("node"), Package("ws"));
     let _alone = heavy();
     let setup = Setup::open().limit(r#"lag_timeout = "10m""#);
     let server = Server::start(&setup.toml());

@@ -13,6 +13,7 @@ use tempfile::TempDir;
 use super::support::child::{agent, task};
 use super::support::server::{BINARY, without_our_variables};
 use super::support::setup::KEY_A;
+use super::support::tools::left_out;
 use super::support::{Launch, Process, Server, Setup, eventually};
 
 const UMASKS: [&str; 3] = ["000", "002", "022"];
@@ -45,10 +46,9 @@ fn stranger_finds(flag: &str, path: &Path) -> Option<bool> {
     Some(test.uid(STRANGER).gid(STRANGER).status().unwrap().success())
 }
 
-#[expect(clippy::print_stderr, reason = "what was left out is said")]
 fn say_what_is_left_out() {
     if !rustix::process::geteuid().is_root() {
-        eprintln!("not root: only modes are checked, not what another user can do");
+        left_out("not root: only modes are checked, not what another user can do");
     }
 }
 

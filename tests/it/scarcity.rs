@@ -13,6 +13,7 @@ use super::support::frames::RawFeed;
 use super::support::http::heartbeat;
 use super::support::setup::KEY_A;
 use super::support::status::Status;
+use super::support::tools::needs;
 use super::support::wait::pause;
 use super::support::{Conn, Launch, Request, Server, Setup, eventually};
 
@@ -87,6 +88,7 @@ fn counter(conn: &mut Conn, name: &str) -> u64 {
 
 #[test]
 fn a_failing_accept_costs_newcomers_a_wait_and_nobody_else_anything() {
+    needs!(Program("cc"));
     let faults = Faults::new();
     let server = faults.start(&Setup::open());
     let addr = server.addr();
@@ -123,6 +125,7 @@ fn a_failing_accept_costs_newcomers_a_wait_and_nobody_else_anything() {
 
 #[test]
 fn a_failing_thread_spawn_is_a_503_and_leaves_nothing_behind() {
+    needs!(Program("cc"));
     let faults = Faults::new();
     let server = faults.start(&Setup::open());
     let addr = server.addr();

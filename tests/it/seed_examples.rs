@@ -6,8 +6,10 @@ use std::net::{SocketAddr, TcpListener};
 use serde_json::{Value, json};
 
 use crate::support::members::Members;
+use crate::support::own_network::{self, Place};
 use crate::support::seed::{self, Subscriber};
 use crate::support::setup::{KEY_A, Key};
+use crate::support::tools::{left_out, needs};
 use crate::support::{Dashboard, Launch, Request, Server, Setup};
 
 /// The members of a metrics object, as the seed orders them.
@@ -23,6 +25,7 @@ const METRICS: [&str; 7] = [
 
 #[test]
 fn a_curl_heartbeat_reaches_the_seeds_front_end() {
+    needs!(Program("node"), Package("ws"), Program("curl"));
     let server = Server::start(&Setup::open().toml());
     let host = server.addr().to_string();
 
@@ -61,11 +64,17 @@ fn a_curl_heartbeat_reaches_the_seeds_front_end() {
 }
 
 /// `serve --dev` without anything else: the seed's addresses as they stand. The one test that
-/// needs a fixed port.
+/// needs a fixed port, which `make run` may have.
 #[test]
 fn the_default_port_on_both_loopbacks() {
+    needs!(Program("node"), Package("ws"), Program("curl"));
+    let name = "seed_examples::the_default_port_on_both_loopbacks";
+    if own_network::run(name) == Place::Elsewhere {
+        return;
+    }
     if let Err(error) = TcpListener::bind("127.0.0.1:8080") {
-        panic!("this test needs port 8080, and something else has it: {error}");
+        left_out(&format!("port 8080 is taken: {error}"));
+        return;
     }
     let server = Launch::dev().listen(None).start();
     server.log().wait_for("listening on http://127.0.0.1:8080");
@@ -74,7 +83,7 @@ fn the_default_port_on_both_loopbacks() {
         server.log().wait_for("listening on http://[::1]:8080");
         addresses.push("[::1]:8080".parse().unwrap());
     } else {
-        eprintln!("this machine has no ::1: only 127.0.0.1 is tested");
+        left_out("this machine has no ::1: only 127.0.0.1 is tested");
     }
     for &addr in &addresses {
         assert_eq!(Request::get("/").send(addr).status, 200, "{addr}");

@@ -13,6 +13,7 @@ use tempfile::TempDir;
 
 use super::support::child::{binary, task};
 use super::support::server::BINARY;
+use super::support::tools::{left_out, needs};
 use super::support::wait::pause;
 use super::support::{Process, eventually};
 
@@ -256,6 +257,7 @@ fn what_was_to_be_ignored_stays_ignored() {
 /// `kill 0` in a script means its whole process group: it must not get its signal back from us.
 #[test]
 fn a_signal_of_the_commands_own_does_not_come_back() {
+    needs!(Program("node"));
     let (_dir, tasks) = place();
     let script = r#"exec setsid "$0" task --type t --tasks-dir "$1" -- node -e '
         let times = 0;
@@ -274,10 +276,11 @@ fn a_signal_of_the_commands_own_does_not_come_back() {
 
 #[test]
 fn ctrl_c_reaches_the_command_once() {
+    needs!(Program("node"));
     const TIMES: usize = 5;
     let (_dir, tasks) = place();
     if Command::new("script").arg("--version").output().is_err() {
-        eprintln!("this machine has no script(1): nobody presses Ctrl-C");
+        left_out("this machine has no script(1): nobody presses Ctrl-C");
         return;
     }
     let counter = "let n = 0; process.on(\"SIGINT\", () => console.log(\"got \" + ++n)); \

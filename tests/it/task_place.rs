@@ -2,7 +2,6 @@
 //! other user is 65534, so these tests are for root.
 
 use std::fs;
-use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -12,14 +11,14 @@ use tempfile::TempDir;
 
 use super::support::Process;
 use super::support::child::task;
+use super::support::tools::{left_out, needs};
 
 const OTHER_USER: u32 = 65_534;
 
 /// A directory for tasks of all users; `None` where nobody can be another user.
 fn shared_place() -> Option<(TempDir, PathBuf)> {
     if !rustix::process::geteuid().is_root() {
-        // Not eprintln, which libtest hides.
-        let _ = writeln!(std::io::stderr(), "skipped: only root can act as another user");
+        left_out("only root can act as another user");
         return None;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -55,6 +54,7 @@ fn intruder(dir: &Path) -> PathBuf {
 
 #[test]
 fn another_user_cannot_lock_a_tasks_file_first() {
+    needs!(Program("cc"));
     let Some((dir, tasks)) = shared_place() else { return };
     let mut command = task(&tasks, &["sh", "-c", "echo ready; read x; exit 7"]);
     command.env("LD_PRELOAD", intruder(dir.path())).env("INTRUDER_UID", OTHER_USER.to_string());

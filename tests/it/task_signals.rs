@@ -2,7 +2,6 @@
 //! control is as without the wrapper.
 
 use std::fs;
-use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
@@ -11,6 +10,7 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use super::support::child::task;
 use super::support::process::{child_processes, state};
 use super::support::server::BINARY;
+use super::support::tools::{left_out, needs};
 use super::support::{Process, eventually};
 
 /// Says each signal that comes, and ends when its input does. It waits for nothing meanwhile, so
@@ -93,6 +93,7 @@ fn pid(raw: u32) -> Pid {
 
 #[test]
 fn a_signal_to_the_group_reaches_the_command_once() {
+    needs!(Program("node"));
     let counter = Counter::start();
     for times in 1..=8 {
         counter.before_the_wrapper(|| counter.signal_group(Signal::INT));
@@ -103,6 +104,7 @@ fn a_signal_to_the_group_reaches_the_command_once() {
 
 #[test]
 fn a_signal_to_the_wrapper_reaches_the_command_once() {
+    needs!(Program("node"));
     let counter = Counter::start();
     for times in 1..=8 {
         counter.wrapper.signal(Signal::INT);
@@ -114,6 +116,7 @@ fn a_signal_to_the_wrapper_reaches_the_command_once() {
 /// As timeout(1) does: to its child, and then to the group.
 #[test]
 fn a_signal_to_the_wrapper_and_its_group_reaches_the_command_once() {
+    needs!(Program("node"));
     let counter = Counter::start();
     for times in 1..=8 {
         counter.before_the_wrapper(|| {
@@ -128,6 +131,7 @@ fn a_signal_to_the_wrapper_and_its_group_reaches_the_command_once() {
 /// `kill 0` of a process that the command started: not the command itself, which siginfo names.
 #[test]
 fn a_signal_from_a_descendant_to_the_group_comes_once() {
+    needs!(Program("node"));
     let child = r#"process.on("SIGHUP", () => require("child_process")
                        .spawn("sh", ["-c", "trap '' INT; kill -INT 0"]));"#;
     let counter = Counter::of(&["node", "-e", &format!("{child} {COUNTER}")]);
@@ -141,6 +145,7 @@ fn a_signal_from_a_descendant_to_the_group_comes_once() {
 
 #[test]
 fn without_its_probe_a_wrapper_forwards_what_it_gets() {
+    needs!(Program("node"));
     let counter = Counter::start();
     for (times, signal) in [(1, Signal::KILL), (2, Signal::STOP)] {
         kill_process(pid(counter.probe()), signal).unwrap();
@@ -156,6 +161,7 @@ fn without_its_probe_a_wrapper_forwards_what_it_gets() {
 
 #[test]
 fn the_probe_ends_with_the_wrapper() {
+    needs!(Program("node"));
     for signal in [Signal::KILL, Signal::TERM] {
         let mut counter = Counter::of(&["sh", "-c", "echo ready; exec cat"]);
         let probe = counter.probe();
@@ -173,7 +179,7 @@ fn the_probe_ends_with_the_wrapper() {
 fn job_control_is_as_without_the_wrapper() {
     let has = |program: &str| Command::new(program).arg("--version").output().is_ok();
     if !has("script") || !has("bash") {
-        let _ = writeln!(std::io::stderr(), "skipped: job control needs script(1) and bash");
+        left_out("job control needs script(1) and bash");
         return;
     }
     let tasks = tempfile::tempdir().unwrap();

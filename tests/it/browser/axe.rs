@@ -9,6 +9,7 @@ use super::hooks::{AGENTS, CARD, CURL, IS_LIVE, LOGIN, RESTARTED, STALE, is_show
 use super::layout::crowd;
 use crate::support::flood::heavy;
 use crate::support::setup::TOKEN_A;
+use crate::support::tools::needs;
 use crate::support::{Browser, Launch, Server, Setup};
 
 /// Every serious fault, with where it is.
@@ -43,6 +44,7 @@ fn assert_accessible(browser: &Browser, axe: &str, what: &str) {
 
 #[test]
 fn no_serious_fault_of_accessibility() {
+    needs!(Chromium, Package("axe-core"));
     let _alone = heavy();
     let axe = axe();
     let browser = Browser::start();
@@ -82,6 +84,7 @@ fn no_serious_fault_of_accessibility() {
 /// The checker itself: a fault that is there is found.
 #[test]
 fn a_serious_fault_would_be_found() {
+    needs!(Chromium, Package("axe-core"));
     let browser = Browser::open("data:text/html,<html lang=en><title>x</title><button></button>");
     browser.eval(&format!("{}; 0", axe()));
     let found: Vec<Value> = browser.get(RUN);

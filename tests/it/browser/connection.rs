@@ -13,6 +13,7 @@ use super::hooks::{
 };
 use super::layout::{PEOPLES_WIDTHS, assert_fits};
 use crate::support::http::heartbeat;
+use crate::support::tools::needs;
 use crate::support::wait::{Deadline, now, wall};
 use crate::support::{Browser, Conn, Launch, Proxy, Server, Setup};
 
@@ -51,6 +52,7 @@ fn assert_says_so(browser: &Browser) {
 
 #[test]
 fn a_server_that_was_killed_and_came_back_is_shown_as_it_is_now() {
+    needs!(Chromium);
     let server = Server::start(&Setup::open().toml());
     let working = json!({
         "status": "busy", "cpu_usage": 10, "memory_usage": 10,
@@ -118,6 +120,7 @@ fn a_server_that_was_killed_and_came_back_is_shown_as_it_is_now() {
 
 #[test]
 fn a_network_cut_without_a_word_is_noticed_and_its_healing_too() {
+    needs!(Chromium);
     let server = Server::start(&Setup::open().toml());
     let proxy = Proxy::to(server.addr());
     for agent in ["leaves", "stays"] {
@@ -153,6 +156,7 @@ const STILL_CLOCKS: &str = "window.skew = 0;
 
 #[test]
 fn a_server_that_is_silent_makes_no_agent_late_and_the_page_not_live() {
+    needs!(Chromium);
     let server = Server::start(&Setup::open().toml());
     let browser = Browser::start();
     browser.before_scripts(STILL_CLOCKS);
@@ -200,6 +204,7 @@ fn a_server_that_is_silent_makes_no_agent_late_and_the_page_not_live() {
 
 #[test]
 fn a_page_that_was_frozen_shows_the_truth_when_it_goes_on() {
+    needs!(Chromium);
     let server = Server::start(&Setup::open().toml());
     for agent in ["leaves", "returns", "stays"] {
         says(server.addr(), agent, 10.0);
@@ -237,6 +242,7 @@ fn a_page_that_was_frozen_shows_the_truth_when_it_goes_on() {
 
 #[test]
 fn a_page_that_waits_tries_at_once_when_network_or_tab_come_back() {
+    needs!(Chromium);
     let mut server = Server::start(&Setup::open().toml());
     let browser = Browser::open(&pool_url(server.addr()));
     let wakes: [(&str, Wake); 2] = [

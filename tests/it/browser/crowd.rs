@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::hooks::{self, AGENTS, IS_LIVE, pool_url, row_with};
 use crate::support::crowd::{Crowd, Stop, beat, paced};
 use crate::support::flood::heavy;
+use crate::support::tools::needs;
 use crate::support::wait::{now, pause, wall};
 use crate::support::{Browser, Conn, Server, Setup};
 
@@ -45,6 +46,7 @@ impl Cost {
 
 #[test]
 fn the_page_keeps_up_with_2000_agents_and_500_heartbeats_a_second() {
+    needs!(Chromium);
     let _alone = heavy();
     let server = Server::start(&Setup::open().toml());
     let addr = server.addr();

@@ -1,6 +1,7 @@
 //! What the other tests rely on: a browser that hears everything and leaves nothing behind.
 
 use crate::support::browser::Kind;
+use crate::support::tools::needs;
 use crate::support::{Browser, Server, eventually};
 
 /// What a page can do wrong, as what is heard of it.
@@ -19,6 +20,7 @@ const WRONGS: [(&str, Kind, &str); 6] = [
 
 #[test]
 fn what_a_page_does_wrong_is_heard() {
+    needs!(Chromium);
     let server = Server::dev();
     let origin = format!("http://{}", server.addr());
     let browser = Browser::open(&format!("{origin}/"));

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::hooks::{self, AGENTS, Row, pool_url, row_with};
 use super::layout::{PEOPLES_WIDTHS, assert_fits};
 use crate::support::flood::heavy;
+use crate::support::tools::needs;
 use crate::support::{Browser, Conn, Server, Setup};
 
 /// Each at most 128 characters, as the server demands.
@@ -35,6 +36,7 @@ fn hostile_texts() -> Vec<String> {
 
 #[test]
 fn whatever_an_agent_says_is_text() {
+    needs!(Chromium);
     let _alone = heavy();
     let server = Server::start(&Setup::open().toml());
     let origin = format!("http://{}", server.addr());
@@ -73,6 +75,7 @@ fn whatever_an_agent_says_is_text() {
 /// Ids and states are of few characters, but long and odd ones all the same.
 #[test]
 fn the_longest_and_oddest_ids_and_states_are_shown() {
+    needs!(Chromium);
     let _alone = heavy();
     let server = Server::start(&Setup::open().toml());
     let browser = Browser::open(&pool_url(server.addr()));
@@ -99,6 +102,7 @@ fn the_longest_and_oddest_ids_and_states_are_shown() {
 /// and is not made anew for each.
 #[test]
 fn invented_states_cost_the_page_little() {
+    needs!(Chromium);
     const AGENTS_IN_ALL: usize = 300;
     let _alone = heavy();
     let server = Server::start(&Setup::open().toml());

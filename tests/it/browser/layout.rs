@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::hooks::{AGENTS, CARD, IS_LIVE, pool_url};
 use crate::support::flood::heavy;
 use crate::support::setup::{KEY_A, KEY_B};
+use crate::support::tools::needs;
 use crate::support::wait::wall;
 use crate::support::{Browser, Conn, Server, Setup};
 
@@ -76,6 +77,7 @@ fn task_of(agent: u32, task: u32) -> Value {
 
 #[test]
 fn forty_agents_fit_a_telephone_and_a_wall() {
+    needs!(Chromium);
     let _alone = heavy();
     let server = Server::start(&Setup::open().toml());
     crowd(&server);

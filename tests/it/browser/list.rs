@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::hooks::{self, AGENTS, IS_LIVE, is_hidden, is_shown, pool_url, row_with};
 use crate::support::http::heartbeat;
+use crate::support::tools::needs;
 use crate::support::{Browser, Conn, Server, Setup, eventually};
 
 const SEARCH: &str = "#search";
@@ -104,6 +105,7 @@ fn value_of(selector: &str) -> String {
 
 #[test]
 fn agents_are_sorted_by_what_is_pressed_and_the_address_keeps_it() {
+    needs!(Chromium);
     let (_server, browser) = start();
     assert_eq!(browser.eval("location.search"), "", "defaults are left out");
     assert_eq!(aria_sort(&browser, "name"), "ascending");
@@ -147,6 +149,7 @@ fn agents_are_sorted_by_what_is_pressed_and_the_address_keeps_it() {
 
 #[test]
 fn a_row_moves_when_its_figures_say_so() {
+    needs!(Chromium);
     let (server, browser) = start();
     browser.click(&header("cpu"));
     wait_for(&browser, "cat ant dog bee", "gone");
@@ -159,6 +162,7 @@ fn a_row_moves_when_its_figures_say_so() {
 
 #[test]
 fn agents_are_filtered_by_text_and_state_and_the_address_keeps_it() {
+    needs!(Chromium);
     let (_server, browser) = start();
     browser.click(SEARCH);
     // Names, ids and tasks are searched, whatever the case.
@@ -197,6 +201,7 @@ fn agents_are_filtered_by_text_and_state_and_the_address_keeps_it() {
 
 #[test]
 fn a_state_that_is_new_can_be_filtered_by() {
+    needs!(Chromium);
     let (server, browser) = start();
     let offered = "[...document.querySelector('#state').options].some(
         option => option.value === 'constructor' && option.text === 'constructor')";
@@ -215,6 +220,7 @@ fn a_state_that_is_new_can_be_filtered_by() {
 
 #[test]
 fn what_was_typed_counts_though_another_control_was_faster() {
+    needs!(Chromium);
     let (_server, browser) = start();
     browser.eval(&format!(
         "(search => {{ search.value = 'cat'; search.dispatchEvent(new Event('input'));
@@ -230,6 +236,7 @@ fn what_was_typed_counts_though_another_control_was_faster() {
 
 #[test]
 fn who_is_offline_can_be_hidden_until_it_returns() {
+    needs!(Chromium);
     let (server, browser) = start();
     browser.click(HIDE_OFFLINE);
     wait_for(&browser, "ant bee cat dog", "");
@@ -249,6 +256,7 @@ fn who_is_offline_can_be_hidden_until_it_returns() {
 
 #[test]
 fn a_grid_shows_the_same_agents_and_the_address_keeps_it() {
+    needs!(Chromium);
     let (_server, browser) = start();
     let is = |view: &str| {
         format!(
@@ -275,6 +283,7 @@ fn a_grid_shows_the_same_agents_and_the_address_keeps_it() {
 
 #[test]
 fn an_address_opens_the_view_that_it_describes() {
+    needs!(Chromium);
     let (server, browser) = start();
     let query = "q=chore&state=busy&sort=tasks&order=asc&offline=hide&view=grid";
     browser.go(&format!("{}?{query}", pool_url(server.addr())));
@@ -288,6 +297,7 @@ fn an_address_opens_the_view_that_it_describes() {
 
 #[test]
 fn all_of_it_is_reached_by_keyboard() {
+    needs!(Chromium);
     let (_server, browser) = start();
     let stops = [SEARCH, STATE, SORT, ORDER, HIDE_OFFLINE, "#view-table"].map(str::to_owned);
     let more = format!("{} .tasks .more", hooks::agent("bee"));
@@ -349,6 +359,7 @@ fn tab_to(browser: &Browser, selector: &str) {
 
 #[test]
 fn the_page_speaks_the_languages_of_its_readers() {
+    needs!(Chromium);
     let (server, browser) = start();
     assert_eq!(browser.eval("document.documentElement.lang"), "en");
     let english = words(&browser);
@@ -389,6 +400,7 @@ fn words(browser: &Browser) -> Vec<String> {
 
 #[test]
 fn a_chart_grows_with_the_heartbeats() {
+    needs!(Chromium);
     let server = Server::start(&Setup::open().toml());
     assert_eq!(Conn::open(server.addr()).ping("agent", &heartbeat(1.0)).status, 200);
     let browser = Browser::open(&pool_url(server.addr()));

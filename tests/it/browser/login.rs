@@ -7,10 +7,12 @@ use super::hooks::{
 use super::layout::{PEOPLES_WIDTHS, assert_fits};
 use crate::support::http::heartbeat;
 use crate::support::setup::{TOKEN_A, TOKEN_ALL};
+use crate::support::tools::needs;
 use crate::support::{Browser, Conn, Server, Setup};
 
 #[test]
 fn a_viewer_logs_in_after_a_wrong_try() {
+    needs!(Chromium);
     let server = Server::start(&Setup::guarded().toml());
     let browser = Browser::open(&format!("http://{}/", server.addr()));
     browser.until("the login is shown", &is_shown(LOGIN));
@@ -42,6 +44,7 @@ fn a_viewer_logs_in_after_a_wrong_try() {
 
 #[test]
 fn a_viewer_logs_out_and_the_page_shows_nothing_any_more() {
+    needs!(Chromium);
     let server = Server::start(&Setup::guarded().toml());
     assert_eq!(Conn::open(server.addr()).ping("agent", &heartbeat(1.0)).status, 200);
     let browser = Browser::open(&format!("{}?token={TOKEN_A}", pool_url(server.addr())));
@@ -67,6 +70,7 @@ fn a_viewer_logs_out_and_the_page_shows_nothing_any_more() {
 
 #[test]
 fn who_needed_no_login_is_not_asked_to_log_out() {
+    needs!(Chromium);
     let server = Server::start(&Setup::open().toml());
     let browser = Browser::open(&pool_url(server.addr()));
     browser.until("the page is live", IS_LIVE);
@@ -76,6 +80,7 @@ fn who_needed_no_login_is_not_asked_to_log_out() {
 
 #[test]
 fn a_token_in_the_address_opens_the_page_and_leaves_the_address() {
+    needs!(Chromium);
     let server = Server::start(&Setup::guarded().toml());
     assert_eq!(Conn::open(server.addr()).ping("agent", &heartbeat(1.0)).status, 200);
     let url = pool_url(server.addr());

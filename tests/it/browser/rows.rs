@@ -8,11 +8,13 @@ use serde_json::{Value, json};
 use super::hooks::{self, Bar, CURL, IS_LIVE, pool_url, row_with, wait_for_exactly};
 use crate::support::http::heartbeat;
 use crate::support::setup::KEY_A;
+use crate::support::tools::needs;
 use crate::support::wait::{eventually, wall};
 use crate::support::{Browser, Conn, Launch, Request, Server, Setup};
 
 #[test]
 fn an_empty_pool_shows_the_line_that_fills_it() {
+    needs!(Chromium, Program("curl"));
     let server = Server::start(&Setup::open().toml());
     let browser = Browser::open(&pool_url(server.addr()));
     browser.until("the line is there", &hooks::is_shown(CURL));
@@ -44,6 +46,7 @@ const LOADS: [(f64, &str, &str); 8] = [
 
 #[test]
 fn bars_have_the_width_the_words_and_the_colour_of_their_values() {
+    needs!(Chromium);
     let server = Server::start(&Setup::open().toml());
     let browser = Browser::open(&pool_url(server.addr()));
     let mut conn = Conn::open(server.addr());
@@ -91,6 +94,7 @@ fn rgb(color: &str) -> [i32; 3] {
 
 #[test]
 fn a_heartbeat_changes_the_row_that_is_there() {
+    needs!(Chromium);
     let server = Server::start(&Setup::open().toml());
     let mut conn = Conn::open(server.addr());
     for agent in ["agent-1", "agent-2"] {
@@ -135,6 +139,7 @@ fn ago(time: Duration) -> String {
 
 #[test]
 fn tasks_are_shown_with_their_ages_which_count_up() {
+    needs!(Chromium);
     let server = Server::start(&Setup::open().toml());
     let mut conn = Conn::open(server.addr());
     let longest_id = u64::MAX;
@@ -179,6 +184,7 @@ fn tasks_are_shown_with_their_ages_which_count_up() {
 /// for as long as it is open.
 #[test]
 fn only_the_last_fifty_departures_stay() {
+    needs!(Chromium);
     let server = Server::start(&Setup::open().toml());
     let browser = Browser::open(&pool_url(server.addr()));
     browser.until("the page is live", IS_LIVE);
@@ -195,6 +201,7 @@ fn only_the_last_fifty_departures_stay() {
 
 #[test]
 fn who_departs_stays_grey_with_reason_and_tasks_until_it_returns() {
+    needs!(Chromium);
     let server = Launch::config(&Setup::open().toml()).arg("--evict-after").arg("2s").start();
     let mut conn = Conn::open(server.addr());
     let browser = Browser::open(&pool_url(server.addr()));
@@ -244,6 +251,7 @@ fn who_departs_stays_grey_with_reason_and_tasks_until_it_returns() {
 
 #[test]
 fn who_is_late_by_its_own_rhythm_is_marked_long_before_it_is_offline() {
+    needs!(Chromium);
     let server = Server::start(&Setup::open().toml());
     let mut conn = Conn::open(server.addr());
     let browser = Browser::open(&pool_url(server.addr()));

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::hooks::{AGENTS, IS_LIVE, pool_url};
 use crate::support::crowd::{Crowd, Stop};
 use crate::support::process::resident_kib;
+use crate::support::tools::needs;
 use crate::support::wait::pause;
 use crate::support::{Browser, Server, Setup};
 
@@ -20,6 +21,7 @@ const PAGE_GROWTH: f64 = 1.2;
 #[test]
 #[ignore = "takes ten minutes: make soak"]
 fn ten_minutes_leave_server_and_page_as_they_were() {
+    needs!(Chromium);
     let server = Server::start(&Setup::open().toml());
     let browser = Browser::start();
     browser.ignore_network();

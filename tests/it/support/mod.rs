@@ -11,12 +11,14 @@ pub(crate) mod frames;
 pub(crate) mod http;
 pub(crate) mod machine;
 pub(crate) mod members;
+pub(crate) mod own_network;
 pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod seed;
 pub(crate) mod server;
 pub(crate) mod setup;
 pub(crate) mod status;
+pub(crate) mod tools;
 pub(crate) mod wait;
 
 pub(crate) use browser::Browser;

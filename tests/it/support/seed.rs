@@ -1,13 +1,13 @@
 //! The seed's two examples, kept word for word in `tests/it/seed/`, run by programs that are not
 //! ours: curl, and Node with the package `ws`.
 
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 
 use super::server::Log;
 use super::setup::Key;
+use super::tools::Tool;
 
 const HEARTBEAT: &str = include_str!("../seed/heartbeat.sh");
 const SUBSCRIBE: &str = include_str!("../seed/subscribe.ts");
@@ -38,7 +38,7 @@ pub(crate) struct Subscriber {
 impl Subscriber {
     /// Runs the snippet against `host`, with `poolId` set.
     pub(crate) fn start(host: &str, pool: &str) -> Self {
-        let ws = package("ws");
+        let ws = Tool::Package("ws").path();
         let snippet = replace(SUBSCRIBE, "localhost:8080", host);
         let script = format!(
             "const WebSocket = require({ws:?});\n\
@@ -57,7 +57,7 @@ impl Subscriber {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
-            .expect("node runs; `make test-tools` says what is missing");
+            .expect("node runs");
         let output = Log::collecting(child.stdout.take().unwrap());
         Self { child, output }
     }
@@ -76,14 +76,6 @@ impl Drop for Subscriber {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// The directory of an installed npm package.
-pub(crate) fn package(name: &str) -> PathBuf {
-    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-    let path = root.join("target/test-tools/node_modules").join(name);
-    assert!(path.is_dir(), "the npm package {name} is missing: run `make test-tools`");
-    path
 }
 
 /// `text` with the only kind of change that the examples may need; panics when there is nothing

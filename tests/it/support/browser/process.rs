@@ -1,6 +1,5 @@
 //! The browser's process, with a profile of its own, both gone when dropped.
 
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -8,10 +7,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::support::server::Log;
+use crate::support::tools::Tool;
 use crate::support::wait::{Deadline, pause};
-
-/// Looked for on the path, in this order, where `CHROMIUM` names none.
-const NAMES: [&str; 4] = ["chromium", "chromium-browser", "google-chrome", "chrome"];
 
 /// No window, no sandbox (containers and root have none, and the pages are our own), nothing
 /// asked of the network unasked, and memory where containers have some.
@@ -47,7 +44,7 @@ pub(super) struct Process {
 impl Process {
     pub(super) fn start() -> Self {
         let profile = tempfile::Builder::new().prefix("agent-metrics-browser-").tempdir().unwrap();
-        let mut child = Command::new(executable())
+        let mut child = Command::new(Tool::Chromium.path())
             .args(FLAGS)
             .arg(format!("--user-data-dir={}", profile.path().display()))
             .arg("about:blank")
@@ -100,17 +97,4 @@ impl Drop for Process {
             pause(Duration::from_millis(20));
         }
     }
-}
-
-fn executable() -> PathBuf {
-    if let Some(path) = std::env::var_os("CHROMIUM") {
-        return path.into();
-    }
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let directories: Vec<PathBuf> = std::env::split_paths(&path).collect();
-    NAMES
-        .iter()
-        .flat_map(|name| directories.iter().map(move |directory| directory.join(name)))
-        .find(|candidate| candidate.is_file())
-        .expect("Chromium is missing: run `make test-tools`")
 }
