@@ -344,14 +344,27 @@ mod tests {
 
     #[test]
     fn finish_gives_up_on_a_stuck_stderr() {
-        let (_let_go, held) = bounded::<()>(0);
-        let (front, logging, _) = log_to(1, move |_| {
-            let _ = held.recv();
-        });
-        say(&front, Level::Info, OUR_TARGET, "stuck");
-        say(&front, Level::Info, OUR_TARGET, "waiting");
-        // Returns: that is the test.
-        logging.finish(Duration::from_millis(50));
+        // With and without room for its own last word.
+        for waiting in [0, 1] {
+            let (_let_go, held) = bounded::<()>(0);
+            let (printing, is_printing) = bounded(1);
+            let (front, logging, _) = log_to(1, move |_| {
+                printing.send(()).unwrap();
+                let _ = held.recv();
+            });
+            say(&front, Level::Info, OUR_TARGET, "stuck");
+            is_printing.recv_timeout(PATIENCE).unwrap();
+            (0..waiting).for_each(|_| say(&front, Level::Info, OUR_TARGET, "waiting"));
+            let (done, finished) = bounded(1);
+            let finish = move || {
+                logging.finish(Duration::from_millis(50));
+                done.send(()).unwrap();
+            };
+            Builder::new().spawn(finish).unwrap();
+            // The printer is stuck all the while.
+            let ended = finished.recv_timeout(PATIENCE);
+            assert_eq!(ended, Ok(()), "finish waits for a stuck stderr, {waiting} waiting");
+        }
     }
 
     #[test]

@@ -95,19 +95,17 @@ fn a_tasks_start_and_end_are_seen_at_once() {
 #[test]
 fn changes_are_sent_once_a_second_at_most() {
     let mut scene = Scene::start(&Setup::open(), NO_INTERVAL);
-    let from = now();
-    let mut updates = 0_u64;
     let file = scene.tasks.join("own.json");
-    while from.elapsed() < Duration::from_secs(6) {
+    let from = now();
+    for _ in 0..4 {
         if fs::remove_file(&file).is_err() {
             fs::write(&file, SCRIPTS_OWN).unwrap();
         }
-        if scene.feed.receive_within(Duration::from_millis(130)).is_some() {
-            updates += 1;
-        }
+        scene.feed.expect("metrics_update");
     }
-    assert!(updates >= 2, "{updates} updates in {:?}", from.elapsed());
-    assert!(updates <= from.elapsed().as_secs() + 1, "{updates} updates in {:?}", from.elapsed());
+    // The first may come at once.
+    let took = from.elapsed();
+    assert!(took >= Duration::from_secs(3), "four updates in {took:?}");
     let _ = fs::remove_file(&file);
 }
 

@@ -12,7 +12,7 @@ use super::support::http::{heartbeat, is_timeout};
 use super::support::process::resident_kib;
 use super::support::setup::{KEY_A, KEY_B};
 use super::support::status::Status;
-use super::support::wait::{Deadline, pause};
+use super::support::wait::{DEADLINE, Deadline, now, pause};
 use super::support::{Conn, Request, Server, Setup, eventually};
 
 /// What memory may differ by between rounds of the same attack: the allocator's rounding, not
@@ -92,25 +92,38 @@ fn http_2_prefaces_leave_nothing_behind() {
     });
 }
 
-/// Sends a byte of `dribble` now and then on each connection until the server has closed all of
-/// them; how many were told 408.
-fn trickle(addr: SocketAddr, conns: Vec<TcpStream>, dribble: u8, every: Duration) -> usize {
-    let deadline = Deadline::after(Duration::from_secs(60));
-    let mut told = 0;
+/// Opens `count` connections that begin with `start` and go on with a byte of `dribble` now and
+/// then. The server tells each 408 and closes it, not before `limit` and whatever still comes.
+fn assert_cut_off(
+    addr: SocketAddr,
+    count: usize,
+    start: &[u8],
+    dribble: (u8, Duration),
+    limit: Duration,
+) {
+    let opened = now();
+    let deadline = Deadline::after(limit + DEADLINE);
     let mut open: Vec<(TcpStream, Vec<u8>)> =
-        conns.into_iter().map(|stream| (stream, Vec::new())).collect();
+        open_with(addr, count, start).into_iter().map(|stream| (stream, Vec::new())).collect();
     while !open.is_empty() {
         assert!(deadline.left().is_some(), "{} still open", open.len());
         open.retain_mut(|(stream, answer)| {
-            let _ = stream.write(&[dribble]);
+            // What has been answered gets no further byte: a reset could eat the rest.
             let over = read_what_is_there(stream, answer);
-            told += usize::from(over && answer.starts_with(b"HTTP/1.1 408 "));
+            if !over && answer.is_empty() {
+                let _ = stream.write(&[dribble.0]);
+            }
+            if over {
+                let after = opened.elapsed();
+                assert!(after >= limit, "cut off after {after:?}, {limit:?} is the limit");
+                let answer = String::from_utf8_lossy(answer);
+                assert!(answer.starts_with("HTTP/1.1 408 "), "closed after {answer:?}");
+            }
             !over
         });
         assert_alive(addr);
-        pause(every);
+        pause(dribble.1);
     }
-    told
 }
 
 /// Takes what has come without waiting; whether that was the end.
@@ -139,17 +152,16 @@ fn open_with(addr: SocketAddr, count: usize, bytes: &[u8]) -> Vec<TcpStream> {
     (0..count).map(open).collect()
 }
 
+const SLOW_HEAD: &[u8] = b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX-Slow: ";
+
 #[test]
 fn heads_and_bodies_that_trickle_are_cut_at_the_deadline_whatever_still_comes() {
     let limits = Setup::open().limit(r#"head_timeout = "1s""#).limit(r#"body_timeout = "1s""#);
     let mut server = Server::start(&limits.toml());
     withstands(&mut server, 3, |addr| {
-        let heads = open_with(addr, 100, b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX-Slow: ");
-        let told = trickle(addr, heads, b'x', Duration::from_millis(50));
-        // A byte that crosses the answer makes a reset, which may eat the answer.
-        assert!(told > 0, "nobody was told 408");
-        let bodies = open_with(addr, 100, &announcing("60000", KEY_A.secret));
-        assert!(trickle(addr, bodies, b' ', Duration::from_millis(50)) > 0, "nobody was told 408");
+        let (pace, limit) = (Duration::from_millis(50), Duration::from_secs(1));
+        assert_cut_off(addr, 100, SLOW_HEAD, (b'x', pace), limit);
+        assert_cut_off(addr, 100, &announcing("60000", KEY_A.secret), (b' ', pace), limit);
     });
 }
 
@@ -157,9 +169,12 @@ fn heads_and_bodies_that_trickle_are_cut_at_the_deadline_whatever_still_comes() 
 fn a_byte_a_second_on_200_connections_ends_with_the_default_limits() {
     let mut server = Server::start(&Setup::open().toml());
     withstands(&mut server, 1, |addr| {
-        let mut conns = open_with(addr, 100, b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX-Slow: ");
-        conns.extend(open_with(addr, 100, &announcing("60000", KEY_A.secret)));
-        assert!(trickle(addr, conns, b'x', Duration::from_secs(1)) > 0, "nobody was told 408");
+        let (pace, limit) = (Duration::from_secs(1), Duration::from_secs(10));
+        let body = announcing("60000", KEY_A.secret);
+        std::thread::scope(|scope| {
+            scope.spawn(|| assert_cut_off(addr, 100, SLOW_HEAD, (b'x', pace), limit));
+            assert_cut_off(addr, 100, &body, (b' ', pace), limit);
+        });
     });
 }
 

@@ -1,9 +1,10 @@
 //! Deadlines, caps and the budget: what a client can take from the others, and what not.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::time::Duration;
 
 use super::house::{Client, DEADLINE, GET, HANDSHAKE, House, ping};
+use crate::clock::Clock;
 use crate::limits::{KIB, Limits};
 
 const SHORT: Duration = Duration::from_millis(200);
@@ -50,17 +51,23 @@ fn an_empty_line_behind_a_body_begins_no_request() {
 #[test]
 fn a_head_that_trickles_is_cut_off_in_time_however_it_trickles() {
     let house = House::open(Limits { head_timeout: SHORT, ..Limits::default() });
+    let clock = Clock::start();
+    let opened = clock.now();
     let mut client = house.client();
-    client.stream.get_mut().set_read_timeout(Some(Duration::from_millis(5))).unwrap();
-    let mut sent = 0;
-    // A byte at a time, for as long as the door lets it.
-    while client.stream.get_mut().write_all(b"G").is_ok() {
-        sent += 1;
-        assert!(sent < 4_000, "the deadline is absolute");
-        if std::io::Read::read(client.stream.get_mut(), &mut [0; 512]).is_ok() {
-            break;
+    let socket = client.stream.get_mut();
+    socket.set_read_timeout(Some(Duration::from_millis(5))).unwrap();
+    let mut answer = [0; 512];
+    // A byte at a time, for as long as nothing is said of it.
+    let length = loop {
+        assert!(clock.now() - opened < DEADLINE, "each byte moves the deadline");
+        socket.write_all(b"G").unwrap();
+        if let Ok(length) = socket.read(&mut answer) {
+            break length;
         }
-    }
+    };
+    assert!(clock.now() - opened >= SHORT, "cut off too early");
+    let answer = String::from_utf8_lossy(&answer[..length]);
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
     house.check_health();
 }
 
