@@ -145,7 +145,8 @@ pub enum Batch {
         /// The pool's next changes, one message a frame.
         frames: Frames,
     },
-    /// A snapshot for dashboards that joined; they are live from here on.
+    /// A snapshot for dashboards that joined; they are live from here on. One that somebody is
+    /// still taking may be sent in its place; those who get it are to ask for what changed since.
     Snapshot {
         /// Which pool.
         pool: PoolIndex,

@@ -21,8 +21,8 @@ const MAX_HEADER_BYTES: usize = 10;
 #[derive(Debug, Default)]
 pub struct Frames {
     bytes: Vec<u8>,
-    /// Instead of `bytes`, for a snapshot of megabytes, pages of its own, of which so many bytes
-    /// are in use. The system has them back the moment they are dropped; an allocator would keep,
+    /// Instead of `bytes`, for a snapshot, which may have megabytes, pages of its own, of which so
+    /// many bytes are in use. The system has them back the moment they are dropped; an allocator would keep,
     /// for each thread, up to twice the largest buffer that it ever had.
     pages: Option<(Mmap, usize)>,
     ends: Vec<End>,

@@ -218,6 +218,8 @@ impl Hub {
             }
             Event::Resume { dashboard, since } => {
                 if let Some(Watcher { pool, fanout }) = self.watchers.get(&dashboard) {
+                    // Those for whom a snapshot is needed share one.
+                    let since = since.filter(|seq| self.registry.is_complete_since(*pool, *seq));
                     self.outboxes[fanout.0].resume(*pool, dashboard, since);
                 }
             }
@@ -359,9 +361,5 @@ impl Source for State<'_> {
             frames.push_text(&text, envelope.seq);
         }
         Some((frames, true))
-    }
-
-    fn is_snapshot_smaller(&self, pool: PoolIndex, since: u64) -> bool {
-        self.registry.is_snapshot_smaller(pool, since)
     }
 }

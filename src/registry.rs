@@ -142,21 +142,9 @@ impl Registry {
         self.pools[pool.0].is_complete_since(seq)
     }
 
-    /// Whether a snapshot is smaller than the [`Registry::changes`] after `seq`.
-    #[must_use]
-    pub fn is_snapshot_smaller(&self, pool: PoolIndex, seq: u64) -> bool {
-        self.pools[pool.0].is_snapshot_smaller(seq)
-    }
-
     /// The newest change of each agent of the pool that changed after `seq`, the oldest first.
     pub fn changes(&self, pool: PoolIndex, seq: u64) -> impl Iterator<Item = Changed> {
         self.pools[pool.0].changes(pool, seq)
-    }
-
-    /// The pool's count of changes.
-    #[must_use]
-    pub fn seq(&self, pool: PoolIndex) -> u64 {
-        self.pools[pool.0].seq()
     }
 
     /// All pools in numbers.

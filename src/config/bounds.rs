@@ -14,7 +14,7 @@ use crate::limits::{HUB_INBOX, KIB, Limits, MAX_GOODBYES, MIB};
 const MIN_TIMEOUT: Duration = Duration::from_millis(100);
 /// Beyond this a limit on time limits nothing.
 const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
-/// More requests at a time than this, and the goodbyes that a pool remembers could be fewer
+/// More requests at a time than this, and the goodbyes that are remembered could be fewer
 /// than what can overtake them.
 const MAX_IN_FLIGHT: usize = MAX_GOODBYES - HUB_INBOX;
 /// Each dashboard is a thread, and systems stop somewhat above this.

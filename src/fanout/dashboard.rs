@@ -19,7 +19,7 @@ use crate::limits::{KIB, MAX_BATCH_BYTES, MAX_UNSENT_BYTES};
 /// a slow line is behind after a second of a busy pool. Beyond the kernel's own buffer.
 const MAX_BACKLOG_BYTES: usize = 256 * KIB;
 
-// One write must not make a dashboard that keeps up seem behind, whatever the kernel takes of it.
+// A write with what was merged into it does not fill the backlog by itself.
 const _: () = assert!(MAX_WRITE_BYTES + MAX_BATCH_BYTES < MAX_BACKLOG_BYTES);
 
 /// A try that moved half of what the kernel holds came late, one that moved an eighth came early.
@@ -138,10 +138,19 @@ impl Dashboard {
             return Sent::All;
         }
         let start = frames.start_after(self.seq.unwrap_or_default());
+        let kept_up = self.queue.is_empty();
         let sent = self.send(frames, Kind::Updates, start, now);
         self.seq = frames.last_seq().max(self.seq);
-        if self.queue.update_bytes() <= MAX_BACKLOG_BYTES || sent == Sent::Broken {
+        // Who had nothing waiting is not behind by one write, however large.
+        if kept_up || self.queue.update_bytes() <= MAX_BACKLOG_BYTES || sent == Sent::Broken {
             return sent;
+        }
+        // Nor is who has taken something since the last try.
+        if self.write_queue().is_err() {
+            return Sent::Broken;
+        }
+        if self.queue.update_bytes() <= MAX_BACKLOG_BYTES {
+            return Sent::Queued;
         }
         // Whatever was dropped before another one is superseded by what changed since.
         if let Some(first) = self.queue.drop_updates() {
@@ -204,6 +213,9 @@ impl Dashboard {
             return Sent::Broken;
         }
         let mut start = start;
+        if start == frames.bytes().len() {
+            return Sent::All;
+        }
         if self.queue.is_empty() {
             match send_now(&self.socket, &frames.bytes()[start..]) {
                 Ok(sent) => {
@@ -281,8 +293,7 @@ impl Dashboard {
     /// Nothing more will come from it: a Close that is owed may still go out.
     pub(super) fn peer_gone(&mut self, until: Instant) -> Sent {
         match &mut self.state {
-            State::Closing { peer_gone, .. } if !self.queue.is_empty() => {
-                *peer_gone = true;
+            State::Closing { .. } if !self.queue.is_empty() => {
                 self.state = State::Closing { until, peer_gone: true };
                 Sent::Queued
             }
@@ -293,18 +304,10 @@ impl Dashboard {
     /// Writes what waits, as far as there is room.
     pub(super) fn pump(&mut self, now: Instant) -> Pumped {
         self.retry_at = None;
-        let mut taken = 0;
-        while let Some(head) = self.queue.head() {
-            let length = head.len();
-            let Ok(sent) = send_now(&self.socket, head) else { return Pumped::Ended };
-            self.queue.advance(sent);
-            taken += sent;
-            if sent < length {
-                break;
-            }
+        let Ok(taken) = self.write_queue() else { return Pumped::Ended };
+        if taken > 0 || !self.queue.is_empty() {
+            self.adapt_retry(taken);
         }
-        self.note_taken(taken);
-        self.adapt_retry(taken);
         if !self.queue.is_empty() {
             return Pumped::Blocked;
         }
@@ -321,10 +324,26 @@ impl Dashboard {
         }
     }
 
+    /// Writes what waits as far as there is room, and returns how much that was.
+    fn write_queue(&mut self) -> Result<usize, Ended> {
+        let mut taken = 0;
+        while let Some(head) = self.queue.head() {
+            let length = head.len();
+            let sent = send_now(&self.socket, head)?;
+            self.queue.advance(sent);
+            taken += sent;
+            if sent < length {
+                break;
+            }
+        }
+        self.note_taken(taken);
+        Ok(taken)
+    }
+
     /// Keeps the line busy with few tries: the next one comes sooner where the kernel had nearly
-    /// run dry, and later where it took little.
+    /// run dry, and later where it took little of what waits.
     fn adapt_retry(&mut self, taken: usize) {
-        if taken >= LATE_BYTES {
+        if taken >= LATE_BYTES || self.queue.is_empty() {
             self.retry_delay = (self.retry_delay / 2).max(RETRY_SHORTEST);
         } else if taken < EARLY_BYTES {
             self.retry_delay = (2 * self.retry_delay).min(RETRY_LONGEST);

@@ -1,5 +1,5 @@
-//! The snapshots that dashboards of one fanout thread are taking: shared among those who come
-//! close together, and bounded in memory. Pure.
+//! The snapshots that dashboards of one fanout thread are taking: encoded once, shared among those
+//! who come close together, and bounded in memory. Sends nothing.
 
 use std::io;
 use std::sync::{Arc, Weak};
@@ -9,12 +9,13 @@ use crate::id::{PoolId, PoolIndex};
 use crate::limits::MIB;
 use crate::wire::Snapshot;
 
-/// All snapshots together, in bytes: room for one of the largest pool, and then some. Beyond it
-/// those who come get one that others are still taking, or wait.
+/// All snapshots of a fanout thread together, in bytes: enough for two of a large pool. Beyond it
+/// those who come get one that others are still taking. A pool may always have one, so that no
+/// pool's slow readers keep another pool's waiting.
 const MAX_SNAPSHOT_BYTES: usize = 64 * MIB;
 
-/// A snapshot is shared until a quarter of its agents have changed: who gets it late then takes
-/// at most a quarter more.
+/// A snapshot is shared until as many changes as a quarter of its agents have come: so many more
+/// messages follow for who gets it late.
 const SHARED_UNTIL: u64 = 4;
 
 #[derive(Debug)]
@@ -41,14 +42,16 @@ impl Snapshots {
         id: &PoolId,
         epoch: &str,
     ) -> Option<Arc<Frames>> {
-        let shared = self.newest[pool.0].upgrade();
-        let shared = shared.filter(|frames| frames.last_seq() >= Some(present.complete_since));
+        let newest = self.newest[pool.0].upgrade();
+        let is_alone = newest.is_none();
+        let shared = newest.filter(|frames| frames.last_seq() >= Some(present.complete_since));
         let agents = present.agents.len() as u64;
         let is_recent = |frames: &Arc<Frames>| {
             let seq = frames.last_seq().unwrap_or_default();
             present.seq.saturating_sub(seq) * SHARED_UNTIL < agents
         };
-        if shared.as_ref().is_some_and(is_recent) || !self.has_room(present.text_bytes()) {
+        let may_be_made = is_alone || self.fits(present.text_bytes());
+        if shared.as_ref().is_some_and(is_recent) || !may_be_made {
             return shared;
         }
         match encode(present, id, epoch) {
@@ -65,12 +68,10 @@ impl Snapshots {
         }
     }
 
-    /// Whether there is room for one more. One alone always has some.
-    fn has_room(&mut self, bytes: usize) -> bool {
+    fn fits(&mut self, bytes: usize) -> bool {
         self.held.retain(|frames| frames.strong_count() > 0);
         let held = self.held.iter().filter_map(Weak::upgrade).map(|frames| frames.bytes().len());
-        let held: usize = held.sum();
-        held == 0 || held + bytes <= self.max_bytes
+        held.sum::<usize>() + bytes <= self.max_bytes
     }
 }
 
@@ -124,11 +125,14 @@ mod tests {
         assert_eq!(get(&mut snapshots, present(20, 0)).unwrap().last_seq(), Some(20));
     }
 
-    /// Without memory an older one is shared; without one that may be, there is none.
+    /// Without memory an older one is shared; without one that may be, there is none. Another
+    /// pool has its own.
     #[test]
     fn memory_is_bounded() {
-        let mut snapshots = Snapshots { max_bytes: 4_000, ..Snapshots::new(1) };
+        let mut snapshots = Snapshots { max_bytes: 4_000, ..Snapshots::new(2) };
         let first = get(&mut snapshots, present(10, 0)).unwrap();
+        let id = PoolId::parse("q").unwrap();
+        assert!(snapshots.get(PoolIndex(1), present(10, 0), &id, "e").is_some());
         assert!(Arc::ptr_eq(&first, &get(&mut snapshots, present(99, 10)).unwrap()));
         assert!(get(&mut snapshots, present(99, 11)).is_none());
         drop(first);

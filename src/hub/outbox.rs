@@ -25,9 +25,6 @@ pub(super) trait Source {
     /// Each agent's newest change after `since`, the oldest first, up to about
     /// [`MAX_BATCH_BYTES`]; and whether that is all. `None` where the registry has forgotten some.
     fn changes(&self, pool: PoolIndex, since: u64) -> Option<(Frames, bool)>;
-
-    /// Whether a snapshot is smaller than all changes after `since`.
-    fn is_snapshot_smaller(&self, pool: PoolIndex, since: u64) -> bool;
 }
 
 /// See the module.
@@ -182,7 +179,7 @@ impl Outbox {
     fn next_batch(&mut self, source: &impl Source) -> Option<Batch> {
         while let Some(pool) = self.turns.pop_front() {
             let pending = &mut self.pools[pool.0];
-            for _ in 0..3 {
+            while pending.has_work() {
                 let kind = pending.next;
                 pending.next = kind.following();
                 if let Some(batch) = pending.take(kind, pool, source, &mut self.conflated) {
@@ -197,7 +194,12 @@ impl Outbox {
 }
 
 impl Pending {
-    /// One batch of this kind, if there is any.
+    fn has_work(&self) -> bool {
+        !(self.frames.is_empty() && self.joins.is_empty() && self.resumes.is_empty())
+            || self.missing_since.is_some()
+    }
+
+    /// One batch of this kind, if there is any. Without one there is less work than before.
     fn take(
         &mut self,
         kind: Kind,
@@ -213,14 +215,9 @@ impl Pending {
             }
             Kind::Resumes => {
                 let (dashboard, since) = self.resumes.pop_front()?;
-                let changes = if source.is_snapshot_smaller(pool, since) {
-                    None
-                } else {
-                    source.changes(pool, since)
-                };
-                let Some((frames, is_all)) = changes else {
-                    let (dashboards, snapshot) = (vec![dashboard], source.snapshot(pool));
-                    return Some(Batch::Snapshot { pool, dashboards, snapshot });
+                let Some((frames, is_all)) = source.changes(pool, since) else {
+                    self.joins.push(dashboard);
+                    return None;
                 };
                 Some(Batch::Changes { dashboard, frames, is_all })
             }

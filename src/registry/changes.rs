@@ -34,10 +34,12 @@ pub(super) enum Change<'a> {
 }
 
 impl Changes {
-    /// `agent` was heard, the last time before that at `older`.
+    /// `agent` was heard, the last time before that at `older`; none of an agent that is new, or
+    /// is back.
     pub(super) fn heard(&mut self, agent: AgentId, seq: u64, older: Option<u64>) {
-        if let Some(older) = older {
-            self.heard.remove(&older);
+        match older {
+            Some(older) => drop(self.heard.remove(&older)),
+            None => self.departures.retain(|departed| departed.agent != agent),
         }
         self.heard.insert(seq, agent);
     }
@@ -59,13 +61,7 @@ impl Changes {
         self.complete_since
     }
 
-    /// Whether every present agent was heard after `seq`.
-    pub(super) fn have_all_changed_after(&self, seq: u64) -> bool {
-        self.heard.first_key_value().is_none_or(|(oldest, _)| *oldest > seq)
-    }
-
-    /// Each agent's newest change, of those after `seq`, the oldest first; its departure also where
-    /// it has come back.
+    /// Each agent's newest change, of those after `seq`, the oldest first.
     pub(super) fn after(&self, seq: u64) -> impl Iterator<Item = (u64, Change<'_>)> {
         let mut heard = self.heard.range((Excluded(seq), Unbounded)).peekable();
         let first = self.departures.partition_point(|departed| departed.seq <= seq);

@@ -177,11 +177,6 @@ impl Pool {
         seq >= self.changes.complete_since()
     }
 
-    /// With as many changes as agents a snapshot says the same with fewer bytes.
-    pub(super) fn is_snapshot_smaller(&self, seq: u64) -> bool {
-        seq < self.seq && self.changes.have_all_changed_after(seq)
-    }
-
     /// The newest change of each agent that changed after `seq`, the oldest first.
     pub(super) fn changes(&self, pool: PoolIndex, seq: u64) -> impl Iterator<Item = Changed> {
         self.changes.after(seq).filter_map(move |(seq, change)| match change {
@@ -190,10 +185,6 @@ impl Pool {
                 Some(Changed::Gone(Gone { pool, agent: id.clone(), reason, seq }))
             }
         })
-    }
-
-    pub(super) fn seq(&self) -> u64 {
-        self.seq
     }
 
     pub(super) fn summary(&self) -> Summary {

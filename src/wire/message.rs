@@ -116,6 +116,10 @@ impl Snapshot {
         }
         text.extend_from_slice(b"],\"departed\":[");
         for (index, departure) in self.departed.iter().enumerate() {
+            if text.len() >= part_bytes {
+                part(&text, false);
+                text.clear();
+            }
             if index > 0 {
                 text.push(b',');
             }

@@ -38,9 +38,29 @@ fn one_write_makes_nobody_fall_behind() {
     assert_eq!(dashboard.send_updates(&merged, now), Sent::Queued);
     assert!(dashboard.is_live());
     let seq = dashboard.seq().unwrap();
-    let more = updates(MAX_BACKLOG_BYTES, seq + 1..=seq + 1);
+    let more = updates(2 * MAX_BACKLOG_BYTES, seq + 1..=seq + 1);
     assert_eq!(dashboard.send_updates(&more, now), Sent::FellBehind);
     assert!(dashboard.seq().unwrap() < seq, "what was dropped counts as not sent");
+}
+
+/// Nor is one who has read since the last try, however much comes at once.
+#[test]
+fn who_has_read_meanwhile_has_not_fallen_behind() {
+    let now = Clock::start().now();
+    let (mut dashboard, mut peer) = dashboard(now);
+    socket2::SockRef::from(&*dashboard.socket).set_send_buffer_size(1_024 * KIB).unwrap();
+    dashboard.send_snapshot(&updates(1, 1..=1), true, now);
+    let (mut seq, mut sent) = (1, 3);
+    while dashboard.queue.is_empty() {
+        seq += 1;
+        let update = updates(MAX_BACKLOG_BYTES, seq..=seq);
+        dashboard.send_updates(&update, now);
+        sent += update.bytes().len() - dashboard.queue.update_bytes();
+    }
+    peer.read_exact(&mut vec![0; sent]).unwrap();
+    let more = updates(MAX_BACKLOG_BYTES, seq + 1..=seq + 1);
+    assert_eq!(dashboard.send_updates(&more, now), Sent::Queued);
+    assert!(dashboard.is_live());
 }
 
 /// Updates that a snapshot holds already are skipped.
@@ -84,11 +104,28 @@ fn who_goes_on_reading_is_never_cut_off() {
     assert_eq!(reason, Some("took less than lag_min_bytes within lag_timeout"));
 }
 
+/// Who has taken all that was sent, part by part, is not kept waiting longer for the next one.
+#[test]
+fn who_catches_up_is_not_slowed_down() {
+    let now = Clock::start().now();
+    let (mut dashboard, mut peer) = dashboard(now);
+    dashboard.send_snapshot(&updates(1, 1..=1), false, now);
+    for seq in 2..20 {
+        assert_eq!(dashboard.pump(now), Pumped::Resumes(Some(seq - 1)));
+        dashboard.wait();
+        assert_eq!(dashboard.send_changes(&updates(1, seq..=seq), false, now), Sent::All);
+        peer.read_exact(&mut [0; 3]).unwrap();
+    }
+    assert!(dashboard.retry_delay <= RETRY_FIRST, "{:?}", dashboard.retry_delay);
+}
+
 /// Tries are further apart the less they move, within bounds.
 #[test]
 fn tries_adapt_to_the_line() {
     let now = Clock::start().now();
     let (mut dashboard, _peer) = dashboard(now);
+    // More than the kernel takes: something waits.
+    assert_eq!(dashboard.send_snapshot(&updates(32 * 1_024 * KIB, 1..=1), true, now), Sent::Queued);
     for (taken, delays) in [(0, [10, 20, 40, 80, 160, 160]), (LATE_BYTES, [80, 40, 20, 10, 5, 2])] {
         for delay in delays {
             dashboard.adapt_retry(taken);
@@ -97,7 +134,7 @@ fn tries_adapt_to_the_line() {
     }
     dashboard.adapt_retry(LATE_BYTES);
     dashboard.adapt_retry(LATE_BYTES);
-    assert_eq!(dashboard.retry_delay, RETRY_SHORTEST);
+    assert_eq!(dashboard.retry_delay, RETRY_SHORTEST, "nor shorter");
     dashboard.adapt_retry(EARLY_BYTES);
     assert_eq!(dashboard.retry_delay, RETRY_SHORTEST);
 }
