@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::limits::MAX_TEXT_CHARS;
 use crate::logging::printable;
+use crate::wire::Object;
 
 /// Where tasks are without a word of anyone. One place for all users of a machine, with the
 /// sticky bit as `/tmp` itself has it, so that an agent of the system sees the jobs of its users.
@@ -340,7 +341,8 @@ fn read_task(path: &Path) -> Result<Option<Task>, String> {
     }
     let mut text = Vec::new();
     file.take(MAX_FILE_BYTES).read_to_end(&mut text).map_err(|error| error.to_string())?;
-    let task: Task = serde_json::from_slice(&text).map_err(|error| error.to_string())?;
+    let Object(task): Object<Task> =
+        serde_json::from_slice(&text).map_err(|error| error.to_string())?;
     task.check().map_err(|name| format!("{name} is longer than {MAX_TEXT_CHARS} characters"))?;
     Ok(Some(task))
 }

@@ -81,6 +81,7 @@ fn what_is_no_task_is_left_out_and_harms_no_other() {
         ("no-id.json", &GOOD.replace("task_id", "id")),
         ("negative.json", &GOOD.replace('2', "-2")),
         ("long.json", &GOOD.replace("apply", &"x".repeat(MAX_TEXT_CHARS + 1))),
+        ("array.json", r#"[123,"plan","ws","2025-01-07T10:30:00Z"]"#),
         ("huge.json", &" ".repeat(MAX_FILE_BYTES as usize + 1)),
         ("good.json", GOOD),
     ] {
@@ -100,11 +101,11 @@ fn what_is_no_task_is_left_out_and_harms_no_other() {
     for _ in 0..3 {
         assert_eq!(dirs.read().len(), 1);
     }
-    assert_eq!(dirs.wrong.len(), 8);
+    assert_eq!(dirs.wrong.len(), 9);
     assert!(dirs.wrong.values().all(|&times| times == 3));
     fs::remove_file(path.join("broken.json")).unwrap();
     dirs.read();
-    assert_eq!(dirs.wrong.len(), 7, "what is mended or gone is forgotten");
+    assert_eq!(dirs.wrong.len(), 8, "what is mended or gone is forgotten");
 }
 
 #[test]
