@@ -14,10 +14,14 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{
+    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{AtFlags, Mode, OFlags, openat, renameat, unlinkat};
+use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
 
 use crate::limits::MAX_TEXT_CHARS;
@@ -34,6 +38,9 @@ pub const DIR_VARIABLE: &str = "AGENT_METRICS_TASKS_DIR";
 /// Whose name ends in this counts only as long as it is locked.
 const LOCKED_SUFFIX: &str = ".locked.json";
 
+/// Whose name ends in this is not yet a task.
+const DRAFT_SUFFIX: &str = ".draft";
+
 /// A task has four short members; more is not a task.
 const MAX_FILE_BYTES: u64 = 8 * 1_024;
 
@@ -46,9 +53,13 @@ const MAX_TASKS_BYTES: usize = 60 * 1_024;
 /// Entries of a directory that are looked at, so that a crowded one costs little.
 const MAX_ENTRIES: usize = 4_096;
 
-/// Files that a new task looks at before its command starts, to remove those of the dead: anybody
-/// may fill the directory, and the command is not to wait for that.
-const MAX_SWEPT: usize = 64;
+/// Files of its user that a new task opens before its command starts, to remove those of the dead.
+/// More running tasks than that no heartbeat holds.
+const MAX_SWEPT: usize = MAX_TASKS;
+
+/// A draft is renamed within microseconds, and locked first: one that is older than this without
+/// a lock has lost its maker.
+const MAX_DRAFT_AGE: Duration = Duration::from_secs(60);
 
 /// One running task (PROTOCOL.md section 1).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -104,8 +115,7 @@ impl TaskFile {
         let json = serde_json::to_vec(task)?;
         let random = getrandom::u64().map_err(|error| io::Error::other(error.to_string()))?;
         let unique = format!("{}-{random:016x}", std::process::id());
-        // Not yet a name that an agent would read.
-        let draft = format!(".{unique}.draft");
+        let draft = format!(".{unique}{DRAFT_SUFFIX}");
         let name = format!("{unique}{LOCKED_SUFFIX}");
         let dir = open_dir(dir)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
@@ -319,10 +329,7 @@ fn list(dir: &Path, files: &mut Vec<PathBuf>) -> bool {
 
 /// The task in a file; `None` where it ended, and with it its file.
 fn read_task(path: &Path) -> Result<Option<Task>, String> {
-    // Anybody may put anything there: no link is followed, and no pipe is waited for.
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let opened = OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path);
-    let file = match opened {
+    let file = match open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error.to_string()),
@@ -335,7 +342,7 @@ fn read_task(path: &Path) -> Result<Option<Task>, String> {
         return Err(format!("it has {} bytes, and may have {MAX_FILE_BYTES}", metadata.len()));
     }
     if is_locked_by_name(path) && lock_is_gone(&file) {
-        // Where we may not, its owner's next task does.
+        // Where we may not, the next task of its owner does.
         let _ = fs::remove_file(path);
         return Ok(None);
     }
@@ -347,13 +354,42 @@ fn read_task(path: &Path) -> Result<Option<Task>, String> {
     Ok(Some(task))
 }
 
-/// Removes files of those who were killed: an agent of another user may not.
+/// Anybody may put anything there: no link is followed, and no pipe is waited for.
+fn open(path: &Path) -> io::Result<File> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path)
+}
+
+/// Removes what tasks of our user have left that were killed: an agent of another user may not.
+/// Files of others don't count, so that they cannot hide ours; more than [`MAX_ENTRIES`] do.
 fn sweep(dir: &Path) {
-    let mut files = Vec::new();
-    list(dir, &mut files);
-    for path in files.iter().filter(|path| is_locked_by_name(path)).take(MAX_SWEPT) {
-        let _ = read_task(path);
+    let our_uid = geteuid().as_raw();
+    let entries = fs::read_dir(dir).into_iter().flatten().take(MAX_ENTRIES).filter_map(Result::ok);
+    let ours = entries.filter(|entry| {
+        let path = entry.path();
+        (is_locked_by_name(&path) || is_draft_by_name(&path))
+            && entry.metadata().is_ok_and(|metadata| metadata.uid() == our_uid)
+    });
+    for path in ours.take(MAX_SWEPT).map(|entry| entry.path()) {
+        if is_draft_by_name(&path) {
+            let _ = remove_dead_draft(&path);
+        } else {
+            let _ = read_task(&path);
+        }
     }
+}
+
+fn remove_dead_draft(path: &Path) -> io::Result<()> {
+    let file = open(path)?;
+    let age = file.metadata()?.modified()?.elapsed();
+    if age.is_ok_and(|age| age > MAX_DRAFT_AGE) && lock_is_gone(&file) {
+        fs::remove_file(path)?;
+    }
+    Ok(())
+}
+
+fn is_draft_by_name(path: &Path) -> bool {
+    path.as_os_str().as_encoded_bytes().ends_with(DRAFT_SUFFIX.as_bytes())
 }
 
 fn is_locked_by_name(path: &Path) -> bool {

@@ -58,9 +58,30 @@ fn a_locked_file_goes_with_its_task_and_with_its_lock() {
     assert!(!path.exists() && place.join(&alive.name).exists());
 }
 
+/// Killed before its file had its name. One that is being made now is let be.
+#[test]
+fn a_draft_goes_with_its_lock_once_it_is_old() {
+    let dir = tempfile::tempdir().unwrap();
+    let draft = |name: &str, age: Duration| {
+        let file = File::create(dir.path().join(name)).unwrap();
+        file.set_modified(file.metadata().unwrap().modified().unwrap() - age).unwrap();
+        file
+    };
+    draft(".1-0.draft", 2 * MAX_DRAFT_AGE);
+    draft(".2-0.draft", Duration::ZERO);
+    let held = draft(".3-0.draft", 2 * MAX_DRAFT_AGE);
+    held.lock().unwrap();
+    draft(".other", 2 * MAX_DRAFT_AGE);
+    drop(TaskFile::create(dir.path(), &task(1)).unwrap());
+    let names = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    let mut names: Vec<_> = names.collect();
+    names.sort();
+    assert_eq!(names, [".2-0.draft", ".3-0.draft", ".other"]);
+}
+
 /// Whatever lies there, the command starts soon.
 #[test]
-fn a_task_looks_at_so_many_files_of_others_and_no_more() {
+fn a_task_looks_at_so_many_files_of_its_user_and_no_more() {
     let dir = tempfile::tempdir().unwrap();
     for number in 0..MAX_SWEPT + 3 {
         put(dir.path(), &format!("{number}{LOCKED_SUFFIX}"), "");

@@ -86,6 +86,21 @@ fn what_another_user_puts_there_stops_no_command() {
     assert!(names(&tasks).len() <= before, "its own file is gone");
 }
 
+/// More than a task looks at of its own, before and after what it has to find.
+#[test]
+fn what_another_user_puts_there_does_not_hide_a_users_own_dead() {
+    let Some((_dir, tasks)) = shared_place() else { return };
+    as_other_user(&tasks, "seq -f 1%g.locked.json 1000 | xargs touch");
+    for name in ["a.locked.json", "b.locked.json", "c.locked.json"] {
+        fs::write(tasks.join(name), "").unwrap();
+    }
+    as_other_user(&tasks, "seq -f 2%g.locked.json 1000 | xargs touch");
+    assert!(task(&tasks, &["true"]).status().unwrap().success());
+    let left = names(&tasks);
+    let dead: Vec<&String> = left.iter().filter(|name| name.as_str() >= "a").collect();
+    assert_eq!((dead, left.len()), (vec![], 2_000), "and theirs are let be");
+}
+
 /// A directory of another user: what is put there may be taken away again, and the command runs on.
 #[test]
 fn the_owner_of_the_place_can_only_hide_a_task() {
