@@ -2,7 +2,7 @@
 //!
 //! What was sent to the process group (Ctrl-C, `kill -- -PGID`, timeout(1)) has reached the command
 //! already; forwarded it would come twice, which many take for "at once, without cleaning up".
-//! Whether it was sent to the group, [`Probe`] tells.
+//! Whether it was sent to the group, [`Probe`] tells. A command that left the group has got none.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -10,7 +10,7 @@ use std::process::{Child, ExitStatus};
 use std::time::Duration;
 
 use crossbeam_channel::after;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, getpgid, getpgrp, kill_process};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::SignalsInfo;
 use signal_hook::iterator::exfiltrator::WithOrigin;
@@ -43,8 +43,8 @@ pub(super) fn wait(command: &mut Child, signals: &mut Signals) -> io::Result<Exi
     let mut probe = Probe::start();
     let mut received = Received::new(command.id());
     received.add(signals.pending());
-    // They came before there was a probe, perhaps before there was a command. One that gets such
-    // a signal twice, at its birth, dies of the first.
+    // They came before there was a probe, perhaps before there was a command, so nothing tells
+    // whether it got them. One that handles them this early may get one twice: better than never.
     while let Some((signal, _)) = received.signals.pop_first() {
         probe.reached_group(signal);
         send(command, signal)?;
@@ -55,20 +55,29 @@ pub(super) fn wait(command: &mut Child, signals: &mut Signals) -> io::Result<Exi
             received.add(signals.wait());
             continue;
         };
+        let has_left = has_left_our_group(command);
+        let mut reached_command =
+            || if has_left { Some(false) } else { probe.reached_group(signal) };
         let _ = after(WINDOW).recv();
-        let mut reached = probe.reached_group(signal);
+        let mut reached = reached_command();
         for _ in 1..MAX_QUESTIONS {
             received.add(signals.pending());
             let Some(more) = received.signals.remove(&signal) else { break };
             senders.add(more);
             // The probe may have got this one after it answered.
-            reached = probe.reached_group(signal).max(reached);
+            reached = reached_command().max(reached);
         }
         if senders.want(reached) {
             send(command, signal)?;
         }
     }
     command.wait()
+}
+
+/// Whether what is sent to our process group passes the command: timeout(1), setsid(1) and
+/// interactive shells have a group of their own.
+fn has_left_our_group(command: &Child) -> bool {
+    getpgid(Pid::from_raw(command.id() as i32)).is_ok_and(|group| group != getpgrp())
 }
 
 fn send(command: &mut Child, signal: i32) -> io::Result<()> {

@@ -143,6 +143,24 @@ fn a_signal_from_a_descendant_to_the_group_comes_once() {
     counter.end();
 }
 
+/// A signal to the wrapper's group passes a command that has one of its own. setsid(1) gives way to
+/// what it runs; timeout(1) stays, and sends on what it gets, to its child and to its group.
+#[test]
+fn a_command_that_left_the_group_gets_what_comes_to_the_group() {
+    needs!(Program("node"));
+    let counter = Counter::of(&["setsid", "-w", "node", "-e", COUNTER]);
+    for times in 1..=3 {
+        counter.signal_group(Signal::INT);
+        assert_eq!(counter.interrupts(), times, "{}", counter.wrapper.stdout.text());
+    }
+    counter.end();
+
+    let counter = Counter::of(&["timeout", "600", "node", "-e", COUNTER]);
+    counter.signal_group(Signal::INT);
+    eventually("SIGINT comes", || (counter.count("SIGINT") > 0).then_some(()));
+    counter.end();
+}
+
 #[test]
 fn without_its_probe_a_wrapper_forwards_what_it_gets() {
     needs!(Program("node"));
