@@ -37,6 +37,7 @@ use crossbeam_channel::{Receiver, after, at, never, select};
 
 pub use self::once::{Answer, ask_once, show};
 pub use self::settings::{Secret, Settings};
+pub use self::tls::forget_empty_cert_file;
 
 use self::machine::{Machine, ThisMachine};
 use self::pace::{Outcome, Pace};

@@ -146,6 +146,7 @@ fn dev_agent(server: &Server) -> Result<Settings, Failure> {
 }
 
 fn run_agent(args: AgentArgs) -> Result<(), Failure> {
+    agent::forget_empty_cert_file()?;
     if args.print {
         return show_heartbeat(args);
     }

@@ -4,10 +4,13 @@
 //! Failures are known by the words of rustls, whose types are no part of what ureq promises. What
 //! has no entry here is shown as it is; `tests/it/agent_tls.rs` has a real server for the others.
 
+use std::env;
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{self, Read as _};
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, UNIX_EPOCH};
 
 use ureq::tls::{PemItem, parse_pem};
@@ -21,10 +24,27 @@ const CERT_FILE_VARIABLE: &str = "SSL_CERT_FILE";
 /// All authorities of the world are a quarter of a MiB.
 const MAX_CERT_FILE_BYTES: u64 = 16 * 1_024 * 1_024;
 
+/// Has an empty `SSL_CERT_FILE` count as none, as curl and Go have it, where the library
+/// looks for a file without a name and then trusts nobody. Only `unsafe` code can take a variable
+/// out of a running process, so this one starts again, as the same process, without it. For the
+/// start of `main`: what was read from pipes by then would be lost.
+///
+/// # Errors
+/// Where the program cannot be started again.
+pub fn forget_empty_cert_file() -> io::Result<()> {
+    if env::var_os(CERT_FILE_VARIABLE).is_none_or(|name| !name.is_empty()) {
+        return Ok(());
+    }
+    let mut words = env::args_os();
+    let mut again = Command::new(env::current_exe()?);
+    again.env_remove(CERT_FILE_VARIABLE).arg0(words.next().unwrap_or_default()).args(words);
+    Err(again.exec())
+}
+
 /// Checks the file that [`CERT_FILE_VARIABLE`] names, if it names one: the library would trust
 /// nobody, and let each server look as if it were at fault.
 pub(super) fn check_cert_file() -> Result<(), AgentError> {
-    match std::env::var_os(CERT_FILE_VARIABLE) {
+    match env::var_os(CERT_FILE_VARIABLE) {
         None => Ok(()),
         Some(name) => read_certificate(&name).map_err(|why| {
             let shown = Path::new(&name).display();

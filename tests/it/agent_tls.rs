@@ -20,6 +20,10 @@ fn file(name: &str) -> PathBuf {
 
 /// One heartbeat to `url`, by an agent whose machine trusts `authority` beside nobody.
 fn beat_once(url: &str, authority: Option<&str>) -> (bool, String) {
+    beat_once_with(url, authority.map(file))
+}
+
+fn beat_once_with(url: &str, cert_file: Option<PathBuf>) -> (bool, String) {
     let mut command = Command::new(BINARY);
     without_our_variables(&mut command);
     command
@@ -27,8 +31,8 @@ fn beat_once(url: &str, authority: Option<&str>) -> (bool, String) {
         .env("AGENT_METRICS_APP_SECRET", KEY_A.secret)
         .env_remove("SSL_CERT_DIR")
         .env_remove("SSL_CERT_FILE");
-    if let Some(authority) = authority {
-        command.env("SSL_CERT_FILE", file(authority));
+    if let Some(cert_file) = cert_file {
+        command.env("SSL_CERT_FILE", cert_file);
     }
     let mut agent = Process::start(&mut command);
     let ended_well = agent.wait().success();
@@ -118,6 +122,17 @@ fn what_is_wrong_with_tls_is_said_in_plain_words() {
             assert!(!said.contains(raw), "{url}: {raw}: {said}");
         }
     }
+}
+
+/// As `-e SSL_CERT_FILE=` of a container has it: what the machine trusts counts then.
+#[test]
+fn an_empty_name_of_a_file_of_authorities_is_none() {
+    needs!(Program("node"));
+    let server = Server::start(&Setup::open().toml());
+    let (_proxy, port) = tls_proxy(server.addr(), "server.pem", "127.0.0.1");
+    let url = format!("https://localhost:{port}");
+    let (without, empty) = (beat_once(&url, None), beat_once_with(&url, Some(PathBuf::new())));
+    assert_eq!(empty, without);
 }
 
 /// Otherwise nobody is trusted, and each server is said to be at fault.
