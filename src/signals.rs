@@ -88,8 +88,8 @@ impl Signals {
                     if signal != Signal::Hangup && std::mem::replace(&mut is_second, true) {
                         std::process::exit(signal.exit_code());
                     }
-                    // Has room for the one message that it ever gets; nobody may be listening
-                    // any more.
+                    // Where it is full, a request to end waits there already; and nobody may be
+                    // listening any more.
                     let _ = outbox.try_send(signal);
                 }
             })?;

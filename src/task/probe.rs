@@ -4,7 +4,8 @@
 //!
 //! It is this program again, with a hidden subcommand, and holds nothing but one end of a socket:
 //! when the other end is closed, however its maker ended, it ends. Its name is not the program's,
-//! so that `pkill agent-metrics` means the wrapper alone.
+//! so that `pkill agent-metrics` means the wrapper alone. What goes by the executable (pidof(1) with
+//! a path) finds both: a signal to each of them looks like one to the group.
 
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
