@@ -96,9 +96,12 @@ pub enum StartError {
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Listen(address, error) if error.kind() == io::ErrorKind::AddrInUse => {
-                let port = address.port();
-                let next = SocketAddr::new(address.ip(), port.checked_add(1).unwrap_or(port - 1));
+            // With port 0 the system chose: there is no next one.
+            Self::Listen(address, error)
+                if error.kind() == io::ErrorKind::AddrInUse && address.port() != 0 =>
+            {
+                let port = address.port().checked_add(1).unwrap_or(u16::MAX - 1);
+                let next = SocketAddr::new(address.ip(), port);
                 write!(
                     f,
                     "cannot listen on {address}: another program has this port; end that one, or \

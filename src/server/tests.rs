@@ -10,7 +10,7 @@ use crossbeam_channel::bounded;
 use serde_json::Value;
 use tungstenite::protocol::{Role, WebSocket};
 
-use super::{Server, Sizes, ThreadDied};
+use super::{Server, Sizes, StartError, ThreadDied};
 use crate::clock::Clock;
 use crate::config::{Config, Overrides};
 use crate::counters::Counters;
@@ -32,6 +32,16 @@ fn start_with(sizes: Sizes, counters: &Arc<Counters>) -> Server {
         Overrides { listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))], evict_after: None };
     let config = Config::dev(&overrides).unwrap();
     Server::start(config, sizes, Clock::start(), Arc::clone(counters)).unwrap()
+}
+
+#[test]
+fn a_port_in_use_is_told_with_the_next_one_and_port_0_without() {
+    for (port, advice) in [(0, None), (8080, Some("8081")), (65_535, Some("65534"))] {
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        let said = StartError::Listen(address, std::io::ErrorKind::AddrInUse.into()).to_string();
+        let found = said.split_once("--listen 127.0.0.1:").map(|(_, port)| port);
+        assert_eq!(found, advice, "{said}");
+    }
 }
 
 /// A dashboard that has its snapshot, to see what becomes of it.
