@@ -22,6 +22,12 @@ const MAX_DASHBOARDS: usize = 100_000;
 /// More descriptors than systems grant one process.
 const MAX_CONNECTIONS: usize = 1_000_000;
 
+/// Limits of the first release, and what holds instead.
+pub(super) const GONE_LIMITS: [(&str, &str); 2] = [
+    ("answer_timeout", "a client has `lag_timeout` for each `lag_min_bytes` of its answer"),
+    ("lag_max", "a dashboard that is behind has `lag_timeout` for each `lag_min_bytes`"),
+];
+
 /// Checks one value that has a unit and bounds; none where it is a mistake.
 pub(super) fn bounded<T: PartialOrd + Copy>(
     source: &Source<'_>,
@@ -61,6 +67,14 @@ macro_rules! limits {
         impl LimitsTable {
             pub(super) fn read(table: &mut Table<'_>) -> Self {
                 Self { $($name: table.scalar(stringify!($name)),)* }
+            }
+
+            /// What the value of a key must be.
+            pub(super) fn rule(key: &str) -> Option<&'static str> {
+                match key {
+                    $(stringify!($name) => Some($unit.rule),)*
+                    _ => None,
+                }
             }
 
             /// The defaults, changed where the table says so.

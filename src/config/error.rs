@@ -66,7 +66,7 @@ pub enum Problem {
         /// As given.
         key: String,
         /// What to do.
-        rule: &'static str,
+        rule: String,
     },
     /// A key that the table doesn't have.
     Unknown {
@@ -74,6 +74,13 @@ pub enum Problem {
         key: String,
         /// Those that it has.
         known: String,
+    },
+    /// A key that an earlier release had.
+    Gone {
+        /// Which.
+        key: &'static str,
+        /// What holds instead.
+        instead: &'static str,
     },
     /// A key that the table must have.
     Missing(&'static str),
@@ -206,6 +213,9 @@ impl fmt::Display for Problem {
             Self::Unquoted { key, rule } => write!(f, "{key}: {rule}"),
             Self::Unknown { key, known } => {
                 write!(f, "unknown field `{}`, expected one of {known}", key.escape_debug())
+            }
+            Self::Gone { key, instead } => {
+                write!(f, "`{key}` is no longer a limit, remove it: {instead}")
             }
             Self::Missing(key) => write!(f, "missing field `{key}`"),
             Self::Type { found, expected } => {

@@ -9,7 +9,7 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::bounds::LimitsTable;
+use super::bounds::{GONE_LIMITS, LimitsTable};
 use super::error::{ConfigError, Mistake, Problem};
 use super::units::Scalar;
 
@@ -103,7 +103,12 @@ impl<'a> Source<'a> {
         if !is_pair || span.start < start {
             return None;
         }
-        let rule = if key.ends_with("open") { "must be true or false" } else { "put it in quotes" };
+        let name = key.rsplit('.').next().unwrap_or(key);
+        let rule = match LimitsTable::rule(name) {
+            Some(rule) => format!("must be {rule}"),
+            None if name == "open" => "must be true or false".to_owned(),
+            None => "put it in quotes".to_owned(),
+        };
         Some((start, Problem::Unquoted { key: key.to_owned(), rule }))
     }
 
@@ -189,7 +194,7 @@ fn read_file(source: &Source<'_>, root: &DeTable<'_>, span: Range<usize>) -> Fil
         viewers.token_file = table.text("token_file");
         viewers.open = table.value("open", "true or false", |value| value.get_ref().as_bool());
     });
-    table.table("limits", "[limits] ", |table| limits = LimitsTable::read(table));
+    table.table("limits", LIMITS, |table| limits = LimitsTable::read(table));
     table.end();
     File { viewers, limits, ..file }
 }
@@ -301,13 +306,19 @@ impl Table<'_> {
             let known = self.known.iter().map(|known| format!("`{known}`"));
             let known = known.collect::<Vec<_>>().join(", ");
             let key_shown = key.get_ref().chars().take(SHOWN_CHARS).collect();
-            let problem = Problem::Unknown { key: key_shown, known };
+            let gone = GONE_LIMITS.iter().find(|(gone, _)| gone == key.get_ref());
+            let problem = match gone.filter(|_| self.name == LIMITS) {
+                Some(&(key, instead)) => Problem::Gone { key, instead },
+                None => Problem::Unknown { key: key_shown, known },
+            };
             self.source.report(Some(key.span()), self.name.trim_end(), problem);
         }
     }
 }
 
 const TEXT: &str = "a text in quotes";
+
+const LIMITS: &str = "[limits] ";
 
 /// Of a key that is unknown, so much is shown.
 const SHOWN_CHARS: usize = 64;

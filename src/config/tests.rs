@@ -172,6 +172,16 @@ open = "yes"
 }
 
 #[test]
+fn a_limit_of_the_first_release_that_is_gone_is_told_what_holds_instead() {
+    for key in ["answer_timeout", "lag_max"] {
+        let place = ":3:1";
+        let words = [key, "no longer a limit", "`lag_timeout`", "remove it"];
+        assert_error(&with_pool(&format!("[limits]\n{key} = '5m'")), place, &words);
+    }
+    assert_error(&with_pool("lag_max = '5m'"), ":2:1", &["unknown field `lag_max`"]);
+}
+
+#[test]
 fn a_text_without_quotes_is_told_to_get_them() {
     for (line, said) in [
         ("listen = 127.0.0.1:8080", ":2:10: listen: put it in quotes"),
@@ -180,6 +190,15 @@ fn a_text_without_quotes_is_told_to_get_them() {
         ("evict_after = 5m", ":2:15: evict_after: put it in quotes"),
         ("allowed_hosts = metrics.example.org", ":2:17: allowed_hosts: put it in quotes"),
         ("viewers.token_file = token.txt # here", ":2:22: viewers.token_file: put it in quotes"),
+        (
+            "limits.max_connections = 10,000",
+            ":2:26: limits.max_connections: must be a whole number",
+        ),
+        (
+            "[limits]\nmax_body_bytes = 64 KiB",
+            ":3:18: max_body_bytes: must be a whole number of bytes, or a text such as \"64 KiB\"",
+        ),
+        ("[limits]\nidle_timeout = 2m", ":3:16: idle_timeout: must be a text with a unit, such as"),
         ("viewers.open = yes", ":2:16: viewers.open: must be true or false"),
         ("viewers.open = True", ":2:16: viewers.open: must be true or false"),
     ] {
