@@ -104,9 +104,9 @@ impl Rules {
         self.gate.client_address(peer, head.fields.forwarded_for.as_deref())
     }
 
-    /// Whether `text` must not be shown.
-    pub(super) fn is_secret(&self, text: &str) -> bool {
-        self.gate.is_secret(text)
+    /// Knows what may be shown, and what is a secret.
+    pub(super) fn gate(&self) -> &Gate {
+        &self.gate
     }
 
     /// The header lines that say `cors`.

@@ -27,7 +27,7 @@ pub(super) struct Delayed {
 impl Door {
     pub(super) fn note_refusal(&mut self, refusal: Refusal) {
         refusal.cause.counter(&self.counters).add_one();
-        log::debug!("refused: {}", refusal.show(&|text| self.rules.is_secret(text)));
+        log::debug!("refused: {}", refusal.show(self.rules.gate()));
         self.refusals.note(refusal, self.now);
     }
 
@@ -46,8 +46,7 @@ impl Door {
 
     /// Logs what is due; at the end `all` that is left.
     pub(super) fn tell_refusals(&mut self, all: bool) {
-        let rules = &self.rules;
-        for line in self.refusals.lines(self.now, all, &|text| rules.is_secret(text)) {
+        for line in self.refusals.lines(self.now, all, self.rules.gate()) {
             log::info!("{line}");
         }
     }

@@ -1,5 +1,6 @@
-//! Refusals: which 401 must wait, and what the log says, once a minute and cause. Pure: addresses,
-//! words and instants in, verdicts and lines out; delays nothing and writes no log itself.
+//! Refusals: which 401 must wait, and what the log says, once a minute and cause, without secrets.
+//! Pure: addresses, refusals and instants in, decisions and lines out; delays nothing and writes no
+//! log itself.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -7,6 +8,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::admission::Address;
+use crate::auth::Gate;
 use crate::counters::{Count, Counters};
 use crate::id::AgentId;
 use crate::logging::printable;
@@ -22,6 +24,9 @@ const MAX_ADDRESSES: usize = 4_096;
 
 /// Time between two lines of one cause.
 const LINE_EVERY: Duration = Duration::from_secs(60);
+
+/// Of an app key that is not configured, the log shows so many characters.
+const UNKNOWN_KEY_CHARS: usize = 4;
 
 /// When each address was refused with 401, as far as it decides whether the next one waits.
 #[derive(Debug, Default)]
@@ -121,9 +126,9 @@ pub(super) struct Refusal {
 }
 
 impl Refusal {
-    /// For the log. `is_secret` tells what must not be shown: a secret may come in a wrong header.
-    pub(super) fn show<'a>(&'a self, is_secret: &'a dyn Fn(&str) -> bool) -> Shown<'a> {
-        Shown { refusal: self, last: "", is_secret }
+    /// For the log. A secret may come in a wrong header or in the path.
+    pub(super) fn show<'a>(&'a self, gate: &'a Gate) -> Shown<'a> {
+        Shown { refusal: self, last: "", gate }
     }
 }
 
@@ -131,22 +136,34 @@ impl Refusal {
 pub(super) struct Shown<'a> {
     refusal: &'a Refusal,
     last: &'static str,
-    is_secret: &'a dyn Fn(&str) -> bool,
+    gate: &'a Gate,
 }
 
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Refusal { cause, address, asker, why } = self.refusal;
-        let sent = |text| if (self.is_secret)(text) { "(a secret)" } else { text };
+        let sent = |text| if self.gate.is_secret(text) { "(a secret)" } else { text };
         f.write_str(cause.text())?;
         if let Some(why) = why {
             write!(f, " ({})", printable(sent(why)))?;
         }
         write!(f, "; {}from {address}", self.last)?;
-        if let Some(key) = &asker.app_key {
-            write!(f, ", app key \"{}\"", printable(sent(key)))?;
+        match asker.app_key.as_deref() {
+            None => {}
+            Some(key) if self.gate.has_key(key) => write!(f, ", app key \"{}\"", printable(key))?,
+            Some(key) if self.gate.is_secret(key) => write!(f, ", app key (a secret)")?,
+            // It may be a secret that was rotated or mistyped.
+            Some(key) => {
+                let start: String = key.chars().take(UNKNOWN_KEY_CHARS).collect();
+                let (start, length) = (printable(&start), key.chars().count());
+                write!(f, ", app key \"{start}...\" ({length} characters)")?;
+            }
         }
-        asker.agent.as_ref().map_or(Ok(()), |agent| write!(f, ", agent \"{agent}\""))
+        match &asker.agent {
+            None => Ok(()),
+            Some(agent) if self.gate.is_secret(agent.as_str()) => f.write_str(", agent (a secret)"),
+            Some(agent) => write!(f, ", agent \"{agent}\""),
+        }
     }
 }
 
@@ -178,27 +195,22 @@ impl Refusals {
     }
 
     /// The lines that are due, or at the end `all` that is left.
-    pub(super) fn lines(
-        &mut self,
-        now: Instant,
-        all: bool,
-        is_secret: &dyn Fn(&str) -> bool,
-    ) -> Vec<String> {
+    pub(super) fn lines(&mut self, now: Instant, all: bool, gate: &Gate) -> Vec<String> {
         let tallies = self.0.iter_mut();
         let due = tallies.filter(|tally| tally.due.is_some_and(|due| all || due <= now));
-        due.filter_map(|tally| tally.line(now, is_secret)).collect()
+        due.filter_map(|tally| tally.line(now, gate)).collect()
     }
 }
 
 impl Tally {
-    fn line(&mut self, now: Instant, is_secret: &dyn Fn(&str) -> bool) -> Option<String> {
+    fn line(&mut self, now: Instant, gate: &Gate) -> Option<String> {
         let refusal = self.last.take()?;
         let count = std::mem::take(&mut self.count);
         self.due = None;
         let since = self.told.replace(now).map(|told| now.saturating_duration_since(told));
         let (requests, last) = if count == 1 { ("request", "") } else { ("requests", "last ") };
         let time = since.map(|since| format!(" in {} s", since.as_secs())).unwrap_or_default();
-        let shown = Shown { refusal: &refusal, last, is_secret };
+        let shown = Shown { refusal: &refusal, last, gate };
         Some(format!("refused {count} {requests}{time}: {shown}"))
     }
 }
@@ -206,7 +218,9 @@ impl Tally {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::SecretDigest;
     use crate::clock::Clock;
+    use crate::id::PoolIndex;
 
     fn ip(text: &str) -> IpAddr {
         text.parse().unwrap()
@@ -274,6 +288,10 @@ mod tests {
         assert_eq!((guesses.recent.len(), guesses.order.len()), (4_096, 4_096));
     }
 
+    fn gate() -> Gate {
+        Gate::default().with_key("k", PoolIndex(0), SecretDigest::of("s3cret"))
+    }
+
     fn refusal(cause: Cause, key: &str, agent: &str) -> Refusal {
         let asker = Asker { app_key: Some(key.into()), agent: AgentId::parse(agent).ok() };
         Refusal { cause, address: ip("192.0.2.1"), asker, why: None }
@@ -284,7 +302,8 @@ mod tests {
         let start = Clock::start().now();
         let at = |millis| start + Duration::from_millis(millis);
         let mut refusals = Refusals::default();
-        let lines = |refusals: &mut Refusals, millis| refusals.lines(at(millis), false, &|_| false);
+        let gate = gate();
+        let lines = |refusals: &mut Refusals, millis| refusals.lines(at(millis), false, &gate);
         assert_eq!(refusals.due(), None);
         refusals.note(refusal(Cause::UnknownKey, "k", "a"), at(0));
         assert_eq!(refusals.due(), Some(at(0)));
@@ -306,20 +325,24 @@ mod tests {
         assert_eq!(refusals.due(), Some(at(500_000)));
         assert_eq!(lines(&mut refusals, 500_000).len(), 1);
         refusals.note(refusal(Cause::UnknownKey, "k", "a"), at(500_001));
-        assert_eq!(refusals.lines(at(500_001), true, &|_| false).len(), 1, "at the end");
+        assert_eq!(refusals.lines(at(500_001), true, &gate).len(), 1, "at the end");
     }
 
     #[test]
     fn what_clients_send_is_escaped_and_bounded_and_secrets_are_withheld() {
-        let is_secret = |text: &str| text == "s3cret";
         let mut refused = refusal(Cause::ForeignHost, &format!("a\"\n{}", "x".repeat(9_000)), "a");
         refused.why = Some("evil\u{1b}[2J".to_owned());
-        let line = refused.show(&is_secret).to_string();
+        let line = refused.show(&gate()).to_string();
         assert!(line.starts_with(r"foreign Host (evil\u{1b}[2J); from 192.0.2.1"), "{line}");
-        assert!(line.contains(r#"app key "a\"\nxxx"#) && line.len() < 400, "{line}");
-        let mut swapped = refusal(Cause::UnknownKey, "s3cret", "a");
+        assert!(line.contains(r#"app key "a\"\nx..." (9003 characters)"#), "{line}");
+        let mut swapped = refusal(Cause::UnknownKey, "s3cret", "s3cret");
         swapped.why = Some("s3cret".to_owned());
-        assert!(!swapped.show(&is_secret).to_string().contains("s3cret"));
+        let line = swapped.show(&gate()).to_string();
+        let withheld =
+            "unknown app key ((a secret)); from 192.0.2.1, app key (a secret), agent (a secret)";
+        assert_eq!(line, withheld);
+        let rotated = refusal(Cause::UnknownKey, "s3cret-of-may", "a").show(&gate()).to_string();
+        assert!(rotated.ends_with(r#"app key "s3cr..." (13 characters), agent "a""#), "{rotated}");
     }
 
     #[test]

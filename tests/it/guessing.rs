@@ -97,7 +97,7 @@ fn refusals_are_counted_by_reason_and_the_log_says_who_and_why() {
     }
     server.log().wait_for("refused 1 request: foreign Origin");
     for (cause, who) in [
-        ("unknown app key", "from 192.0.2.7, app key \"nobody\", agent \"a-1\""),
+        ("unknown app key", "from 192.0.2.7, app key \"nobo...\" (6 characters), agent \"a-1\""),
         ("wrong secret", "from 192.0.2.7, app key \"key-a\", agent \"a-2\""),
         (
             "credentials missing (X-App-Secret is missing)",
@@ -118,5 +118,5 @@ fn refusals_are_counted_by_reason_and_the_log_says_who_and_why() {
     let (_, log) = server.wait_with_log();
     let left: Vec<_> = log.lines().filter(|line| line.contains("\"a-5\"")).collect();
     let [line] = left[..] else { panic!("{log}") };
-    assert!(line.contains("app key \"k\\\"\\\\n1970-01-01 INFO forged\""), "{line}");
+    assert!(line.contains("app key \"k\\\"\\\\n...\" (") && !line.contains("forged"), "{line}");
 }
