@@ -47,7 +47,8 @@ counters! {
     refused_foreign_host,
     /// Requests of other sites' pages (403).
     refused_foreign_origin,
-    /// Agents' requests, with the right credentials, that broke a rule (400, 411, 413).
+    /// Heartbeats and goodbyes that broke a rule (400, 411, 413): with a bad agent id, which is
+    /// found before credentials are checked, or with the right credentials.
     refused_bad_heartbeat,
     /// 401s that were held back because their address got too many.
     refusals_delayed,

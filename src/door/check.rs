@@ -122,7 +122,11 @@ impl Rules {
                 let detail = none.detail();
                 let mut refused = match none {
                     NoRoute::Unknown => Answer::problem(404, &detail).into(),
-                    NoRoute::BadAgentId => bad_heartbeat(400, &detail),
+                    // Others who ask for such a path are no agents.
+                    NoRoute::BadAgentId if matches!(head.method, "POST" | "DELETE") => {
+                        bad_heartbeat(400, &detail)
+                    }
+                    NoRoute::BadAgentId => Answer::problem(400, &detail).into(),
                 };
                 refused.asker.app_key = head.fields.app_key.map(Into::into);
                 return (Decision::Refused(refused), Cors::Silent);

@@ -98,6 +98,18 @@ fn heartbeats_that_are_not_in_order() {
 }
 
 #[test]
+fn a_bad_agent_id_counts_only_where_an_agent_may_have_sent_it() {
+    let house = House::open(Limits::default());
+    for (method, counted) in [("GET", 0), ("HEAD", 0), ("POST", 1), ("DELETE", 2)] {
+        let mut client = house.client();
+        let request = format!("{method} /api/v1/agents/%2e/ping HTTP/1.1\r\nHost: x\r\n\r\n");
+        client.send(request.as_bytes());
+        assert_eq!(client.answer_head().status, 400, "{method}");
+        assert_eq!(house.counters.refused_bad_heartbeat.get(), counted, "{method}");
+    }
+}
+
+#[test]
 fn a_body_that_is_refused_and_sent_all_the_same_does_not_eat_the_answer() {
     let house = House::open(Limits::default());
     for _ in 0..20 {
