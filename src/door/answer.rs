@@ -55,7 +55,8 @@ impl Door {
         let then = if self.ends_at.is_some() && then == Then::Keep { Then::Close } else { then };
         self.compose(head, body, cors, then != Then::Keep);
         let composed = std::mem::take(&mut self.composed);
-        if head.status == 401 && self.is_guessing(slot) {
+        // At the end nobody would be there to send it.
+        if head.status == 401 && self.ends_at.is_none() && self.is_guessing(slot) {
             self.delay(slot, Delayed { answer: composed.clone(), then, more });
         } else {
             self.start(slot, &composed, then, more);

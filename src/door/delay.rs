@@ -11,8 +11,8 @@ use crate::answer::problem_detail;
 /// How long the 401 of who guesses waits.
 const DELAY: Duration = Duration::from_secs(1);
 
-/// Of `max_connections`, one in so many may have an answer that waits; beyond it they are closed,
-/// so that guesses cost little memory and few places.
+/// Of `max_connections`, one in so many (at least one) may have an answer that waits; beyond it
+/// they are closed, so that guesses cost little memory and few places.
 const DELAYED_SHARE: usize = 10;
 
 /// An answer that waits for its time.
@@ -60,7 +60,7 @@ impl Door {
 
     /// Has an answer wait. Its client may be closed meanwhile to make room for others.
     pub(super) fn delay(&mut self, slot: usize, delayed: Delayed) {
-        if self.clients.delayed() >= self.limits.max_connections / DELAYED_SHARE {
+        if self.clients.delayed() >= (self.limits.max_connections / DELAYED_SHARE).max(1) {
             return self.close(slot);
         }
         self.counters.refusals_delayed.add_one();

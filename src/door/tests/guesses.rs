@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::house::{Client, House, ping};
+use super::house::{Client, DEADLINE, House, ping};
 use crate::answer::Answer;
 use crate::clock::Clock;
 use crate::limits::Limits;
@@ -87,19 +87,51 @@ fn at_the_end_nobody_waits() {
     client.ends();
 }
 
-#[test]
-fn a_workers_401_waits_as_a_whole() {
+const LOGIN: &[u8] = b"POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 7\r\n\r\ntoken=x";
+
+/// A door whose workers have refused this address as often as it does at once, a client, and
+/// their answer.
+fn login_guessed_at() -> (House, Client, Vec<u8>) {
     let house = House::with_workers_in_hand(Limits::default());
     let refused = Answer::problem(401, "wrong viewer token").to_bytes();
-    let login = b"POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 7\r\n\r\ntoken=x";
     let mut client = house.client();
     for _ in 0..20 {
-        client.send(login);
-        house.reads.recv().unwrap().answer(&refused);
+        client.send(LOGIN);
+        house.reads.recv_timeout(DEADLINE).unwrap().answer(&refused);
         assert_eq!(client.answer().status, 401);
     }
-    client.send(login);
-    let seen = house.reads.recv().unwrap();
+    (house, client, refused)
+}
+
+#[test]
+fn a_401_that_comes_after_the_stop_does_not_wait() {
+    let (house, mut client, refused) = login_guessed_at();
+    client.send(LOGIN);
+    let seen = house.reads.recv_timeout(DEADLINE).unwrap();
+    // Closed by the stop, which has begun then.
+    let mut idle = house.client();
+    house.wait_until("both are there", |counters| counters.connections.get() >= 2);
+    house.handle.stop();
+    idle.ends();
+    seen.answer(&refused);
+    assert_eq!(client.answer().status, 401);
+    assert_eq!(house.counters.refusals_delayed.get(), 0);
+}
+
+#[test]
+fn a_401_waits_where_few_connections_are_allowed_too() {
+    let house = guessed_at(Limits { max_connections: 9, ..Limits::default() });
+    let mut client = house.client();
+    client.send(WRONG);
+    assert_eq!(client.answer().status, 401);
+    assert_eq!(house.counters.refusals_delayed.get(), 1);
+}
+
+#[test]
+fn a_workers_401_waits_as_a_whole() {
+    let (house, mut client, refused) = login_guessed_at();
+    client.send(LOGIN);
+    let seen = house.reads.recv_timeout(DEADLINE).unwrap();
     let (begin, end) = refused.split_at(refused.len() - 10);
     seen.answer(begin);
     house.wait_until("the answer waits", |counters| counters.refusals_delayed.get() == 1);
@@ -108,8 +140,8 @@ fn a_workers_401_waits_as_a_whole() {
     assert!(refused.ends_with(&reply.body) && reply.status == 401, "{reply:?}");
     assert_eq!(house.counters.refused_wrong_token.get(), 21);
     // One that never becomes whole is not sent.
-    client.send(login);
-    let seen = house.reads.recv().unwrap();
+    client.send(LOGIN);
+    let seen = house.reads.recv_timeout(DEADLINE).unwrap();
     seen.answer(begin);
     house.wait_until("the answer waits", |counters| counters.refusals_delayed.get() == 2);
     seen.break_pipe();
