@@ -13,8 +13,9 @@ pub struct Limits {
     pub max_headers: usize,
     /// A heartbeat's body, in bytes; beyond it 413. Default 64 KiB: 256 tasks with room.
     pub max_body_bytes: usize,
-    /// All requests and answers that the door holds, in bytes; beyond it large answers are
-    /// refused with 503, and the slowest connections are closed. Default 64 MiB.
+    /// All requests and answers that the door holds, in bytes. Answers over 64 KiB for which there
+    /// is no room are refused with 503; beyond it, who has made no progress for longest, in
+    /// sending a request or taking an answer, is closed. Default 64 MiB.
     pub max_buffered_bytes: usize,
     /// From a request's first byte (or the connection's start) to the end of its head; then 408. Default 10 s.
     pub head_timeout: Duration,

@@ -101,7 +101,7 @@ impl Door {
 
     pub(super) fn send(&mut self, slot: usize, bytes: &[u8]) {
         let Some(connection) = self.clients.get(slot) else { return };
-        match connection.send(bytes) {
+        match connection.send(bytes, self.now) {
             Ok(()) => self.go_on(slot),
             Err(_) => self.close(slot),
         }
@@ -110,7 +110,7 @@ impl Door {
     /// Sends what was kept; the client has room again.
     pub(super) fn flush(&mut self, slot: usize) {
         let Some(connection) = self.clients.get(slot) else { return };
-        match connection.flush() {
+        match connection.flush(self.now) {
             Ok(()) => {
                 self.go_on(slot);
                 self.clients.account(slot);

@@ -148,7 +148,7 @@ impl Clients {
     pub(super) fn enter(&mut self, slot: usize, phase: Phase, now: Instant, deadline: Instant) {
         let Some(connection) = self.table.get_mut(slot) else { return };
         connection.spare = 0;
-        connection.since = now;
+        connection.last_progress = now;
         connection.deadline = deadline;
         self.delayed -= usize::from(connection.is_delayed());
         connection.phase = phase;
@@ -272,14 +272,19 @@ impl Clients {
         self.delayed
     }
 
-    /// Those who hold bytes, each with whether they are bytes of an answer: those with requests
-    /// first, among equals the slowest first.
-    pub(super) fn holders(&self) -> Vec<(bool, usize)> {
+    /// Those who have not taken all of what they were sent.
+    pub(super) fn unflushed(&self) -> Vec<usize> {
+        let unflushed = self.table.iter().filter(|(_, connection)| !connection.is_flushed());
+        unflushed.map(|(slot, _)| slot).collect()
+    }
+
+    /// Those who hold bytes, of requests and of answers alike: first who has made no progress for
+    /// longest.
+    pub(super) fn holders(&self) -> Vec<usize> {
         let holders = self.table.iter().filter(|(_, connection)| connection.accounted > 0);
-        let mut holders: Vec<_> =
-            holders.map(|(slot, c)| (c.unsent_bytes() > 0, c.since, slot)).collect();
+        let mut holders: Vec<_> = holders.map(|(slot, c)| (c.last_progress, slot)).collect();
         holders.sort_unstable();
-        holders.into_iter().map(|(answer, _, slot)| (answer, slot)).collect()
+        holders.into_iter().map(|(_, slot)| slot).collect()
     }
 }
 

@@ -118,8 +118,9 @@ pub(super) struct Connection {
     /// The entry that it counts under; none for trusted proxies.
     pub(super) address: Option<usize>,
     pub(super) phase: Phase,
-    /// When the phase began: who is slowest goes first when memory runs out.
-    pub(super) since: Instant,
+    /// When the phase began, or later bytes went either way: who has made no progress for longest
+    /// goes first when memory runs out.
+    pub(super) last_progress: Instant,
     pub(super) deadline: Instant,
     /// Not zero while this connection may be closed to make room: its place in that order.
     pub(super) spare: u64,
@@ -161,7 +162,7 @@ impl Connection {
             asker: None,
             address,
             phase: Phase::Idle,
-            since: now,
+            last_progress: now,
             deadline,
             spare: 0,
             listed: false,
@@ -221,7 +222,7 @@ impl Connection {
 
     /// Reads once. A read that does not fill `scratch` has emptied the socket, so that a
     /// second read only to be told so is saved.
-    pub(super) fn receive(&mut self, scratch: &mut [u8]) -> Received {
+    pub(super) fn receive(&mut self, scratch: &mut [u8], now: Instant) -> Received {
         if !self.readable {
             return Received::Nothing;
         }
@@ -230,6 +231,7 @@ impl Connection {
                 Ok(0) => return Received::End,
                 Ok(count) => {
                     self.readable = count == scratch.len() || self.half_closed;
+                    self.last_progress = now;
                     return Received::Bytes(count);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -246,11 +248,11 @@ impl Connection {
     ///
     /// # Errors
     /// The client is gone.
-    pub(super) fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+    pub(super) fn send(&mut self, bytes: &[u8], now: Instant) -> io::Result<()> {
         let mut rest = bytes;
         if self.output.is_empty() {
             let taken = Self::write(&self.socket, &mut self.writable, rest)?;
-            self.taken += taken;
+            self.note_taken(taken, now);
             rest = &rest[taken..];
         }
         if !rest.is_empty() {
@@ -265,20 +267,28 @@ impl Connection {
     ///
     /// # Errors
     /// The client is gone.
-    pub(super) fn flush(&mut self) -> io::Result<()> {
+    pub(super) fn flush(&mut self, now: Instant) -> io::Result<()> {
         while let Some(piece) = self.output.front() {
             let taken = Self::write(&self.socket, &mut self.writable, &piece[self.written..])?;
-            self.taken += taken;
+            let (len, cost_bytes) = (piece.len(), piece.cost_bytes());
+            self.note_taken(taken, now);
             self.written += taken;
-            if self.written < piece.len() {
+            if self.written < len {
                 return Ok(());
             }
-            self.unsent_bytes -= piece.cost_bytes();
+            self.unsent_bytes -= cost_bytes;
             self.written = 0;
             self.output.pop_front();
         }
         self.output = VecDeque::new();
         Ok(())
+    }
+
+    fn note_taken(&mut self, bytes: usize, now: Instant) {
+        self.taken += bytes;
+        if bytes > 0 {
+            self.last_progress = now;
+        }
     }
 
     /// Bytes that the socket has taken since this was last asked.

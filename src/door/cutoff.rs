@@ -3,7 +3,15 @@
 use super::Door;
 use super::connection::{Phase, Then};
 use super::held::Held;
+use super::workers::REQUESTS_SHARE;
 use crate::answer::Answer;
+
+/// Beyond the budget, so much more room is made than is needed, one in so many bytes of it: to
+/// look for who is to go is to look at all.
+const ROOM_SHARE: usize = 32;
+
+// Large answers alone cannot keep that room from being made.
+const _: () = assert!(ROOM_SHARE > REQUESTS_SHARE);
 
 impl Door {
     pub(super) fn keep_deadlines(&mut self) {
@@ -31,13 +39,18 @@ impl Door {
         }
     }
 
-    /// Who goes on taking an answer gets all of it, however long that takes. The socket is asked:
-    /// it tells of its own accord only when a good part of its buffer is free.
-    fn judge_progress(&mut self, slot: usize) {
+    /// Has the socket asked whether it takes more: it tells of its own accord only when a good
+    /// part of its buffer is free.
+    fn try_to_flush(&mut self, slot: usize) {
         if let Some(connection) = self.clients.get(slot) {
             connection.note_writable();
         }
         self.flush(slot);
+    }
+
+    /// Who goes on taking an answer gets all of it, however long that takes.
+    fn judge_progress(&mut self, slot: usize) {
+        self.try_to_flush(slot);
         let Some(connection) = self.clients.get(slot) else { return };
         if !matches!(connection.phase, Phase::Answering(..)) {
             return;
@@ -51,18 +64,19 @@ impl Door {
         }
     }
 
-    /// Within the budget again: requests go first, the slowest before others. A little more room
-    /// is made than is needed, since to look for the slowest is to look at all; but not at the
-    /// cost of who takes an answer.
+    /// Within the budget again: who has made no progress for longest goes first, in taking an
+    /// answer as in sending a request.
     pub(super) fn make_room_in_memory(&mut self) {
         let budget = self.limits.max_buffered_bytes;
         let held = |door: &Self| door.clients.buffered() + door.lanes.held();
         if held(self) <= budget {
             return;
         }
-        for (has_answer, slot) in self.clients.holders() {
-            let enough = if has_answer { budget } else { budget - budget / 8 };
-            if held(self) <= enough {
+        for slot in self.clients.unflushed() {
+            self.try_to_flush(slot);
+        }
+        for slot in self.clients.holders() {
+            if held(self) <= budget - budget / ROOM_SHARE {
                 break;
             }
             self.counters.buffer_evictions.add_one();

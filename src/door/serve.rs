@@ -47,7 +47,7 @@ impl Door {
             return self.put_back(slot, held);
         }
         let Some(connection) = self.clients.get(slot) else { return };
-        match connection.receive(scratch) {
+        match connection.receive(scratch, self.now) {
             Received::Nothing => self.put_back(slot, held),
             Received::End => self.close(slot),
             Received::Bytes(count) if held.is_empty() => {
@@ -213,7 +213,7 @@ impl Door {
 
     fn linger(&mut self, slot: usize, left: usize) {
         let Some(connection) = self.clients.get(slot) else { return };
-        match connection.receive(&mut self.scratch) {
+        match connection.receive(&mut self.scratch, self.now) {
             Received::Bytes(count) if count < left => {
                 connection.phase = Phase::Lingering(left - count);
                 if connection.is_readable() {

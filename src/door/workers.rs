@@ -17,8 +17,9 @@ use crate::relay::{STAMP, encode_stamp};
 /// Reads of one pipe in one turn, so that a large answer keeps nobody else waiting for long.
 const MAX_READS_PER_TURN: usize = 8;
 
-/// Of the budget, one in so many bytes stays for requests, however much of answers is not taken.
-const REQUESTS_SHARE: usize = 16;
+/// Of the budget, one in so many bytes stays for requests, however much of large answers is not
+/// taken.
+pub(super) const REQUESTS_SHARE: usize = 16;
 
 /// Answers up to this size in bytes, what one read brings, are always given.
 const SMALL_BYTES: usize = READ_BYTES;

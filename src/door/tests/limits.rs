@@ -3,9 +3,9 @@
 use std::io::{Read as _, Write as _};
 use std::time::Duration;
 
-use super::house::{Client, DEADLINE, GET, HANDSHAKE, House, ping};
+use super::house::{Client, DEADLINE, GET, HANDSHAKE, House, ok, ping};
 use crate::clock::Clock;
-use crate::limits::{KIB, Limits};
+use crate::limits::{KIB, Limits, MIB};
 
 const SHORT: Duration = Duration::from_millis(200);
 
@@ -175,6 +175,63 @@ fn bodies_that_stop_one_byte_short_cost_their_senders_and_not_the_others() {
     let last = fat.last_mut().unwrap();
     last.send(b"x");
     assert_eq!(last.answer().status, 200);
+}
+
+/// Begins requests that stop one byte short, `count` of them with bodies of 64 KiB.
+fn begin_fat(house: &House, count: usize) -> Vec<Client> {
+    let whole = ping("fat", &vec![b'x'; 64 * KIB]);
+    let begin = |_| {
+        let mut client = house.client();
+        client.send(&whole[..whole.len() - 1]);
+        client
+    };
+    (0..count).map(begin).collect()
+}
+
+#[test]
+fn an_answer_that_nobody_takes_gives_way_before_a_request_that_is_coming() {
+    let limits = Limits { max_buffered_bytes: 8 * MIB, ..Limits::default() };
+    let house = House::with_workers_in_hand(limits);
+    let mut stalled = house.client();
+    stalled.send(GET);
+    // As much of the budget as answers may have.
+    let answer = ok(&"x".repeat(7 * MIB + 500 * KIB - KIB));
+    house.reads.recv_timeout(DEADLINE).unwrap().answer(&answer);
+    stalled.answer_head();
+    let mut honest = house.client();
+    let whole = ping("honest", b"{}");
+    honest.send(&whole[..whole.len() - 1]);
+    let _fat = begin_fat(&house, 24);
+    house.wait_until("memory is short", |counters| counters.buffer_evictions.get() > 0);
+    honest.send(b"x");
+    // Nobody answers it: what matters is that it comes to a worker.
+    let seen = house.ingest.recv_timeout(DEADLINE);
+    assert!(seen.is_ok(), "closed: {:?}", honest.rest_or_answer());
+    assert_eq!(house.counters.buffer_evictions.get(), 1, "that of the answer is enough");
+}
+
+#[test]
+fn who_goes_on_taking_an_answer_outlasts_requests_that_stop() {
+    let limits = Limits { max_buffered_bytes: 8 * MIB, ..Limits::default() };
+    let house = House::with_workers_in_hand(limits);
+    let mut taker = house.client();
+    // So that the kernel holds little of the answer.
+    socket2::SockRef::from(taker.stream.get_ref()).set_recv_buffer_size(128 * KIB).unwrap();
+    taker.send(GET);
+    let bytes = 7 * MIB;
+    house.reads.recv_timeout(DEADLINE).unwrap().answer(&ok(&"x".repeat(bytes)));
+    taker.answer_head();
+    let mut fat = begin_fat(&house, 14);
+    // More than the kernel holds, so that the door sends in each round.
+    let mut piece = vec![0; 256 * KIB];
+    for round in 0..bytes / piece.len() {
+        taker.stream.read_exact(&mut piece).unwrap_or_else(|error| panic!("{round}: {error}"));
+        fat.extend(begin_fat(&house, 6));
+        let mut live = house.client();
+        live.send(b"GET /livez HTTP/1.0\r\n\r\n");
+        live.rest();
+    }
+    assert!(house.counters.buffer_evictions.get() > 20, "memory was never short");
 }
 
 #[test]
