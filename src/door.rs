@@ -370,13 +370,9 @@ impl Door {
     /// Stops taking work once; true when all that was in flight is answered, or has had its
     /// time.
     fn wind_down(&mut self) -> bool {
-        let ends_at = match self.ends_at {
-            Some(ends_at) => ends_at,
-            None => {
-                self.begin_to_stop();
-                *self.ends_at.insert(self.now + STOP_GRACE)
-            }
-        };
-        self.now >= ends_at || !self.clients.any_unanswered()
+        if self.ends_at.is_none() {
+            self.begin_to_stop();
+        }
+        self.ends_at.is_some_and(|ends_at| self.now >= ends_at) || !self.clients.any_unanswered()
     }
 }

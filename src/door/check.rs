@@ -25,11 +25,11 @@ const MAX_LOGIN_BYTES: usize = 4 * KIB;
 /// What a checked head leads to.
 #[derive(Debug)]
 pub(super) enum Decision {
-    /// To an answer from the head alone: the word on a preflight, or that of HEAD.
+    /// To an answer from the head alone: to a preflight, or to HEAD.
     Answer(Answer),
     /// To a refusal from the head alone.
     Refused(Refused),
-    /// To the word that this loop turns, given on the spot.
+    /// To the answer of `/livez`, which needs no worker: it says that the door's loop runs.
     Live,
     /// To a worker.
     Relay(Relay),

@@ -16,7 +16,7 @@ use crate::limits::KIB;
 
 /// Requests that tiny_http has not taken yet, in bytes, beyond which a pipe takes no more of
 /// them: they wait with their clients instead, where one can be closed to make room.
-const MAX_UNSENT_BYTES: usize = 256 * KIB;
+const MAX_QUEUED_BYTES: usize = 256 * KIB;
 
 /// What a pipe keeps of its buffer when it is empty, in bytes: a turn's worth of heartbeats.
 const USUAL_UNSENT_BYTES: usize = 64 * KIB;
@@ -118,7 +118,7 @@ impl Pipe {
     }
 
     pub(super) fn has_room(&self) -> bool {
-        self.link.is_some() && self.unsent.len() - self.sent < MAX_UNSENT_BYTES
+        self.link.is_some() && self.unsent.len() - self.sent < MAX_QUEUED_BYTES
     }
 
     /// What is on its way, in bytes.
