@@ -27,7 +27,7 @@ mod server;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use agent_metrics::clock::Clock;
+use agent_metrics::Clock;
 
 use crate::report::{Pair, Row};
 use crate::server::Kind;

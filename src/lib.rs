@@ -1,6 +1,5 @@
 //! agent-metrics: a small self-hosted server that shows, live, what your agents are doing. Built
-//! with threads and channels, without an async runtime, and meant to be read, in the order of the
-//! modules below: registry, hub and fanout in an hour, the door in another.
+//! with threads and channels, without an async runtime, and meant to be read.
 //!
 //! ```text
 //!             :8080                    private Unix sockets
@@ -14,63 +13,52 @@
 //! | thread | owns | blocks on | ends when |
 //! |---|---|---|---|
 //! | `main` | nothing but the others | signals, ends of threads | the server has stopped |
-//! | `door` | the public port, all plain HTTP connections | readiness | [`door::DoorHandle::stop`] |
-//! | `http-N`, `read-0` | nothing | tiny_http's queue | [`http::Pool::stop`] |
-//! | `hub` | the registry, and who watches what | events, ticks, room in fanout | [`hub::HubHandle::shutdown`] |
+//! | `door` | the public port, all plain HTTP connections | readiness | [`server::door::DoorHandle::stop`] |
+//! | `http-N`, `read-0` | nothing | tiny_http's queue | [`server::workers::Pool::stop`] |
+//! | `hub` | the registry, and who watches what | events, ticks, room in fanout | [`server::hub::HubHandle::shutdown`] |
 //! | `fanout-N` | the write side of its dashboards | its two channels | the hub's channel is closed |
 //! | `client-N` | the read side of one dashboard | that socket | the connection ends |
 //! | `agent`, `agent-http` | the first agent of `--dev` | its interval, its connection | its stop channel is closed |
 //! | `signals`, `log` | signals; stderr | those | the process ends |
 //! | about ten without a name | nothing of ours | tiny_http's sockets and pipes | the process ends |
 //!
-//! A heartbeat's way: [`door`] reads it whole, checks head, route and credentials, stamps it and
-//! writes it anew into a pipe; an [`http`] worker parses the body ([`wire`]) and hands it to the
-//! [`hub`], whose [`registry`] takes it or says that it was overtaken; the message is made and
-//! framed once and batched to each [`fanout`] thread that has dashboards of the pool, which sends
-//! it to all of them. The worker answers as soon as the hub has the heartbeat in its queue.
+//! A heartbeat's way: the [`door`] reads it whole, checks head, route and credentials, stamps it
+//! and writes it anew into a pipe; one of the [`workers`] parses the body ([`wire`]) and hands it to
+//! the [`hub`], whose [`registry`] takes it or finds that a newer one came before it. The message is
+//! made and framed once and goes to each [`fanout`] thread that has dashboards of the pool, which
+//! sends it to all of them. The worker answers as soon as the hub has the heartbeat in its queue.
 //!
-//! What holds everywhere: the core ([`registry`], [`wire`], [`route`], [`frame`]) knows no clock,
-//! socket or thread; the hub waits for nobody; every queue and wait has a bound ([`limits`]);
-//! every thread that we start has a name, a small stack, and someone who joins it ([`crew`]).
-//! tiny_http starts five or six threads of its own a socket, an accept loop and the others for its
-//! connections (the pipes), and gives no handle on them: they are unnamed and joined by nobody,
-//! hold nothing of the server's state, and end with the process.
+//! What holds everywhere: [`wire`], [`registry`] and [`frame`] know no clock, socket or thread; the
+//! hub waits for nobody; every queue and wait has a bound ([`limits`]); every thread that we start
+//! has a name, a small stack, and someone who joins it ([`threads`]). tiny_http starts five or six
+//! threads of its own for each socket and gives no handle on them: they are unnamed and joined by
+//! nobody, hold nothing of the server's state, and end with the process.
+//!
+//! Read `src/` from the bottom up: `runtime`, `wire`, then in `server` the registry, the hub and
+//! fanout, and last the door and the workers behind it.
+//!
+//! [`door`]: server::door
+//! [`workers`]: server::workers
+//! [`hub`]: server::hub
+//! [`registry`]: server::registry
+//! [`fanout`]: server::fanout
+//! [`frame`]: server::frame
+//! [`limits`]: server::limits
+//! [`threads`]: runtime::threads
 
-// Words and values.
-pub mod answer;
-pub mod clock;
-pub mod counters;
-pub mod event;
-pub mod frame;
-pub mod id;
-pub mod limits;
-pub mod relay;
-pub mod route;
-pub mod wire;
+#![allow(
+    rustdoc::private_intra_doc_links,
+    reason = "the front page leads through the source: cargo doc --document-private-items"
+)]
 
-// The core.
-pub mod auth;
-pub mod registry;
+// From the bottom up: each module uses those above it only.
+mod runtime;
+mod wire;
 
-// The shells, from the inside out.
-pub mod client;
-pub mod door;
-pub mod fanout;
-pub mod http;
-pub mod hub;
-pub mod page;
+mod dashboard;
+mod server;
 
-// Putting it together.
-pub mod agent;
-pub mod check;
+mod agent;
 pub mod cli;
-pub mod config;
-pub mod crew;
-pub mod descriptors;
-pub mod init;
-pub mod logging;
-pub mod recipe;
-pub mod server;
-pub mod signals;
-pub mod task;
-pub mod tasks;
+
+pub use runtime::clock::Clock;

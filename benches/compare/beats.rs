@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use agent_metrics::clock::Clock;
+use agent_metrics::Clock;
 use mio::{Events, Poll, Token};
 
 use crate::Result;

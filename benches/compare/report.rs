@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::fs;
 use std::process::Command;
 
-use agent_metrics::clock::Clock;
+use agent_metrics::Clock;
 
 use crate::server::Kind;
 use crate::{beats, feed};

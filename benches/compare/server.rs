@@ -4,7 +4,7 @@
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
 
-use agent_metrics::clock::Clock;
+use agent_metrics::Clock;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 

@@ -113,7 +113,7 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::clock::Clock;
+    use crate::runtime::clock::Clock;
 
     #[test]
     fn percentages_stay_in_range_whatever_comes_in() {

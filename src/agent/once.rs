@@ -8,12 +8,12 @@ use super::machine::{Machine, ThisMachine};
 use super::pace::Outcome;
 use super::post::{Job, Poster};
 use super::{AgentError, Settings, report};
-use crate::clock::Clock;
-use crate::tasks::TaskDirs;
+use crate::agent::task_files::TaskDirs;
+use crate::runtime::clock::Clock;
 
 /// What a server said to a single heartbeat.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer {
+pub(crate) enum Answer {
     /// It has the heartbeat.
     Received,
     /// It does not, for this reason, which a person can read.
@@ -24,7 +24,7 @@ pub enum Answer {
 ///
 /// # Errors
 /// [`AgentError::Machine`], [`AgentError::Thread`] and [`AgentError::PostingDied`].
-pub fn ask_once(settings: &Settings, clock: Clock) -> Result<Answer, AgentError> {
+pub(crate) fn ask_once(settings: &Settings, clock: Clock) -> Result<Answer, AgentError> {
     let json = measure(
         settings.timing.first_window,
         TaskDirs::new(settings.task_dirs.clone()),
@@ -53,7 +53,7 @@ pub fn ask_once(settings: &Settings, clock: Clock) -> Result<Answer, AgentError>
 ///
 /// # Errors
 /// [`AgentError::Machine`]; [`AgentError::Status`] and [`AgentError::Name`].
-pub fn show(
+pub(crate) fn show(
     task_dirs: TaskDirs,
     status: Option<&str>,
     name: Option<&str>,

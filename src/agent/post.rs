@@ -18,8 +18,8 @@ use super::pace::Outcome;
 use super::report;
 use super::resolve::Remembering;
 use super::{AgentError, Settings, tls};
-use crate::clock::{Clock, UnixMillis};
-use crate::logging::printable;
+use crate::runtime::clock::{Clock, UnixMillis};
+use crate::runtime::logging::printable;
 
 /// TLS and the system's name lookup want more stack than our other threads.
 const STACK_BYTES: usize = 1_024 * 1_024;

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::machine::Reading;
-use crate::tasks::Task;
+use crate::agent::task_files::Task;
 
 /// A heartbeat, its members in the seed's order.
 #[derive(Debug, Serialize)]

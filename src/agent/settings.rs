@@ -12,32 +12,29 @@ use ureq::http::Uri;
 
 use super::AgentError;
 use super::pace::Timing;
-use crate::id::{AgentId, MAX_ID_BYTES};
-use crate::limits::MAX_TEXT_CHARS;
-use crate::tasks::DEFAULT_DIR;
+use crate::agent::task_files::DEFAULT_DIR;
+use crate::wire::MAX_TEXT_CHARS;
+use crate::wire::id::{AgentId, MAX_ID_BYTES};
 use crate::wire::{GOODBYE, is_valid_status};
 
 /// The environment variable that holds the secret itself.
-pub const SECRET_VARIABLE: &str = "AGENT_METRICS_APP_SECRET";
+pub(crate) const SECRET_VARIABLE: &str = "AGENT_METRICS_APP_SECRET";
 
 /// The environment variable that names a file which holds the secret.
-pub const SECRET_FILE_VARIABLE: &str = "AGENT_METRICS_APP_SECRET_FILE";
-
-/// The rhythm without a setting; the seed recommends 30 to 60 s.
-pub const DEFAULT_INTERVAL: Duration = Duration::from_secs(30);
+pub(crate) const SECRET_FILE_VARIABLE: &str = "AGENT_METRICS_APP_SECRET_FILE";
 
 /// Shortest interval: CPU is counted in hundredths of a second, so a shorter one measures noise.
-pub const MIN_INTERVAL: Duration = Duration::from_secs(1);
+pub(crate) const MIN_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Longest interval. Servers evict after minutes; far beyond that a setting is a slip.
-pub const MAX_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
+pub(crate) const MAX_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Longest key or secret, in bytes. Both travel in one head of at most 8 KiB.
 const MAX_CREDENTIAL_BYTES: usize = 1_024;
 
 /// What an agent needs to know, checked.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub(crate) struct Settings {
     pub(super) server: Server,
     pub(super) app_key: String,
     pub(super) secret: Secret,
@@ -55,7 +52,7 @@ impl Settings {
     ///
     /// # Errors
     /// The variant names the part; its text says what is wrong with it.
-    pub fn new(
+    pub(crate) fn new(
         server: &str,
         app_key: &str,
         secret: Secret,
@@ -80,7 +77,7 @@ impl Settings {
     ///
     /// # Errors
     /// [`AgentError::Status`].
-    pub fn with_status(mut self, status: Option<String>) -> Result<Self, AgentError> {
+    pub(crate) fn with_status(mut self, status: Option<String>) -> Result<Self, AgentError> {
         if let Some(status) = &status {
             check_status(status)?;
         }
@@ -90,27 +87,21 @@ impl Settings {
 
     /// Reports the tasks in `dirs`, and not those in [`DEFAULT_DIR`].
     #[must_use]
-    pub fn with_task_dirs(mut self, dirs: Vec<PathBuf>) -> Self {
+    pub(crate) fn with_task_dirs(mut self, dirs: Vec<PathBuf>) -> Self {
         self.task_dirs = dirs;
         self
     }
 
     /// Where heartbeats go, as it was given.
     #[must_use]
-    pub fn server(&self) -> &str {
+    pub(crate) fn server(&self) -> &str {
         &self.server.text
     }
 
     /// The agent's id.
     #[must_use]
-    pub fn id(&self) -> &AgentId {
+    pub(crate) fn id(&self) -> &AgentId {
         &self.id
-    }
-
-    /// Time between heartbeats.
-    #[must_use]
-    pub fn interval(&self) -> Duration {
-        self.timing.interval
     }
 }
 
@@ -127,7 +118,7 @@ pub(super) fn check_status(status: &str) -> Result<(), AgentError> {
 /// This machine's host name as an agent id: what an id may not hold becomes `-`, the rest
 /// beyond 128 characters is cut, and a machine without a name is `agent`.
 #[must_use]
-pub fn default_id() -> AgentId {
+pub(crate) fn default_id() -> AgentId {
     let host = sysinfo::System::host_name().unwrap_or_default();
     id_from(&host)
 }
@@ -147,7 +138,7 @@ fn id_from(host: &str) -> AgentId {
 
 /// A shared secret. Its `Debug` shows nothing of it.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
+pub(crate) struct Secret(String);
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -161,7 +152,7 @@ impl Secret {
     ///
     /// # Errors
     /// [`AgentError::Secret`], without the text.
-    pub fn new(text: &str) -> Result<Self, AgentError> {
+    pub(crate) fn new(text: &str) -> Result<Self, AgentError> {
         check_credential(text).map_err(|why| AgentError::Secret(why.to_owned()))?;
         Ok(Self(text.to_owned()))
     }
@@ -173,7 +164,7 @@ impl Secret {
     /// # Errors
     /// [`AgentError::Secret`] when none is set, when both variables are, or when a file
     /// cannot be read.
-    pub fn from_env_or_file(file: Option<&Path>) -> Result<Self, AgentError> {
+    pub(crate) fn from_env_or_file(file: Option<&Path>) -> Result<Self, AgentError> {
         Self::choose(
             file,
             std::env::var_os(SECRET_VARIABLE),
@@ -308,7 +299,7 @@ mod tests {
     fn a_server_is_http_or_https_without_credentials_query_or_fragment() {
         for good in ["http://localhost:8080", "https://metrics.example.org/live/", "http://[::1]:1"]
         {
-            assert!(settings(good, DEFAULT_INTERVAL).is_ok(), "{good}");
+            assert!(settings(good, Duration::from_secs(30)).is_ok(), "{good}");
         }
         for (bad, word) in [
             ("localhost:8080", "scheme"),
@@ -319,7 +310,7 @@ mod tests {
             ("http://host/?token=x", "query"),
             ("http://host/#x", "fragment"),
         ] {
-            let error = settings(bad, DEFAULT_INTERVAL).unwrap_err().to_string();
+            let error = settings(bad, Duration::from_secs(30)).unwrap_err().to_string();
             assert!(error.contains(word), "{bad}: {error}");
             assert!(!error.contains("pass") && !error.contains("token="), "{error}");
         }
@@ -327,7 +318,8 @@ mod tests {
 
     #[test]
     fn the_path_before_api_is_kept() {
-        let settings = settings("https://metrics.example.org/live/", DEFAULT_INTERVAL).unwrap();
+        let settings =
+            settings("https://metrics.example.org/live/", Duration::from_secs(30)).unwrap();
         assert_eq!(
             settings.server.ping(&settings.id),
             "https://metrics.example.org/live/api/v1/agents/a/ping"

@@ -9,7 +9,7 @@ use crossbeam_channel::{Sender, bounded};
 use super::machine::Reading;
 use super::pace::Timing;
 use super::*;
-use crate::id::AgentId;
+use crate::wire::id::AgentId;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const SOON: Duration = Duration::from_millis(2);

@@ -16,7 +16,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use ureq::tls::{PemItem, parse_pem};
 
 use super::AgentError;
-use crate::logging::printable;
+use crate::runtime::logging::printable;
 
 /// Names the file of the authorities to trust, instead of the machine's own; as OpenSSL has it.
 const CERT_FILE_VARIABLE: &str = "SSL_CERT_FILE";
@@ -31,7 +31,7 @@ const MAX_CERT_FILE_BYTES: u64 = 16 * 1_024 * 1_024;
 ///
 /// # Errors
 /// Where the program cannot be started again.
-pub fn forget_empty_cert_file() -> io::Result<()> {
+pub(crate) fn forget_empty_cert_file() -> io::Result<()> {
     if env::var_os(CERT_FILE_VARIABLE).is_none_or(|name| !name.is_empty()) {
         return Ok(());
     }

@@ -9,19 +9,19 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::sockets::{INGEST, READS, SocketDirectory};
 use super::{Server, Sizes, StartError};
-use crate::client::Clients;
-use crate::clock::Clock;
-use crate::config::{Config, Pool};
-use crate::counters::Counters;
-use crate::crew::{Crew, Outcome, Role};
-use crate::descriptors::{fit_to_descriptors, raise_descriptor_limit};
-use crate::door::{self, Door};
-use crate::fanout::{self, FanoutHandle};
-use crate::http::{self, Handlers};
-use crate::hub::{self, HubHandle};
-use crate::id::PoolId;
-use crate::limits::{FANOUT_BATCHES, Limits, MAX_UNSENT_BYTES, eviction_tick};
-use crate::registry::Rules;
+use crate::runtime::clock::Clock;
+use crate::runtime::counters::Counters;
+use crate::runtime::threads::{Crew, Outcome, Role};
+use crate::server::config::{Config, Pool};
+use crate::server::descriptors::{fit_to_descriptors, raise_descriptor_limit};
+use crate::server::door::{self, Door};
+use crate::server::fanout::{self, FanoutHandle};
+use crate::server::hub::{self, HubHandle};
+use crate::server::limits::{FANOUT_BATCHES, Limits, MAX_UNSENT_BYTES, eviction_tick};
+use crate::server::registry::Rules;
+use crate::server::subscriber::Clients;
+use crate::server::workers::{self, Handlers};
+use crate::wire::id::PoolId;
 
 /// Connections that wait to be accepted: the system may cap it lower.
 const BACKLOG: i32 = 1_024;
@@ -45,7 +45,7 @@ impl Server {
     /// # Errors
     /// [`StartError`]; nothing is left running then but threads without work, which end with the
     /// process.
-    pub fn start(
+    pub(crate) fn start(
         config: Config,
         sizes: Sizes,
         clock: Clock,
@@ -134,7 +134,7 @@ impl Shared {
         let mut handles = Vec::with_capacity(fanouts);
         for (index, batches) in receivers.into_iter().enumerate() {
             let (fanout, handle) = fanout::fanout(fanout::Parts {
-                index: crate::event::FanoutIndex(index),
+                index: crate::server::event::FanoutIndex(index),
                 batches,
                 pools: Arc::clone(&self.pools),
                 epoch: Arc::clone(&self.epoch),
@@ -157,7 +157,7 @@ impl Shared {
         &self,
         hub: &HubHandle,
         pools: Vec<Pool>,
-        gate: &Arc<crate::auth::Gate>,
+        gate: &Arc<crate::server::auth::Gate>,
     ) -> Handlers {
         Handlers {
             hub: hub.clone(),
@@ -178,11 +178,11 @@ impl Shared {
         name: &'static str,
         workers: usize,
         handlers: Arc<Handlers>,
-    ) -> Result<Arc<http::Pool>, StartError> {
+    ) -> Result<Arc<workers::Pool>, StartError> {
         let server = tiny_http::Server::http_unix(&directory.socket(name))
             .map_err(|error| StartError::Resource("a private socket", io::Error::other(error)))?;
         let pool =
-            Arc::new(http::Pool::new(server, handlers, self.clock, Arc::clone(&self.counters)));
+            Arc::new(workers::Pool::new(server, handlers, self.clock, Arc::clone(&self.counters)));
         for number in 0..workers {
             let pool = Arc::clone(&pool);
             self.spawn(format!("{name}-{number}"), move || {

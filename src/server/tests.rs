@@ -11,12 +11,12 @@ use serde_json::Value;
 use tungstenite::protocol::{Role, WebSocket};
 
 use super::{Server, Sizes, StartError, ThreadDied};
-use crate::clock::Clock;
-use crate::config::{Config, Overrides};
-use crate::counters::Counters;
-use crate::event::{Control, FanoutIndex};
-use crate::id::{DashboardId, PoolIndex};
-use crate::signals::Signal;
+use crate::runtime::clock::Clock;
+use crate::runtime::counters::Counters;
+use crate::runtime::signals::Signal;
+use crate::server::config::{Config, Overrides};
+use crate::server::event::{Control, FanoutIndex};
+use crate::wire::id::{DashboardId, PoolIndex};
 
 /// Catches hangs; nothing waits for it to pass.
 const LONG: Duration = Duration::from_secs(20);

@@ -10,16 +10,21 @@ use serde_json::value::RawValue;
 
 use super::object::Object;
 use super::push_json;
-use crate::clock::UnixMillis;
-use crate::id::AgentId;
-use crate::limits::{MAX_STATUS_CHARS, MAX_TEXT_CHARS};
+use crate::runtime::clock::UnixMillis;
+use crate::wire::id::AgentId;
+
+/// Characters of `agent_name`, `task_type`, `workspace_id`, `started_at`.
+pub(crate) const MAX_TEXT_CHARS: usize = 128;
+
+/// Characters of `status`.
+pub(super) const MAX_STATUS_CHARS: usize = 32;
 
 /// The status that says goodbye.
-pub const GOODBYE: &str = "offline";
+pub(crate) const GOODBYE: &str = "offline";
 
 /// What a ping's body says.
 #[derive(Debug)]
-pub enum Ping {
+pub(crate) enum Ping {
     /// The agent's state.
     Metrics(Metrics),
     /// The agent leaves.
@@ -28,7 +33,7 @@ pub enum Ping {
 
 /// Why a body was not taken: a sentence that names the member and the rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rejected(pub String);
+pub(crate) struct Rejected(pub String);
 
 impl fmt::Display for Rejected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -40,7 +45,7 @@ impl std::error::Error for Rejected {}
 
 /// One agent's newest state: what the registry sorts and sums by, and the JSON that goes out.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Metrics {
+pub(crate) struct Metrics {
     /// For people; the agent id where the agent sent none.
     pub name: Box<str>,
     /// As sent. Few distinct values, but an agent may send any.
@@ -68,13 +73,13 @@ impl Metrics {
 
     /// The array of running tasks, kept beyond the metrics themselves.
     #[must_use]
-    pub fn tasks_text(&self) -> Arc<str> {
+    pub(crate) fn tasks_text(&self) -> Arc<str> {
         self.tasks().into()
     }
 
     /// What keeping this costs, in bytes, with the registry's own bookkeeping estimated.
     #[must_use]
-    pub fn cost_bytes(&self) -> usize {
+    pub(crate) fn cost_bytes(&self) -> usize {
         const BOOKKEEPING_BYTES: usize = 512;
         self.open_object.len() + self.name.len() + self.status.len() + BOOKKEEPING_BYTES
     }
@@ -108,7 +113,7 @@ struct Task<'a> {
 ///
 /// # Errors
 /// [`Rejected`] names the member that broke a rule, and the rule.
-pub fn read_ping(
+pub(crate) fn read_ping(
     body: &[u8],
     agent: &AgentId,
     received: UnixMillis,
@@ -174,7 +179,7 @@ fn assemble(
 
 /// Whether `status` keeps the contract's rule. [`GOODBYE`] does, too.
 #[must_use]
-pub fn is_valid_status(status: &str) -> bool {
+pub(crate) fn is_valid_status(status: &str) -> bool {
     let allowed = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-');
     (1..=MAX_STATUS_CHARS).contains(&status.len()) && status.bytes().all(allowed)
 }
@@ -344,7 +349,7 @@ fn diagnose_task(index: usize, task: &RawTask<'_>) -> Result<(), Rejected> {
 
 /// The body of a heartbeat's 200.
 #[must_use]
-pub fn ping_received(received: UnixMillis) -> Vec<u8> {
+pub(crate) fn ping_received(received: UnixMillis) -> Vec<u8> {
     format!("{{\"message\":\"ping received\",\"last_ping_at\":\"{received}\"}}").into_bytes()
 }
 

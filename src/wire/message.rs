@@ -7,14 +7,35 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::{Metrics, push_json};
-use crate::clock::UnixMillis;
-use crate::event::Summary;
-use crate::id::{AgentId, PoolId};
-use crate::limits::KIB;
+use crate::runtime::clock::UnixMillis;
+use crate::wire::KIB;
+use crate::wire::id::{AgentId, PoolId};
+
+/// One pool in numbers.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Summary {
+    /// Agents by status, by name of the status.
+    pub by_status: Vec<(Arc<str>, usize)>,
+    /// Agents in all.
+    pub agents: usize,
+    /// Departures that the pool remembers.
+    pub departed: usize,
+    /// Mean and highest CPU and memory in percent; none of a pool without agents.
+    pub load: Option<Load>,
+}
+
+/// Mean and highest load over a pool's agents, in percent.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Load {
+    pub cpu_mean: f64,
+    pub cpu_max: f64,
+    pub memory_mean: f64,
+    pub memory_max: f64,
+}
 
 /// What every message carries beside its type, pool and metrics.
 #[derive(Debug, Clone, Copy)]
-pub struct Envelope<'a> {
+pub(crate) struct Envelope<'a> {
     /// The pool that the message is about.
     pub pool: &'a PoolId,
     /// When the message was made.
@@ -28,7 +49,7 @@ pub struct Envelope<'a> {
 /// Why an agent departed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Reason {
+pub(crate) enum Reason {
     /// It said so.
     Goodbye,
     /// It was silent for longer than `evict_after`.
@@ -37,7 +58,7 @@ pub enum Reason {
 
 /// An agent that is gone, as the pool remembers it.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Departure {
+pub(crate) struct Departure {
     /// Its id.
     pub agent: AgentId,
     /// Its name.
@@ -53,7 +74,7 @@ pub struct Departure {
 /// A pool's agents and departures at one moment, shared and not yet text: taking one is cheap,
 /// so the hub takes it and whoever needs the text makes it.
 #[derive(Debug, Clone)]
-pub struct Snapshot {
+pub(crate) struct Snapshot {
     /// In no order.
     pub agents: Vec<SnapshotAgent>,
     /// The newest first.
@@ -69,7 +90,7 @@ pub struct Snapshot {
 
 /// One agent of a [`Snapshot`].
 #[derive(Debug, Clone)]
-pub struct SnapshotAgent {
+pub(crate) struct SnapshotAgent {
     /// Its id.
     pub agent: AgentId,
     /// Its newest state.
@@ -81,7 +102,7 @@ pub struct SnapshotAgent {
 impl Snapshot {
     /// About the length of [`Snapshot::text`], in bytes, and never less.
     #[must_use]
-    pub fn text_bytes(&self) -> usize {
+    pub(crate) fn text_bytes(&self) -> usize {
         // Members and punctuation beside the parts that are texts already.
         const AGENT_BYTES: usize = 40;
         const DEPARTURE_BYTES: usize = 1_024;
@@ -92,7 +113,7 @@ impl Snapshot {
 
     /// The `initial_metrics` message: agents ordered by name, then id. `part` takes it in parts of
     /// at least `part_bytes`, and with each whether it is the last.
-    pub fn write(
+    pub(crate) fn write(
         mut self,
         pool: &PoolId,
         epoch: &str,
@@ -133,7 +154,7 @@ impl Snapshot {
 
     /// The `initial_metrics` message as one text.
     #[must_use]
-    pub fn text(self, pool: &PoolId, epoch: &str) -> String {
+    pub(crate) fn text(self, pool: &PoolId, epoch: &str) -> String {
         let mut text = Vec::with_capacity(self.text_bytes());
         self.write(pool, epoch, PART_BYTES, |part, _| text.extend_from_slice(part));
         into_text(text)
@@ -145,7 +166,11 @@ const PART_BYTES: usize = 64 * KIB;
 
 /// The `metrics_update` message.
 #[must_use]
-pub fn update(envelope: &Envelope<'_>, metrics: &Metrics, interval_ms: Option<u64>) -> String {
+pub(crate) fn update(
+    envelope: &Envelope<'_>,
+    metrics: &Metrics,
+    interval_ms: Option<u64>,
+) -> String {
     let mut text = Vec::with_capacity(metrics.open_object().len() + 256);
     open(&mut text, "metrics_update", envelope.pool);
     push_metrics(&mut text, metrics, interval_ms);
@@ -155,7 +180,7 @@ pub fn update(envelope: &Envelope<'_>, metrics: &Metrics, interval_ms: Option<u6
 
 /// The `agent_offline` message.
 #[must_use]
-pub fn offline(envelope: &Envelope<'_>, agent: &AgentId, reason: Reason) -> String {
+pub(crate) fn offline(envelope: &Envelope<'_>, agent: &AgentId, reason: Reason) -> String {
     let mut text = Vec::with_capacity(320);
     open(&mut text, "agent_offline", envelope.pool);
     text.extend_from_slice(b"{\"agent_id\":");
@@ -168,7 +193,7 @@ pub fn offline(envelope: &Envelope<'_>, agent: &AgentId, reason: Reason) -> Stri
 
 /// The `keepalive` message: nothing changed, and the line works.
 #[must_use]
-pub fn keepalive(envelope: &Envelope<'_>) -> String {
+pub(crate) fn keepalive(envelope: &Envelope<'_>) -> String {
     let mut text = Vec::with_capacity(256);
     text.extend_from_slice(b"{\"type\":\"keepalive\",\"pool_id\":");
     push_json(&mut text, envelope.pool.as_str());
@@ -261,7 +286,9 @@ impl<'a> PoolSummary<'a> {
 
 /// The body of `GET /api/v1/agent-pools`: each pool with its name and summary.
 #[must_use]
-pub fn summaries<'a>(pools: impl Iterator<Item = (&'a PoolId, &'a str, &'a Summary)>) -> Vec<u8> {
+pub(crate) fn summaries<'a>(
+    pools: impl Iterator<Item = (&'a PoolId, &'a str, &'a Summary)>,
+) -> Vec<u8> {
     let pools = pools.map(|(id, name, summary)| PoolSummary::new(id, name, summary)).collect();
     json_bytes(&PoolList { pools })
 }
@@ -277,7 +304,7 @@ struct ServerStatus<'a> {
 
 /// The body of `GET /api/v1/status`.
 #[must_use]
-pub fn status(
+pub(crate) fn status(
     epoch: &str,
     started_at: UnixMillis,
     counters: impl Iterator<Item = (&'static str, u64)>,
@@ -298,7 +325,7 @@ fn json_bytes(value: &impl Serialize) -> Vec<u8> {
 
 /// The body of a DELETE's 200.
 #[must_use]
-pub fn departed_answer(agent: &AgentId) -> Vec<u8> {
+pub(crate) fn departed_answer(agent: &AgentId) -> Vec<u8> {
     json!({ "message": "agent removed", "agent_id": agent.as_str() }).to_string().into_bytes()
 }
 
@@ -307,7 +334,6 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::event::Load;
     use crate::wire::{Ping, read_ping};
 
     fn pool() -> PoolId {

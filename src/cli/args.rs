@@ -1,0 +1,344 @@
+//! The command line: subcommands, flags, and the environment variables that stand for them.
+//! Parses; does nothing. Secrets come from the environment or from files, never from a flag,
+//! since other users can read a process's arguments.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::{Args, Parser, Subcommand};
+
+use super::recipe::Recipe;
+use crate::agent::task_command::probe;
+use crate::agent::task_files;
+use crate::server::config::{self, Config, ConfigError, Overrides};
+use crate::wire::id::AgentId;
+
+/// Names the configuration file where no flag does.
+pub(super) const CONFIG_VARIABLE: &str = "AGENT_METRICS_CONFIG";
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(name = "agent-metrics", version, about, arg_required_else_help = true)]
+#[command(after_help = "First look: agent-metrics serve --dev")]
+pub(super) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What the process does.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Run the server
+    Serve(ServeArgs),
+    /// Write a configuration file with fresh random secrets, and show them once
+    Init(InitArgs),
+    /// Say what a configuration file means, or what is wrong with it and where
+    Check(CheckArgs),
+    /// Report this machine's CPU, memory and running tasks to a server, until stopped
+    Agent(AgentArgs),
+    /// Run a command as a task that this machine's agent reports
+    Task(TaskArgs),
+    /// Print what lets a machine report without installing anything, or as a service
+    Recipe(RecipeArgs),
+    /// Tell a task's wrapper which signals its process group got
+    #[command(name = probe::SUBCOMMAND, hide = true)]
+    SignalProbe,
+}
+
+/// `agent-metrics serve`
+#[derive(Debug, Args)]
+pub(super) struct ServeArgs {
+    /// Try it out without a file: loopback only, key "dev", secret "dev", anyone on this
+    /// machine may look, and this machine is the first agent
+    #[arg(long, conflicts_with = "config")]
+    pub dev: bool,
+
+    /// Configuration file, TOML [env: AGENT_METRICS_CONFIG] [default: agent-metrics.toml in the
+    /// working directory]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// IP address and port to listen on, instead of the file's; again or separated by commas
+    /// for more; port 0 takes any free one [default: port 8080 on both loopbacks]
+    #[arg(long, value_name = "ADDR", env = "AGENT_METRICS_LISTEN", num_args = 1..)]
+    #[arg(value_delimiter = ',', value_parser = config::parse_listen)]
+    pub listen: Vec<SocketAddr>,
+
+    /// Remove an agent when its last heartbeat is older than this, instead of the file's; with
+    /// a unit, 100ms to 30days [default: 5m]
+    #[arg(long, value_name = "TIME", env = "AGENT_METRICS_EVICT_AFTER", value_parser = parse_time)]
+    pub evict_after: Option<Duration>,
+}
+
+impl ServeArgs {
+    /// The configuration that flags, environment and file make together.
+    ///
+    /// # Errors
+    /// [`ConfigError`] says what is wrong and where.
+    pub(super) fn load(&self) -> Result<Config, ConfigError> {
+        let overrides = Overrides { listen: self.listen.clone(), evict_after: self.evict_after };
+        // A variable that is set for all one's shells should not stand in the way of a trial.
+        if self.dev {
+            return Config::dev(&overrides);
+        }
+        Config::load(named_file(self.config.as_deref()).as_deref(), &overrides)
+    }
+}
+
+/// `agent-metrics init`
+#[derive(Debug, Args)]
+pub(super) struct InitArgs {
+    /// File to write, readable by you alone; an existing one is never touched
+    #[arg(long, value_name = "FILE", default_value = config::DEFAULT_FILE)]
+    pub output: PathBuf,
+}
+
+/// `agent-metrics check`
+#[derive(Debug, Args)]
+pub(super) struct CheckArgs {
+    /// Configuration file, TOML [env: AGENT_METRICS_CONFIG] [default: agent-metrics.toml in the
+    /// working directory]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+impl CheckArgs {
+    /// The file that is meant.
+    ///
+    /// # Errors
+    /// [`ConfigError::NoFile`] when none is named and none is in the working directory.
+    pub(super) fn path(&self) -> Result<PathBuf, ConfigError> {
+        Config::find(named_file(self.config.as_deref()).as_deref())
+    }
+}
+
+/// `agent-metrics agent`. The secret is no part of it: the agent takes it from the environment.
+#[derive(Debug, Args)]
+#[command(after_help = "The secret comes from AGENT_METRICS_APP_SECRET, or from the file that \
+                        --app-secret-file or AGENT_METRICS_APP_SECRET_FILE names.")]
+pub(super) struct AgentArgs {
+    /// The server's URL, http or https
+    #[arg(long, value_name = "URL", env = "AGENT_METRICS_SERVER")]
+    #[arg(required_unless_present = "print")]
+    pub server: Option<String>,
+
+    /// App key; it decides the pool
+    #[arg(long, value_name = "KEY", env = "AGENT_METRICS_APP_KEY")]
+    #[arg(required_unless_present = "print")]
+    pub app_key: Option<String>,
+
+    /// File that holds the app secret; goes before both environment variables
+    // The variable for this one is read with the secret's own, by the agent: both set is an error.
+    #[arg(long, value_name = "FILE")]
+    pub app_secret_file: Option<PathBuf>,
+
+    /// Time between heartbeats, with a unit; 1s to 1day, 30 to 60 s is usual
+    #[arg(long, value_name = "TIME", env = "AGENT_METRICS_INTERVAL", default_value = "30s")]
+    #[arg(value_parser = parse_time)]
+    pub interval: Duration,
+
+    /// Agent id within the pool: 1 to 128 of A-Z a-z 0-9 . _ - [default: the host's name]
+    #[arg(long, value_name = "ID", env = "AGENT_METRICS_ID", value_parser = AgentId::parse)]
+    pub id: Option<AgentId>,
+
+    /// Name that dashboards show, 1 to 128 characters [default: the id]
+    #[arg(long, value_name = "NAME", env = "AGENT_METRICS_NAME")]
+    pub name: Option<String>,
+
+    /// Status to report, 1 to 32 of a-z 0-9 _ - [default: busy while tasks run, else idle]
+    #[arg(long, value_name = "STATUS", env = "AGENT_METRICS_STATUS")]
+    pub status: Option<String>,
+
+    /// Directory whose *.json files are the running tasks; again for more [default:
+    /// /tmp/agent-metrics-tasks]
+    #[arg(long, value_name = "DIR", env = task_files::DIR_VARIABLE, value_parser = tasks_dir())]
+    #[arg(default_value = task_files::DEFAULT_DIR, hide_default_value = true)]
+    pub tasks_dir: Vec<PathBuf>,
+
+    /// Send one heartbeat, say what the server answered, and end: 0 when it was received
+    #[arg(long, conflicts_with = "print")]
+    pub once: bool,
+
+    /// Show the heartbeat as it would be sent now, and send nothing
+    #[arg(long)]
+    pub print: bool,
+}
+
+/// `agent-metrics task`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Exit code, signals and output are the command's own. Without an agent, or \
+                        without a place for the task's file, it runs all the same."
+)]
+pub(super) struct TaskArgs {
+    /// What it does, such as plan or build, at most 128 characters
+    #[arg(long = "type", value_name = "TYPE")]
+    pub task_type: String,
+
+    /// For whom, at most 128 characters
+    #[arg(long, value_name = "WORKSPACE", default_value = "", hide_default_value = true)]
+    pub workspace: String,
+
+    /// The task's number [default: the number of this process]
+    #[arg(long, value_name = "N")]
+    pub id: Option<u64>,
+
+    /// Directory that the agent watches [default: /tmp/agent-metrics-tasks]
+    #[arg(long, value_name = "DIR", env = task_files::DIR_VARIABLE, value_parser = tasks_dir())]
+    #[arg(default_value = task_files::DEFAULT_DIR, hide_default_value = true)]
+    pub tasks_dir: PathBuf,
+
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}
+
+/// `agent-metrics recipe`
+#[derive(Debug, Args)]
+pub(super) struct RecipeArgs {
+    /// Which
+    #[arg(value_enum, value_name = "RECIPE")]
+    pub recipe: Recipe,
+}
+
+fn named_file(flag: Option<&Path>) -> Option<PathBuf> {
+    first_named(flag, std::env::var_os(CONFIG_VARIABLE))
+}
+
+/// The flag goes before the variable; an empty variable is as good as none.
+fn first_named(flag: Option<&Path>, variable: Option<OsString>) -> Option<PathBuf> {
+    let variable = variable.filter(|name| !name.is_empty()).map(PathBuf::from);
+    flag.map(Path::to_owned).or(variable)
+}
+
+/// A directory of tasks. An empty variable is as good as none, and stops no job.
+fn tasks_dir() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(|name| match name.is_empty() {
+        true => PathBuf::from(task_files::DEFAULT_DIR),
+        false => PathBuf::from(name),
+    })
+}
+
+fn parse_time(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text)
+        .map_err(|_| "must be a time with a unit, such as 10s or 5m".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+    use clap::error::ErrorKind;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Command, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace()).map(|cli| cli.command)
+    }
+
+    fn serve(line: &str) -> ServeArgs {
+        match parse(line) {
+            Ok(Command::Serve(args)) => args,
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_flag_has_help_and_no_flag_takes_a_secret() {
+        for command in Cli::command().get_subcommands() {
+            for arg in command.get_arguments() {
+                let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+                assert!(!help.is_empty(), "{} {}", command.get_name(), arg.get_id());
+                let name = arg.get_id().as_str();
+                let takes_one = name.contains("secret") || name.contains("token");
+                assert!(!takes_one || name.ends_with("_file"), "{name}");
+            }
+        }
+        let error = parse("agent-metrics agent --server http://x --app-key k --app-secret s");
+        assert_eq!(error.unwrap_err().kind(), ErrorKind::UnknownArgument);
+    }
+
+    #[test]
+    fn serve_takes_addresses_again_or_by_comma() {
+        let expected: Vec<SocketAddr> =
+            vec!["127.0.0.1:0".parse().unwrap(), "[::1]:80".parse().unwrap()];
+        for line in [
+            "agent-metrics serve --listen 127.0.0.1:0 --listen [::1]:80",
+            "agent-metrics serve --listen 127.0.0.1:0,[::1]:80",
+            "agent-metrics serve --listen 127.0.0.1:0 [::1]:80 --evict-after 2s",
+        ] {
+            assert_eq!(serve(line).listen, expected, "{line}");
+        }
+        let args = serve("agent-metrics serve --dev --listen=127.0.0.1:0 --evict-after=2s");
+        assert_eq!(args.evict_after, Some(Duration::from_secs(2)));
+        assert_eq!(args.load().unwrap().evict_after, Duration::from_secs(2));
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (line, words) in [
+            ("serve --listen localhost:80", "an IP address and a port, such as"),
+            ("serve --evict-after 5", "a time with a unit, such as 10s or 5m"),
+            ("serve --dev --config x", "cannot be used with"),
+            ("agent --server http://x --app-key k --id a/b", "an id is 1 to 128"),
+            ("agent --app-key k", "--server <URL>"),
+            ("agent --print --once", "cannot be used with"),
+            ("task --type plan", "<COMMAND>"),
+            ("task -- true", "--type <TYPE>"),
+            ("task --type plan --id=-1 -- true", "--id"),
+            ("serve --nope", "--nope"),
+        ] {
+            let error = parse(&format!("agent-metrics {line}")).unwrap_err().to_string();
+            assert!(error.contains(words), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_agent_has_defaults() {
+        let Ok(Command::Agent(args)) = parse("agent-metrics agent --server http://x --app-key k")
+        else {
+            panic!("no agent")
+        };
+        assert_eq!(args.interval, Duration::from_secs(30));
+        assert_eq!(args.tasks_dir, [Path::new(task_files::DEFAULT_DIR)]);
+        assert!(args.id.is_none() && args.name.is_none() && args.app_secret_file.is_none());
+    }
+
+    #[test]
+    fn a_heartbeat_is_shown_without_a_server() {
+        assert!(matches!(parse("agent-metrics agent --print"), Ok(Command::Agent(_))));
+    }
+
+    #[test]
+    fn a_commands_own_flags_are_the_commands() {
+        let line = "agent-metrics task --type plan -- sh -c --type";
+        let Ok(Command::Task(args)) = parse(line) else { panic!("no task") };
+        assert_eq!(args.command, ["sh", "-c", "--type"]);
+        assert_eq!((args.workspace.as_str(), args.id), ("", None));
+        assert_eq!(args.tasks_dir, Path::new(task_files::DEFAULT_DIR));
+    }
+
+    #[test]
+    fn the_flag_goes_before_the_variable_and_an_empty_one_is_none() {
+        let flag = Some(Path::new("flag"));
+        assert_eq!(first_named(flag, Some("variable".into())), Some("flag".into()));
+        assert_eq!(first_named(None, Some("variable".into())), Some("variable".into()));
+        assert_eq!(first_named(None, Some("".into())), None);
+        assert_eq!(first_named(None, None), None);
+    }
+
+    #[test]
+    fn there_is_a_version() {
+        let error = parse("agent-metrics --version").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::DisplayVersion);
+        assert!(error.to_string().contains(env!("CARGO_PKG_VERSION")));
+    }
+}

@@ -1,0 +1,208 @@
+//! `agent-metrics check`: what a configuration file means, in words. Reads and prints; starts
+//! nothing.
+
+use std::fmt;
+use std::fmt::Write as _;
+use std::io;
+use std::path::Path;
+
+use super::args::CheckArgs;
+use super::print;
+use crate::server::auth::Viewer;
+use crate::server::config::{Config, ConfigError, Overrides, changed_limits, is_loopback};
+use crate::wire::id::PoolIndex;
+
+/// Why a file was not described.
+#[derive(Debug)]
+pub(super) enum CheckError {
+    /// There is something wrong with it.
+    Config(ConfigError),
+    /// It is in order, and standard output cannot be written.
+    Output(io::Error),
+}
+
+impl fmt::Display for CheckError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Config(error) => error.fmt(f),
+            Self::Output(error) => write!(f, "cannot write to standard output: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for CheckError {}
+
+/// Prints what the file means. A reader that closes the pipe early has read enough.
+///
+/// # Errors
+/// [`CheckError`]; its text is for people.
+pub(super) fn run(args: &CheckArgs) -> Result<(), CheckError> {
+    let path = args.path().map_err(CheckError::Config)?;
+    let config = Config::load(Some(&path), &Overrides::default()).map_err(CheckError::Config)?;
+    match print(&describe(&config, &path)) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(CheckError::Output(error)),
+        _ => Ok(()),
+    }
+}
+
+/// The file in words.
+fn describe(config: &Config, path: &Path) -> String {
+    let mut text = format!("{} is in order.\n\nListens on\n", path.display());
+    for address in &config.listen {
+        let reach =
+            if is_loopback(address) { "from this machine only" } else { "from other machines too" };
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "  {address}, {reach}");
+    }
+    let _ = writeln!(text, "\nPools");
+    for (number, pool) in config.pools.iter().enumerate() {
+        let keys = match config.gate.key_count(PoolIndex(number)) {
+            1 => "1 key".to_owned(),
+            count => format!("{count} keys"),
+        };
+        let _ = writeln!(text, "  {} ({:?}), {keys}", pool.id, pool.name);
+    }
+    let _ = writeln!(text, "\nWho may look");
+    for line in viewers(config) {
+        let _ = writeln!(text, "  {line}");
+    }
+    let evict_after = humantime::format_duration(config.evict_after);
+    let _ = writeln!(text, "\nAgents are removed {evict_after} after their last heartbeat.");
+    networks(config, &mut text);
+    let changed = changed_limits(&config.limits);
+    if changed.is_empty() {
+        let _ = writeln!(text, "\nAll limits are at their defaults.");
+    } else {
+        let _ = writeln!(text, "\nLimits that differ from the defaults");
+    }
+    for (name, value, default) in changed {
+        let _ = writeln!(text, "  {name} is {value}, default {default}");
+    }
+    text
+}
+
+fn viewers(config: &Config) -> Vec<String> {
+    if config.open {
+        return vec!["anyone, without a token, at all pools (open = true)".to_owned()];
+    }
+    let mut lines = Vec::new();
+    if config.gate.has_viewer(Viewer::All) {
+        lines.push("who has the token of [viewers], at all pools".to_owned());
+    }
+    for (number, pool) in config.pools.iter().enumerate() {
+        if config.gate.has_viewer(Viewer::Pool(PoolIndex(number))) {
+            lines.push(format!("who has the token of {}, at that pool", pool.id));
+        }
+    }
+    if lines.is_empty() {
+        lines.push(
+            "nobody: there is no viewer token, and [viewers] does not say open = true".to_owned(),
+        );
+    }
+    lines
+}
+
+fn networks(config: &Config, text: &mut String) {
+    let list = |items: Vec<String>| if items.is_empty() { "none".into() } else { items.join(", ") };
+    let gate = &config.gate;
+    let hosts = gate.allowed_hosts().iter().map(ToString::to_string).collect();
+    let origins = gate.allowed_origins().iter().map(ToString::to_string).collect();
+    let proxies = gate.trusted_proxies().iter().map(ToString::to_string).collect();
+    let _ = write!(
+        text,
+        "\nBrowsers and proxies\n  \
+         host names beside IP addresses and localhost: {}\n  \
+         origins beside the server's own: {}\n  \
+         trusted proxies: {}\n",
+        list(hosts),
+        list(origins),
+        list(proxies),
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::auth::SecretDigest;
+
+    fn described(text: &str) -> String {
+        let path = Path::new("test.toml");
+        describe(&Config::parse(text, path, &Overrides::default()).unwrap(), path)
+    }
+
+    #[test]
+    fn a_file_is_told_in_words_without_keys_or_digests() {
+        let digest = SecretDigest::of("x").to_hex();
+        let other = SecretDigest::of("y").to_hex();
+        let text = described(&format!(
+            r#"
+listen = ["127.0.0.1:8080", "0.0.0.0:80"]
+allowed_hosts = ["m.example:8443"]
+trusted_proxies = ["10.0.0.0/8", "::1"]
+viewers.token_sha256 = "{digest}"
+[[pools]]
+id = "a"
+name = "Build farm"
+keys = [
+    {{ app_key = "key-one", app_secret_sha256 = "{digest}" }},
+    {{ app_key = "key-two", app_secret_sha256 = "{digest}" }},
+]
+[[pools]]
+id = "b"
+keys = [{{ app_key = "key-three", app_secret_sha256 = "{digest}" }}]
+viewer_token_sha256 = "{other}"
+[limits]
+max_body_bytes = "128 KiB"
+"#
+        ));
+        assert_eq!(
+            text,
+            r#"test.toml is in order.
+
+Listens on
+  127.0.0.1:8080, from this machine only
+  0.0.0.0:80, from other machines too
+
+Pools
+  a ("Build farm"), 2 keys
+  b ("b"), 1 key
+
+Who may look
+  who has the token of [viewers], at all pools
+  who has the token of b, at that pool
+
+Agents are removed 5m after their last heartbeat.
+
+Browsers and proxies
+  host names beside IP addresses and localhost: m.example:8443
+  origins beside the server's own: none
+  trusted proxies: 10.0.0.0/8, ::1/128
+
+Limits that differ from the defaults
+  max_body_bytes is 128 KiB, default 64 KiB
+"#
+        );
+    }
+
+    #[test]
+    fn open_viewing_and_closed_viewing_are_said_in_so_many_words() {
+        let digest = SecretDigest::of("x").to_hex();
+        let pools = format!(
+            "[[pools]]\nid = 'a'\nkeys = [{{ app_key = 'k', app_secret_sha256 = '{digest}' }}]"
+        );
+        let open = described(&format!("viewers.open = true\n{pools}"));
+        assert!(open.contains("anyone, without a token"), "{open}");
+        let closed = described(&pools);
+        assert!(closed.contains("nobody: there is no viewer token"), "{closed}");
+        assert!(closed.contains("All limits are at their defaults."), "{closed}");
+    }
+
+    #[test]
+    fn an_error_is_the_configurations_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("bad.toml");
+        std::fs::write(&path, "\nlisten = 5").unwrap();
+        let error = run(&CheckArgs { config: Some(path.clone()) }).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("{}:2:10: ", path.display())), "{error}");
+    }
+}

@@ -1,0 +1,95 @@
+//! `agent-metrics serve`: starts the server, and with `--dev` this machine's agent.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::args::ServeArgs;
+use super::{Failure, logged};
+use crate::agent::{self, Secret, Settings, settings::default_id};
+use crate::runtime::clock::Clock;
+use crate::runtime::counters::Counters;
+use crate::runtime::signals::Signals;
+use crate::server::config::{Config, DEV_KEY, DEV_POOL, DEV_SECRET};
+use crate::server::{Server, Sizes};
+
+/// Rhythm of the agent of `--dev`: quick enough to see it move.
+const DEV_INTERVAL: Duration = Duration::from_secs(2);
+
+pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
+    let config = args.load()?;
+    let counters = Arc::new(Counters::default());
+    logged(&counters, || {
+        let signals = Signals::start()?;
+        let introduction = Introduction::of(&config);
+        let clock = Clock::start();
+        let mut server = Server::start(config, Sizes::default(), clock, Arc::clone(&counters))?;
+        introduction.log(&server);
+        let first = if args.dev { "  (this machine is its first agent)" } else { "" };
+        if let Some(address) = server.addresses().first() {
+            log::info!("the page: {}{first}", page_url(*address));
+        }
+        if args.dev {
+            log_dev_hints(&server);
+            let settings = dev_agent(&server)?;
+            server.spawn_agent(move |stopped| {
+                agent::run(settings, stopped, clock).map_err(|error| error.to_string())
+            })?;
+        }
+        server.run(signals.first())?;
+        signals.close();
+        Ok(())
+    })
+}
+
+/// What start-up says of the configuration, which the server then takes.
+struct Introduction {
+    pools: Vec<String>,
+    open: bool,
+}
+
+impl Introduction {
+    fn of(config: &Config) -> Self {
+        let pools = config.pools.iter().map(|pool| pool.id.to_string()).collect();
+        Self { pools, open: config.open }
+    }
+
+    fn log(&self, server: &Server) {
+        for address in server.addresses() {
+            log::info!("listening on http://{address}");
+        }
+        log::info!("pools: {}", self.pools.join(", "));
+        if self.open {
+            log::info!("viewing is open: whoever reaches an address above may look");
+        } else {
+            log::info!("viewing needs a token");
+        }
+    }
+}
+
+/// An address of all interfaces is none to go to.
+fn page_url(address: SocketAddr) -> String {
+    if address.ip().is_unspecified() {
+        return format!("http://localhost:{}/", address.port());
+    }
+    format!("http://{address}/")
+}
+
+/// What a newcomer does next.
+fn log_dev_hints(server: &Server) {
+    let Some(address) = server.addresses().first() else { return };
+    log::info!(
+        "be another agent: curl -X POST http://{address}/api/v1/agents/my-agent/ping \
+         -H 'X-App-Key: {DEV_KEY}' -H 'X-App-Secret: {DEV_SECRET}' \
+         -d '{{\"status\":\"busy\",\"cpu_usage\":45.5,\"memory_usage\":62.3}}'"
+    );
+    log::info!("the feed: ws://{address}/ws/agent-pools/{DEV_POOL}/metrics");
+    log::info!("stop with Ctrl-C");
+}
+
+fn dev_agent(server: &Server) -> Result<Settings, Failure> {
+    let address = server.addresses().first().ok_or("no address to beat to")?;
+    let secret = Secret::new(DEV_SECRET)?;
+    let url = format!("http://{address}");
+    Ok(Settings::new(&url, DEV_KEY, secret, DEV_INTERVAL, default_id(), None)?)
+}

@@ -1,0 +1,277 @@
+//! The built-in page: its files, embedded, with type, entity tag and policy. Knows nothing of
+//! viewers: the page itself is no secret, and asks for a token when the server wants one.
+
+use std::sync::OnceLock;
+
+use sha2::{Digest as _, Sha256};
+
+use crate::wire::id::is_valid_id;
+use crate::wire::response::{Body, Response, Status};
+
+/// A file of the page.
+struct File {
+    path: &'static str,
+    kind: Kind,
+    bytes: &'static [u8],
+    /// See [`File::entity_tag`].
+    entity_tag: OnceLock<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Html,
+    Css,
+    JavaScript,
+    /// For people and compilers, not for browsers: there is no media type of its own.
+    TypeScript,
+    Svg,
+}
+
+/// The file at `src/dashboard/$name`, served at `$path`.
+macro_rules! file {
+    ($path:literal, $kind:ident, $name:literal) => {
+        File {
+            path: $path,
+            kind: Kind::$kind,
+            bytes: include_bytes!($name),
+            entity_tag: OnceLock::new(),
+        }
+    };
+}
+
+static FILES: [File; 23] = [
+    // Every pool's page too: the script reads the pool from the address.
+    file!("/", Html, "index.html"),
+    file!("/login", Html, "login.html"),
+    file!("/style.css", Css, "style.css"),
+    file!("/agents.css", Css, "agents.css"),
+    file!("/app.js", JavaScript, "app.js"),
+    file!("/agent-list.js", JavaScript, "agent-list.js"),
+    file!("/health.js", JavaScript, "health.js"),
+    file!("/icons.js", JavaScript, "icons.js"),
+    file!("/login.js", JavaScript, "login.js"),
+    file!("/login-page.js", JavaScript, "login-page.js"),
+    file!("/metrics-client.d.ts", TypeScript, "metrics-client.d.ts"),
+    file!("/metrics-client.js", JavaScript, "metrics-client.js"),
+    file!("/parts.js", JavaScript, "parts.js"),
+    file!("/pool-card.js", JavaScript, "pool-card.js"),
+    file!("/text.js", JavaScript, "text.js"),
+    file!("/agent-row.js", JavaScript, "agent-row.js"),
+    file!("/history.js", JavaScript, "history.js"),
+    file!("/numbers.js", JavaScript, "numbers.js"),
+    file!("/toolbar.js", JavaScript, "toolbar.js"),
+    file!("/view.js", JavaScript, "view.js"),
+    file!("/words-en.js", JavaScript, "words-en.js"),
+    file!("/words-zh.js", JavaScript, "words-zh.js"),
+    file!("/favicon.svg", Svg, "favicon.svg"),
+];
+
+/// A page may load its own files, show the icons that its script holds (`data:`), and speak to its
+/// own server (`'self'` covers same-origin WebSockets: CSP level 3, "scheme-part match"), and do
+/// nothing else. No script may write markup from text (Trusted Types), and no other site may frame
+/// the page.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
+    img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'self'; \
+    frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'";
+
+/// Whether `path` is a page or one of its files.
+#[must_use]
+pub(crate) fn exists(path: &str) -> bool {
+    find(path).is_some()
+}
+
+/// The file at `path` (for which [`exists`] holds, else 404), or 304 when `if_none_match`, the
+/// header of that name (RFC 9110 section 13.1.2), names it.
+#[must_use]
+pub(crate) fn answer(path: &str, if_none_match: Option<&str>) -> Response {
+    let Some(file) = find(path) else {
+        return Response::problem(404, "no such path");
+    };
+    let unchanged = if_none_match.is_some_and(|tags| matches_any(tags, file.entity_tag()));
+    let (status, bytes) = if unchanged { (304, &[][..]) } else { (200, file.bytes) };
+    Response { status: Status(status), headers: file.headers(), body: Body::Static(bytes) }
+}
+
+fn find(path: &str) -> Option<&'static File> {
+    let is_pool_page = path.strip_prefix("/pools/").is_some_and(is_valid_id);
+    let path = if is_pool_page { "/" } else { path };
+    FILES.iter().find(|file| file.path == path)
+}
+
+impl File {
+    /// A strong entity tag (RFC 9110 section 8.8.3): quoted, from the content's SHA-256. Worked
+    /// out when first asked for.
+    fn entity_tag(&self) -> &str {
+        self.entity_tag
+            .get_or_init(|| format!("\"{}\"", hex::encode(&Sha256::digest(self.bytes)[..16])))
+    }
+
+    fn headers(&self) -> Vec<(&'static str, String)> {
+        let mut headers = vec![
+            ("Content-Type", self.kind.content_type().to_owned()),
+            // Asked for anew each time, so that page and server are of one version; a 304 is cheap.
+            ("Cache-Control", "no-cache".to_owned()),
+            ("ETag", self.entity_tag().to_owned()),
+            ("X-Content-Type-Options", "nosniff".to_owned()),
+        ];
+        if self.kind == Kind::Html {
+            headers.push(("Content-Security-Policy", POLICY.to_owned()));
+            // A wall screen's address has a token in it until the page has used it. Nothing at all
+            // would be too little: the login form, sent without scripts, then has the Origin `null`.
+            headers.push(("Referrer-Policy", "strict-origin".to_owned()));
+            headers.push(("Cross-Origin-Opener-Policy", "same-origin".to_owned()));
+        }
+        headers
+    }
+}
+
+impl Kind {
+    fn content_type(self) -> &'static str {
+        match self {
+            Self::Html => "text/html; charset=utf-8",
+            Self::Css => "text/css; charset=utf-8",
+            Self::JavaScript => "text/javascript; charset=utf-8",
+            Self::TypeScript => "text/plain; charset=utf-8",
+            Self::Svg => "image/svg+xml; charset=utf-8",
+        }
+    }
+}
+
+/// Whether `tags`, an If-None-Match, names `tag`. The comparison is weak, as RFC 9110 section
+/// 13.1.2 has it. Ours hold no comma, so that splitting at commas finds them.
+fn matches_any(tags: &str, tag: &str) -> bool {
+    tags.split(',')
+        .map(str::trim)
+        .any(|listed| listed == "*" || listed.strip_prefix("W/").unwrap_or(listed) == tag)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::id::MAX_ID_BYTES;
+
+    fn header<'a>(answer: &'a Response, name: &str) -> Option<&'a str> {
+        let mut values = answer.headers.iter().filter(|(key, _)| *key == name);
+        let value = values.next().map(|(_, value)| value.as_str());
+        assert!(values.next().is_none(), "{name} is there once");
+        value
+    }
+
+    #[test]
+    fn pool_pages_exist_for_valid_ids_only() {
+        let longest = format!("/pools/{}", "x".repeat(MAX_ID_BYTES));
+        for path in ["/", "/login", "/pools/local", "/pools/a.b_C-9", "/favicon.svg", &longest] {
+            assert!(exists(path), "{path}");
+        }
+        let too_long = format!("{longest}x");
+        for path in [
+            "",
+            "/pools",
+            "/pools/",
+            "/pools/.",
+            "/pools/..",
+            "/pools/a/",
+            "/pools/a/b",
+            "/pools/a%20b",
+            "/index.html",
+            "/Style.css",
+            "//",
+            "/app.js/",
+            &too_long,
+        ] {
+            assert!(!exists(path), "{path}");
+            assert_eq!(answer(path, None).status.0, 404, "{path}");
+        }
+    }
+
+    #[test]
+    fn pages_carry_the_policy_and_files_do_not() {
+        for path in ["/", "/login", "/pools/local"] {
+            let page = answer(path, None);
+            assert_eq!(page.status.0, 200);
+            assert_eq!(header(&page, "Content-Type"), Some("text/html; charset=utf-8"));
+            let policy = header(&page, "Content-Security-Policy").unwrap();
+            assert!(policy.starts_with("default-src 'none'; "), "{policy}");
+            assert!(policy.contains("frame-ancestors 'none'"), "{policy}");
+            assert!(!policy.contains("unsafe") && !policy.contains('*') && !policy.contains("  "));
+            assert_eq!(header(&page, "Referrer-Policy"), Some("strict-origin"));
+            assert_eq!(header(&page, "Cross-Origin-Opener-Policy"), Some("same-origin"));
+            assert_eq!(header(&page, "Cache-Control"), Some("no-cache"));
+        }
+        let script = answer("/app.js", None);
+        assert_eq!(header(&script, "Content-Type"), Some("text/javascript; charset=utf-8"));
+        assert_eq!(header(&script, "X-Content-Type-Options"), Some("nosniff"));
+        assert_eq!(header(&script, "Content-Security-Policy"), None);
+    }
+
+    #[test]
+    fn an_entity_tag_that_matches_is_answered_with_304_and_no_body() {
+        let whole = answer("/style.css", None);
+        let tag = header(&whole, "ETag").unwrap().to_owned();
+        assert!(tag.starts_with('"') && tag.ends_with('"') && tag.len() > 2, "{tag}");
+        for matching in [tag.clone(), format!("W/{tag}"), format!("\"x\", {tag}"), "*".to_owned()] {
+            let answer = answer("/style.css", Some(&matching));
+            assert_eq!(answer.status.0, 304, "{matching}");
+            assert!(answer.body.as_bytes().is_empty());
+            assert_eq!(header(&answer, "ETag"), Some(tag.as_str()));
+        }
+        for other in ["", "\"x\"", tag.trim_matches('"'), "W/*"] {
+            assert_eq!(answer("/style.css", Some(other)).status.0, 200, "{other}");
+        }
+        let index = answer("/", None);
+        assert_ne!(header(&index, "ETag"), Some(tag.as_str()));
+    }
+
+    #[test]
+    fn what_the_page_asks_for_is_there_and_of_this_origin() {
+        for file in &FILES {
+            let text = std::str::from_utf8(file.bytes).unwrap();
+            for (opening, closing) in
+                [("href=\"", '"'), ("src=\"", '"'), ("from \"./", '"'), ("\"/favicon", '"')]
+            {
+                for rest in text.split(opening).skip(1) {
+                    let target = rest.split(closing).next().unwrap();
+                    let path = match opening {
+                        "from \"./" => format!("/{target}"),
+                        "\"/favicon" => format!("/favicon{target}"),
+                        _ => target.to_owned(),
+                    };
+                    // A fragment stays on the page.
+                    assert!(path.starts_with('#') || exists(&path), "{}: {path}", file.path);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_file_of_the_dashboard_is_embedded() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/dashboard");
+        let mut on_disk = 0;
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            let path = match name.as_str() {
+                // For the README, and what serves the rest.
+                "screenshot.png" | "mod.rs" | "page.rs" => continue,
+                "index.html" => "/".to_owned(),
+                "login.html" => "/login".to_owned(),
+                _ => format!("/{name}"),
+            };
+            assert!(exists(&path), "{name}");
+            on_disk += 1;
+        }
+        assert_eq!(on_disk, FILES.len());
+    }
+
+    #[test]
+    fn pages_have_no_inline_script_or_style() {
+        for file in FILES.iter().filter(|file| file.kind == Kind::Html) {
+            let text = std::str::from_utf8(file.bytes).unwrap();
+            assert!(!text.contains("<style") && !text.contains(" style="), "{}", file.path);
+            let handlers = text.split(" on").skip(1).filter_map(|rest| rest.split_once('='));
+            for (name, _) in handlers {
+                assert!(!name.bytes().all(|byte| byte.is_ascii_lowercase()), "on{name}");
+            }
+            assert!(text.split("<script").skip(1).all(|tag| tag.contains("src=")));
+        }
+    }
+}

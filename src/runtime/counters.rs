@@ -1,0 +1,104 @@
+//! What the server counts of itself, for `/api/v1/status` and for tests. Plain atomics that
+//! every thread may touch; nothing is decided by them.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
+        /// Counters and gauges of one running server.
+        #[derive(Debug, Default)]
+        pub(crate) struct Counters {
+            $($(#[$doc])* pub $name: Count,)*
+        }
+
+        impl Counters {
+            /// Every counter with its name and present value.
+            pub(crate) fn read(&self) -> impl Iterator<Item = (&'static str, u64)> {
+                [$((stringify!($name), self.$name.get()),)*].into_iter()
+            }
+        }
+    };
+}
+
+counters! {
+    /// Open HTTP connections (gauge).
+    connections,
+    /// Connected dashboards (gauge).
+    dashboards,
+    /// Connections refused or closed early because a cap was reached.
+    connections_refused,
+    /// Failed accepts: the system was out of descriptors or memory.
+    accept_errors,
+    /// Requests that the door has handed to a worker.
+    requests,
+    /// Requests that were answered with 503.
+    overloads,
+    /// Agents' requests without `X-App-Key` or `X-App-Secret` (401).
+    refused_missing_header,
+    /// Agents' requests with a key that no pool has (401).
+    refused_unknown_key,
+    /// Agents' requests with a key and another's secret (401).
+    refused_wrong_secret,
+    /// Viewers' requests without a token (401).
+    refused_missing_token,
+    /// Viewers' requests and logins with a wrong token (401).
+    refused_wrong_token,
+    /// Requests for a Host that is not served (421).
+    refused_foreign_host,
+    /// Requests of other sites' pages (403).
+    refused_foreign_origin,
+    /// Heartbeats and goodbyes that broke a rule (400, 411, 413): with a bad agent id, which is
+    /// found before credentials are checked, or with the right credentials.
+    refused_bad_heartbeat,
+    /// 401s that were held back because their address got too many.
+    refusals_delayed,
+    /// Connections closed to stay within `max_buffered_bytes`.
+    buffer_evictions,
+    /// Times that a pipe to tiny_http broke and was made anew.
+    pipe_breaks,
+    /// Handlers that panicked (500).
+    worker_panics,
+    /// Heartbeats that became an agent's newest state.
+    heartbeats,
+    /// Heartbeats that a newer one or a goodbye had overtaken.
+    overtaken,
+    /// Agents evicted for silence.
+    evictions,
+    /// Updates that were replaced by a newer one of the same agent before they could be sent.
+    conflations,
+    /// Times that a dashboard fell behind.
+    lags,
+    /// Dashboards cut off for staying behind.
+    cut_offs,
+    /// Frames delivered to dashboards.
+    deliveries,
+    /// Log lines dropped because the log could not keep up.
+    log_lines_dropped,
+}
+
+/// One counter or gauge.
+#[derive(Debug, Default)]
+pub(crate) struct Count(AtomicU64);
+
+impl Count {
+    /// One more.
+    pub(crate) fn add_one(&self) {
+        self.add(1);
+    }
+
+    /// `count` more.
+    pub(crate) fn add(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Of a gauge: one less.
+    pub(crate) fn remove_one(&self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// The present value.
+    #[must_use]
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,195 @@
+//! SIGHUP, SIGINT and SIGTERM as messages on a channel. The first asks the process to end in good
+//! order; a second SIGINT or SIGTERM ends it at once, whatever it is doing. Owns the thread
+//! `signals`.
+//!
+//! SIGHUP does not count there: a terminal that closes may send two, and systemd may send it
+//! beside SIGTERM. Where it is ignored at the start (nohup), it stays ignored.
+//!
+//! SIGPIPE stays as Rust's runtime leaves it, ignored: a broken pipe is an error of the write
+//! that met it.
+
+use std::io;
+use std::thread::{Builder, JoinHandle};
+
+use crossbeam_channel::{Receiver, bounded};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::{Handle, Signals as Deliveries};
+
+use crate::runtime::threads::STACK_BYTES;
+
+/// A request to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Signal {
+    /// SIGHUP: the terminal is gone.
+    Hangup,
+    /// SIGINT: from a terminal, Ctrl-C.
+    Interrupt,
+    /// SIGTERM: from a service manager.
+    Terminate,
+}
+
+impl Signal {
+    fn of(number: i32) -> Self {
+        match number {
+            SIGHUP => Self::Hangup,
+            SIGINT => Self::Interrupt,
+            _ => Self::Terminate,
+        }
+    }
+
+    /// 128 and the signal's number, as a shell has it for a process that a signal ended.
+    #[must_use]
+    pub(crate) fn exit_code(self) -> i32 {
+        128 + match self {
+            Self::Hangup => SIGHUP,
+            Self::Interrupt => SIGINT,
+            Self::Terminate => SIGTERM,
+        }
+    }
+}
+
+impl std::fmt::Display for Signal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Hangup => "SIGHUP",
+            Self::Interrupt => "SIGINT",
+            Self::Terminate => "SIGTERM",
+        })
+    }
+}
+
+/// The signals of this process, until [`Signals::close`].
+#[derive(Debug)]
+pub(crate) struct Signals {
+    first: Receiver<Signal>,
+    handle: Handle,
+    thread: JoinHandle<()>,
+}
+
+impl Signals {
+    /// Takes SIGHUP, SIGINT and SIGTERM over. From here on the second SIGINT or SIGTERM exits the
+    /// process with [`Signal::exit_code`], and nothing is cleaned up; until the first was taken
+    /// note of that is the only way out, so whoever starts this must listen.
+    ///
+    /// # Errors
+    /// Where the handlers or the thread cannot be set up.
+    pub(crate) fn start() -> io::Result<Self> {
+        let hangup = Some(SIGHUP).filter(|&signal| !is_ignored(signal));
+        let mut deliveries = Deliveries::new([SIGINT, SIGTERM].into_iter().chain(hangup))?;
+        let handle = deliveries.handle();
+        let (outbox, first) = bounded(1);
+        let thread =
+            Builder::new().name("signals".to_owned()).stack_size(STACK_BYTES).spawn(move || {
+                let mut is_second = false;
+                for number in deliveries.forever() {
+                    let signal = Signal::of(number);
+                    if signal != Signal::Hangup && std::mem::replace(&mut is_second, true) {
+                        std::process::exit(signal.exit_code());
+                    }
+                    // Where it is full, a request to end waits there already; and nobody may be
+                    // listening any more.
+                    let _ = outbox.try_send(signal);
+                }
+            })?;
+        Ok(Self { first, handle, thread })
+    }
+
+    /// Yields the first signal; later ones of those that end nothing at once follow, and mean
+    /// nothing more. Disconnected only after [`Signals::close`].
+    #[must_use]
+    pub(crate) fn first(&self) -> &Receiver<Signal> {
+        &self.first
+    }
+
+    /// Lets go of the signals, which are ignored from then on, and ends the thread.
+    pub(crate) fn close(self) {
+        self.handle.close();
+        // A panic there has been reported by the hook.
+        let _ = self.thread.join();
+    }
+}
+
+/// Whether this process ignores a signal (`SigIgn` of proc_pid_status(5)); `false` where there is
+/// no such file.
+pub(crate) fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    mask & (1 << (signal - 1)) != 0
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+    use std::time::Duration;
+
+    use signal_hook::low_level::raise;
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    /// Runs the ignored test `name` in a process of its own: signals are the process's.
+    fn exit_code_of(name: &str) -> Option<i32> {
+        let status = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", name, "--ignored", "--test-threads=1"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
+        status.unwrap().code()
+    }
+
+    #[test]
+    fn the_first_signal_is_a_message_and_close_ends_the_thread() {
+        assert_eq!(exit_code_of("runtime::signals::tests::child_first"), Some(0));
+    }
+
+    #[test]
+    fn a_second_signal_exits_at_once() {
+        assert_eq!(exit_code_of("runtime::signals::tests::child_second"), Some(130));
+    }
+
+    #[test]
+    fn a_hangup_is_a_message_and_never_the_second_signal() {
+        assert_eq!(exit_code_of("runtime::signals::tests::child_hangup"), Some(130));
+    }
+
+    #[test]
+    #[ignore = "a child process of another test"]
+    fn child_hangup() {
+        let signals = Signals::start().unwrap();
+        for _ in 0..2 {
+            raise(SIGHUP).unwrap();
+            assert_eq!(signals.first().recv_timeout(PATIENCE), Ok(Signal::Hangup));
+        }
+        raise(SIGTERM).unwrap();
+        assert_eq!(signals.first().recv_timeout(PATIENCE), Ok(Signal::Terminate));
+        raise(SIGHUP).unwrap();
+        assert_eq!(signals.first().recv_timeout(PATIENCE), Ok(Signal::Hangup));
+        raise(SIGINT).unwrap();
+        assert!(signals.first().recv_timeout(PATIENCE).is_err(), "the process goes on");
+        panic!("SIGINT after SIGTERM did nothing");
+    }
+
+    #[test]
+    #[ignore = "a child process of another test"]
+    fn child_first() {
+        let signals = Signals::start().unwrap();
+        raise(SIGTERM).unwrap();
+        assert_eq!(signals.first().recv_timeout(PATIENCE), Ok(Signal::Terminate));
+        let first = signals.first().clone();
+        signals.close();
+        assert!(first.recv().is_err());
+    }
+
+    #[test]
+    #[ignore = "a child process of another test"]
+    fn child_second() {
+        let signals = Signals::start().unwrap();
+        raise(SIGTERM).unwrap();
+        assert!(signals.first().recv_timeout(PATIENCE).is_ok());
+        raise(SIGINT).unwrap();
+        assert!(signals.first().recv_timeout(PATIENCE).is_err(), "the process goes on");
+        panic!("a second signal did nothing");
+    }
+}

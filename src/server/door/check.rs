@@ -1,0 +1,363 @@
+//! What becomes of a request, from its head alone: route, then credentials, then the size of
+//! the body. Pure, given the gate; reads no socket and answers nobody.
+
+use std::collections::HashMap;
+use std::io::Write as _;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use tungstenite::handshake::derive_accept_key;
+
+use super::cors::{self, Cors, Origins};
+use super::lanes::Lane;
+use super::parse::{Fields, Head, Version};
+use super::refusals::{Asker, Cause};
+use crate::server::auth::{Gate, Scheme, Viewer, presented_token};
+use crate::server::relay::{self, Caller};
+use crate::server::route::{NoRoute, Route};
+use crate::wire::KIB;
+use crate::wire::id::{PoolId, PoolIndex};
+use crate::wire::response::{Body, Response};
+
+/// Largest body of `POST /login`, in bytes: one token in a form.
+const MAX_LOGIN_BYTES: usize = 4 * KIB;
+
+/// What a checked head leads to.
+#[derive(Debug)]
+pub(super) enum Decision {
+    /// To an answer from the head alone: to a preflight, or to HEAD.
+    Response(Response),
+    /// To a refusal from the head alone.
+    Refused(Refused),
+    /// To the answer of `/livez`, which needs no worker: it says that the door's loop runs.
+    Live,
+    /// To a worker.
+    Relay(Relay),
+    /// To a dashboard.
+    Upgrade(Handshake),
+}
+
+/// A refusal, and what there is to note about it.
+#[derive(Debug)]
+pub(super) struct Refused {
+    pub(super) answer: Response,
+    /// None for those that are not noted.
+    pub(super) cause: Option<Cause>,
+    pub(super) asker: Asker,
+    pub(super) why: Option<String>,
+}
+
+impl Refused {
+    fn new(cause: Cause, answer: Response, why: Option<&str>) -> Self {
+        let why = why.map(str::to_owned);
+        Self { answer, cause: Some(cause), asker: Asker::default(), why }
+    }
+}
+
+impl From<Response> for Refused {
+    fn from(answer: Response) -> Self {
+        Self { answer, cause: None, asker: Asker::default(), why: None }
+    }
+}
+
+/// A request on its way to a worker.
+#[derive(Debug)]
+pub(super) struct Relay {
+    /// Who asks, when it is an agent.
+    pub(super) asker: Option<Asker>,
+    pub(super) lane: Lane,
+    /// Canonical request line and headers; the stamp and the empty line are still missing.
+    pub(super) head: Vec<u8>,
+    /// Whether the worker gets the body; otherwise it is read and dropped.
+    pub(super) wants_body: bool,
+}
+
+/// A WebSocket handshake that may go on.
+#[derive(Debug)]
+pub(super) struct Handshake {
+    pub(super) accept_key: String,
+    pub(super) pool: PoolIndex,
+}
+
+/// What the checks go by.
+pub(super) struct Rules {
+    gate: Arc<Gate>,
+    origins: Origins,
+    pools: HashMap<PoolId, PoolIndex>,
+    max_body_bytes: usize,
+}
+
+impl Rules {
+    /// `pools` in the order of their [`PoolIndex`].
+    pub(super) fn new(gate: Arc<Gate>, pools: Vec<PoolId>, max_body_bytes: usize) -> Self {
+        let pools = pools.into_iter().enumerate().map(|(n, id)| (id, PoolIndex(n))).collect();
+        Self { origins: Origins::new(&gate), gate, pools, max_body_bytes }
+    }
+
+    /// Whether `peer` is exempt from the cap on connections of one address.
+    pub(super) fn is_proxy(&self, peer: IpAddr) -> bool {
+        self.gate.trusts(peer)
+    }
+
+    /// Whose request `head` is that came from `peer`.
+    pub(super) fn client(&self, head: &Head<'_>, peer: IpAddr) -> IpAddr {
+        self.gate.client_address(peer, head.fields.forwarded_for.as_deref())
+    }
+
+    /// Knows what may be shown, and what is a secret.
+    pub(super) fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    /// The header lines that say `cors`.
+    pub(super) fn cors_lines(&self, cors: Cors) -> &str {
+        self.origins.lines(cors)
+    }
+
+    /// Decides, in the contract's order; and what the answer, whatever it is, says of origins.
+    pub(super) fn decide(&self, head: &Head<'_>, peer: IpAddr) -> (Decision, Cors) {
+        let route = match Route::parse(head.path) {
+            Ok(route) => route,
+            Err(none) => {
+                let detail = none.detail();
+                let mut refused = match none {
+                    NoRoute::Unknown => Response::problem(404, &detail).into(),
+                    // Others who ask for such a path are no agents.
+                    NoRoute::BadAgentId if matches!(head.method, "POST" | "DELETE") => {
+                        bad_heartbeat(400, &detail)
+                    }
+                    NoRoute::BadAgentId => Response::problem(400, &detail).into(),
+                };
+                refused.asker.app_key = head.fields.app_key.map(Into::into);
+                return (Decision::Refused(refused), Cors::Silent);
+            }
+        };
+        let cors = self.origins.judge(&route, head.fields.origin);
+        let asker = route.agent().map(|agent| Asker {
+            app_key: head.fields.app_key.map(Into::into),
+            agent: Some(agent.clone()),
+        });
+        match self.check(route, cors, head, peer) {
+            Ok(Decision::Relay(relay)) => (Decision::Relay(Relay { asker, ..relay }), cors),
+            Ok(decision) => (decision, cors),
+            Err(refused) => {
+                let asker = asker.unwrap_or_default();
+                (Decision::Refused(Refused { asker, ..refused }), cors)
+            }
+        }
+    }
+
+    fn check(
+        &self,
+        route: Route,
+        cors: Cors,
+        head: &Head<'_>,
+        peer: IpAddr,
+    ) -> Result<Decision, Refused> {
+        if cors::is_preflight(&route, head.method, &head.fields) {
+            self.check_browser(head, peer)?;
+            // Our own page never asks: what is not listed here falls through to the 405.
+            if matches!(cors, Cors::Shared(_)) {
+                return Ok(Decision::Response(cors::permission()));
+            }
+        }
+        if !route.allows(head.method) {
+            return Err(Response::problem(405, "this path does not take this method")
+                .with_header("Allow", route.allow())
+                .into());
+        }
+        let posts_login = route == Route::Login && head.method == "POST";
+        let posts_form = posts_login || route == Route::Logout;
+        let caller = match &route {
+            Route::Live | Route::Ready => Caller::Nobody,
+            Route::Ping(_) | Route::Agent(_) => {
+                // A secret header that no page knows is guard enough, where it is one.
+                if self.gate.has_public_secrets() {
+                    self.check_browser(head, peer)?;
+                }
+                Caller::Agent(self.agent(&head.fields)?)
+            }
+            Route::Page(_) | Route::Login | Route::Logout => {
+                self.check_browser(head, peer)?;
+                Caller::Nobody
+            }
+            Route::Pools => Caller::Viewer(self.viewer(head, peer)?),
+            Route::Status => match self.viewer(head, peer)? {
+                Viewer::All => Caller::Viewer(Viewer::All),
+                Viewer::Pool(_) => return Err(Response::problem(404, "no such path").into()),
+            },
+            Route::Metrics(pool) => {
+                let viewer = self.viewer(head, peer)?;
+                self.pool(pool, viewer)?;
+                Caller::Viewer(viewer)
+            }
+            Route::Feed(pool) => {
+                let viewer = self.viewer(head, peer)?;
+                let pool = self.pool(pool, viewer)?;
+                let accept_key = handshake(head)?;
+                return Ok(Decision::Upgrade(Handshake { accept_key, pool }));
+            }
+        };
+        let wants_body = posts_login || matches!(route, Route::Ping(_));
+        let max_body = if posts_login { MAX_LOGIN_BYTES } else { self.max_body_bytes };
+        check_body(&head.fields, wants_body, max_body).map_err(
+            |(status, detail)| match caller {
+                Caller::Agent(_) => bad_heartbeat(status, &detail),
+                _ => Response::problem(status, &detail).into(),
+            },
+        )?;
+        if route == Route::Live {
+            return Ok(Decision::Live);
+        }
+        // A snapshot of a large pool takes longer than HEAD is worth.
+        if head.method == "HEAD" && matches!(route, Route::Metrics(_)) {
+            return Ok(Decision::Response(Response::json(200, Body::Static(b""))));
+        }
+        let lane = match route {
+            // Ready is who can take heartbeats; and no snapshot may hold up the answer.
+            Route::Ping(_) | Route::Agent(_) | Route::Ready => Lane::Ingest,
+            _ => Lane::Reads,
+        };
+        let head = self.canonical_head(head, caller, wants_body, posts_form, peer);
+        Ok(Decision::Relay(Relay { asker: None, lane, head, wants_body }))
+    }
+
+    /// Unknown key and wrong secret look the same to the client.
+    fn agent(&self, fields: &Fields<'_>) -> Result<PoolIndex, Refused> {
+        let refused = |cause, detail, why| {
+            let answer = Response::problem(401, detail)
+                .with_header("WWW-Authenticate", "AppKey realm=\"agent-metrics\"");
+            Refused::new(cause, answer, why)
+        };
+        let missing = |detail| refused(Cause::MissingHeader, detail, Some(detail));
+        let (key, secret) = match (fields.app_key, fields.app_secret) {
+            (Some(key), Some(secret)) => (key, secret),
+            (Some(_), None) => return Err(missing("X-App-Secret is missing")),
+            (None, Some(_)) => return Err(missing("X-App-Key is missing")),
+            (None, None) => return Err(missing("X-App-Key and X-App-Secret are missing")),
+        };
+        self.gate.agent(key, secret).ok_or_else(|| {
+            let known = self.gate.has_key(key);
+            let cause = if known { Cause::WrongSecret } else { Cause::UnknownKey };
+            refused(cause, "X-App-Key and X-App-Secret do not match a known key", None)
+        })
+    }
+
+    /// Guards against pages of others: DNS rebinding (Host) and cross-site requests (Origin).
+    fn check_browser(&self, head: &Head<'_>, peer: IpAddr) -> Result<(), Refused> {
+        let fields = &head.fields;
+        let host = fields.host.ok_or_else(|| Response::problem(400, "Host is missing"))?;
+        if !self.gate.host_allowed(host) {
+            let answer = Response::problem(421, "this Host is not served here; see allowed_hosts");
+            return Err(Refused::new(Cause::ForeignHost, answer, Some(host)));
+        }
+        let scheme = self.gate.client_scheme(peer, fields.forwarded_proto);
+        if let Some(origin) = fields.origin
+            && !self.gate.origin_allowed(origin, host, scheme)
+        {
+            let answer = Response::problem(
+                403,
+                "this Origin is neither this server's, with its scheme, nor listed; see \
+                 allowed_origins, and behind a proxy with TLS trusted_proxies",
+            );
+            return Err(Refused::new(Cause::ForeignOrigin, answer, Some(origin)));
+        }
+        Ok(())
+    }
+
+    fn viewer(&self, head: &Head<'_>, peer: IpAddr) -> Result<Viewer, Refused> {
+        let fields = &head.fields;
+        self.check_browser(head, peer)?;
+        let token = presented_token(fields.authorization, head.query, fields.cookie.as_deref());
+        self.gate.viewer(token.as_deref()).ok_or_else(|| {
+            let detail = "a viewer token is needed, and none or a wrong one was sent";
+            let answer = Response::problem(401, detail)
+                .with_header("WWW-Authenticate", "Bearer realm=\"agent-metrics\"");
+            let cause = token.as_ref().map_or(Cause::MissingToken, |_| Cause::WrongToken);
+            Refused::new(cause, answer, None)
+        })
+    }
+
+    /// Unknown and not theirs look the same.
+    fn pool(&self, id: &str, viewer: Viewer) -> Result<PoolIndex, Response> {
+        let pool = self.pools.get(id).copied().filter(|pool| viewer.sees(*pool));
+        pool.ok_or_else(|| Response::problem(404, "no such pool"))
+    }
+
+    /// The head that the worker gets: written anew, never the client's own bytes except a path
+    /// that [`Route::parse`] knows and two values of visible ASCII.
+    fn canonical_head(
+        &self,
+        head: &Head<'_>,
+        caller: Caller,
+        wants_body: bool,
+        posts_form: bool,
+        peer: IpAddr,
+    ) -> Vec<u8> {
+        // The door cuts the body off for HEAD, so that a worker need not know of it.
+        let method = if head.method == "HEAD" { "GET" } else { head.method };
+        let fields = &head.fields;
+        let mut out = Vec::with_capacity(256);
+        // Writing to a Vec cannot fail.
+        let _ = write!(out, "{method} {} HTTP/1.1\r\n", head.path);
+        let _ = write!(out, "{}: {}\r\n", relay::CALLER, caller.encode());
+        if let Some(length) = fields.content_length.filter(|_| wants_body) {
+            let _ = write!(out, "Content-Length: {length}\r\n");
+        }
+        if let Some(tags) = fields.if_none_match.as_deref() {
+            let _ = write!(out, "If-None-Match: {tags}\r\n");
+        }
+        if let Some(kind) = fields.content_type.filter(|_| posts_form) {
+            let _ = write!(out, "Content-Type: {kind}\r\n");
+        }
+        if self.gate.client_scheme(peer, fields.forwarded_proto) == Some(Scheme::Https) {
+            let _ = write!(out, "{}: 1\r\n", relay::SECURE);
+        }
+        out
+    }
+}
+
+fn bad_heartbeat(status: u16, detail: &str) -> Refused {
+    Refused::new(Cause::BadHeartbeat, Response::problem(status, detail), Some(detail))
+}
+
+/// What is wrong, with its status.
+fn check_body(fields: &Fields<'_>, needed: bool, max: usize) -> Result<(), (u16, String)> {
+    match fields.content_length {
+        None if needed => Err((411, "Content-Length is needed".to_owned())),
+        Some(length) if length > max as u64 => {
+            Err((413, format!("the body must be at most {max} bytes")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The value of `Sec-WebSocket-Accept` for a handshake that is in order (RFC 6455 section
+/// 4.2.1).
+fn handshake(head: &Head<'_>) -> Result<String, Response> {
+    let fields = &head.fields;
+    let upgrades = head.method == "GET"
+        && head.version == Version::Http11
+        && fields.wants_upgrade
+        && fields.wants_websocket
+        && fields.websocket_version == Some("13");
+    if !upgrades {
+        return Err(Response::problem(426, "this path takes a WebSocket upgrade, version 13")
+            .with_header("Upgrade", "websocket")
+            .with_header("Sec-WebSocket-Version", "13")
+            .with_header("Connection", "upgrade"));
+    }
+    if fields.content_length.is_some_and(|length| length > 0) {
+        return Err(Response::problem(400, "a WebSocket handshake has no body"));
+    }
+    match fields.websocket_key.filter(|key| is_websocket_key(key)) {
+        Some(key) => Ok(derive_accept_key(key.as_bytes())),
+        None => Err(Response::problem(400, "Sec-WebSocket-Key must be 16 bytes in base64")),
+    }
+}
+
+/// Base64 of 16 bytes: 22 digits and two signs of padding.
+fn is_websocket_key(key: &str) -> bool {
+    let digit = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
+    key.strip_suffix("==").is_some_and(|digits| digits.len() == 22 && digits.bytes().all(digit))
+}

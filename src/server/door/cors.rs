@@ -1,0 +1,169 @@
+//! What answers tell browsers about pages of other origins (CORS: the Fetch standard, "CORS
+//! protocol"). Decides from route and Origin; sends nothing. That a foreign Origin is refused is
+//! not CORS and not here: `check` does it, and such an answer says nothing but `Vary`.
+//!
+//! `allowed_origins` are the sites whose pages may look. Their scripts get to read the viewer's
+//! REST answers, refusals too, since "401" and "no such pool" are what a script has to act on; and
+//! the page's files, since a module is fetched with CORS or not at all.
+//!
+//! - **Never `*`**: that would open what a network's border protects to every page that a viewer
+//!   visits. The answer names the one origin that asked, as the configuration has it.
+//! - **No credentials**: the cookie is `SameSite=Strict`, so a page elsewhere could not send it even
+//!   if it might; permission would be of use only to a site that shares our registrable domain,
+//!   which would then act with a token that it never had. Such a page brings its own: `Authorization:
+//!   Bearer`, which is why the preflight allows that header, and `?token=` for a WebSocket, which has
+//!   no headers (and knows no CORS: the feed needs none).
+//! - **`Vary: Origin`** on all that looks at the Origin, also when none came: a stored answer to our
+//!   own page lacks what another site's needs, and the other way round (the standard's "CORS
+//!   protocol and HTTP caches").
+//! - **No login, no heartbeat**: a foreign page has no use for our cookie, and agents are no pages.
+
+use super::parse::Fields;
+use crate::server::auth::{Gate, Origin};
+use crate::server::route::{Audience, Route};
+use crate::wire::response::{Body, Response, Status};
+
+/// How long a browser may remember a preflight, in seconds: the most that Chromium does. Nothing is
+/// lost by it, since each request that follows is checked by itself.
+const MAX_AGE_SECONDS: u32 = 7_200;
+
+/// What an answer says about other origins, beside what it says itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cors {
+    /// Nothing: the Origin makes no difference.
+    Silent,
+    /// That the Origin makes a difference.
+    Varies,
+    /// That too, and that pages of this one of the listed origins may read it.
+    Shared(usize),
+}
+
+/// The listed origins, each with the header lines that say so.
+pub(super) struct Origins(Vec<(Origin, String)>);
+
+impl Origins {
+    pub(super) fn new(gate: &Gate) -> Self {
+        let lines = |origin: &Origin| {
+            format!(
+                "{VARY}Access-Control-Allow-Origin: {origin}\r\n\
+                 Access-Control-Expose-Headers: Retry-After, WWW-Authenticate\r\n"
+            )
+        };
+        Self(gate.allowed_origins().iter().map(|origin| (origin.clone(), lines(origin))).collect())
+    }
+
+    /// What the answer to a request for `route` is to say. One that is listed is told so whatever
+    /// the Host is: behind TLS, only the proxy knows which scheme would make them one.
+    pub(super) fn judge(&self, route: &Route, origin: Option<&str>) -> Cors {
+        let listed = || {
+            let origin = Origin::parse(origin?)?;
+            self.0.iter().position(|(listed, _)| *listed == origin)
+        };
+        match route.audience() {
+            Audience::Programs => Cors::Silent,
+            Audience::OwnPages => Cors::Varies,
+            Audience::Loaders | Audience::Viewers => listed().map_or(Cors::Varies, Cors::Shared),
+        }
+    }
+
+    /// The header lines, each with its CR LF.
+    pub(super) fn lines(&self, cors: Cors) -> &str {
+        match cors {
+            Cors::Silent => "",
+            Cors::Varies => VARY,
+            Cors::Shared(index) => self.0.get(index).map_or(VARY, |(_, lines)| lines),
+        }
+    }
+}
+
+const VARY: &str = "Vary: Origin\r\n";
+
+/// Whether a browser asks beforehand (a "CORS-preflight request") about a route that takes a
+/// header which it would not send unasked. Other routes have nothing that needs asking.
+pub(super) fn is_preflight(route: &Route, method: &str, fields: &Fields<'_>) -> bool {
+    method == "OPTIONS"
+        && fields.origin.is_some()
+        && fields.asks_for_method
+        && route.audience() == Audience::Viewers
+}
+
+/// The answer to a preflight of a listed origin. It says the same whether or not the pool is there:
+/// a preflight has no token.
+pub(super) fn permission() -> Response {
+    Response {
+        status: Status(204),
+        headers: vec![
+            ("Access-Control-Allow-Methods", "GET, HEAD".to_owned()),
+            ("Access-Control-Allow-Headers", "Authorization".to_owned()),
+            ("Access-Control-Max-Age", MAX_AGE_SECONDS.to_string()),
+        ],
+        body: Body::Static(b""),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judge(path: &str, origin: Option<&str>) -> String {
+        let listed = |text| Origin::parse(text).unwrap();
+        let gate = Gate::default()
+            .with_origin(listed("https://one.example"))
+            .with_origin(listed("http://TWO.example:3000"));
+        let origins = Origins::new(&gate);
+        origins.lines(origins.judge(&Route::parse(path).unwrap(), origin)).to_owned()
+    }
+
+    const SHARED: [&str; 6] = [
+        "/api/v1/agent-pools",
+        "/api/v1/agent-pools/p/metrics",
+        "/api/v1/status",
+        "/metrics-client.js",
+        "/style.css",
+        "/",
+    ];
+
+    #[test]
+    fn a_listed_origin_is_named_as_a_browser_writes_it() {
+        for path in SHARED {
+            for (origin, named) in [
+                ("https://one.example", "https://one.example"),
+                ("https://one.example:443", "https://one.example"),
+                ("http://two.example:3000", "http://two.example:3000"),
+            ] {
+                let lines = judge(path, Some(origin));
+                let allow = format!("Access-Control-Allow-Origin: {named}\r\n");
+                assert!(lines.contains(&allow), "{path} {origin}: {lines}");
+                assert!(lines.contains("Vary: Origin\r\n") && !lines.contains("Credentials"));
+                assert!(!lines.contains('*') && !lines.contains("\r\n\r\n"));
+            }
+        }
+    }
+
+    #[test]
+    fn who_is_not_listed_is_told_only_that_it_matters() {
+        for path in SHARED {
+            for origin in [
+                None,
+                Some("null"),
+                Some("http://one.example"),
+                Some("https://one.example.evil"),
+                Some("http://two.example"),
+                Some(""),
+            ] {
+                assert_eq!(judge(path, origin), "Vary: Origin\r\n", "{path} {origin:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn login_and_feed_are_not_shared_and_agents_and_probes_have_no_origin() {
+        let listed = Some("https://one.example");
+        for path in ["/login", "/logout", "/ws/agent-pools/p/metrics"] {
+            assert_eq!(judge(path, listed), "Vary: Origin\r\n", "{path}");
+        }
+        for path in ["/api/v1/agents/a/ping", "/api/v1/agents/a", "/livez", "/readyz"] {
+            assert_eq!(judge(path, listed), "", "{path}");
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! Accepting: a few at a time, and never giving up, whatever `accept` says. Owns the listeners;
+//! knows nothing about connections.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use mio::net::{TcpListener, TcpStream};
+
+/// Connections accepted per listener and turn of the loop, so that a flood of new ones does
+/// not keep those that are there waiting.
+pub(super) const MAX_ACCEPTS_PER_TURN: usize = 64;
+
+/// First wait after a failure that only time (or a closed connection) can heal; doubles up to
+/// [`MAX_BACKOFF`].
+const MIN_BACKOFF: Duration = Duration::from_millis(10);
+
+/// Longest wait after a failure: descriptors come back without telling us.
+const MAX_BACKOFF: Duration = Duration::from_secs(1);
+
+/// Time between two log lines about failing accepts.
+const LOG_EVERY: Duration = Duration::from_secs(10);
+
+/// Where connections come from; a trait so that tests can make the system run out of things.
+pub(super) trait Accept {
+    type Connection;
+    fn accept(&self) -> io::Result<Self::Connection>;
+}
+
+impl Accept for TcpListener {
+    type Connection = (TcpStream, SocketAddr);
+
+    fn accept(&self) -> io::Result<Self::Connection> {
+        Self::accept(self)
+    }
+}
+
+/// What one attempt brought.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Accepted<C> {
+    /// A connection.
+    Connection(C),
+    /// The system lacks descriptors or memory; the next attempt is for later.
+    Exhausted,
+    /// Nobody waits.
+    Nobody,
+}
+
+/// One listener. Readiness is edge-triggered: what is left in the backlog after a turn's share
+/// or a failure announces itself no more, so it is remembered here.
+#[derive(Debug)]
+pub(super) struct Listener<A> {
+    source: A,
+    waiting: bool,
+    backoff: Backoff,
+    logged_at: Option<Instant>,
+}
+
+impl<A: Accept> Listener<A> {
+    pub(super) fn new(source: A) -> Self {
+        let backoff = Backoff::new(MIN_BACKOFF, MAX_BACKOFF);
+        Self { source, waiting: true, backoff, logged_at: None }
+    }
+
+    /// Somebody knocked.
+    pub(super) fn knock(&mut self) {
+        self.waiting = true;
+    }
+
+    /// When to try next; `None` until somebody knocks. An instant that is past means now.
+    pub(super) fn due(&self, now: Instant) -> Option<Instant> {
+        self.waiting.then(|| self.backoff.until().unwrap_or(now))
+    }
+
+    /// One connection, if one waits and the back-off is over.
+    pub(super) fn accept(&mut self, now: Instant) -> Accepted<A::Connection> {
+        loop {
+            match self.source.accept() {
+                Ok(connection) => {
+                    self.backoff.reset();
+                    return Accepted::Connection(connection);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.waiting = false;
+                    return Accepted::Nobody;
+                }
+                // accept(2): failures of the one connection that was about to be accepted.
+                Err(error) if is_of_the_connection(&error) => {}
+                Err(error) => {
+                    self.backoff.fail(now);
+                    if self.logged_at.is_none_or(|at| now >= at + LOG_EVERY) {
+                        self.logged_at = Some(now);
+                        log::warn!("cannot accept a connection, trying again: {error}");
+                    }
+                    return Accepted::Exhausted;
+                }
+            }
+        }
+    }
+}
+
+fn is_of_the_connection(error: &io::Error) -> bool {
+    use io::ErrorKind as Kind;
+    matches!(
+        error.kind(),
+        Kind::ConnectionAborted
+            | Kind::ConnectionReset
+            | Kind::Interrupted
+            | Kind::NetworkDown
+            | Kind::NetworkUnreachable
+            | Kind::HostUnreachable
+    )
+}
+
+/// Waits that double from one bound to the other with each failure in a row.
+#[derive(Debug)]
+pub(super) struct Backoff {
+    min: Duration,
+    max: Duration,
+    next: Duration,
+    until: Option<Instant>,
+}
+
+impl Backoff {
+    pub(super) fn new(min: Duration, max: Duration) -> Self {
+        Self { min, max, next: min, until: None }
+    }
+
+    pub(super) fn fail(&mut self, now: Instant) {
+        self.until = Some(now + self.next);
+        self.next = (self.next * 2).min(self.max);
+    }
+
+    pub(super) fn reset(&mut self) {
+        self.next = self.min;
+        self.until = None;
+    }
+
+    /// Whether nothing has failed since the last success.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.next == self.min
+    }
+
+    /// The end of the wait, if there was a failure.
+    pub(super) fn until(&self) -> Option<Instant> {
+        self.until
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+    use crate::runtime::clock::Clock;
+
+    /// Hands out what the test put in, the last first.
+    struct Script(RefCell<Vec<io::Result<u32>>>);
+
+    impl Accept for Script {
+        type Connection = u32;
+
+        fn accept(&self) -> io::Result<u32> {
+            self.0.borrow_mut().pop().unwrap_or_else(|| Err(io::ErrorKind::WouldBlock.into()))
+        }
+    }
+
+    fn errno(number: rustix::io::Errno) -> io::Result<u32> {
+        Err(number.into())
+    }
+
+    fn listener(script: Vec<io::Result<u32>>) -> Listener<Script> {
+        Listener::new(Script(RefCell::new(script.into_iter().rev().collect())))
+    }
+
+    #[test]
+    fn exhaustion_backs_off_from_ten_milliseconds_to_a_second_and_heals() {
+        use rustix::io::Errno;
+        let mut now = Clock::start().now();
+        let errors = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS, Errno::PERM];
+        let script = (0..10).map(|turn| errno(errors[turn % errors.len()])).chain([Ok(7)]);
+        let mut listener = listener(script.collect());
+        for wait in [10, 20, 40, 80, 160, 320, 640, 1_000, 1_000, 1_000] {
+            assert_eq!(listener.accept(now), Accepted::Exhausted);
+            assert_eq!(listener.due(now), Some(now + Duration::from_millis(wait)));
+            now += Duration::from_millis(wait);
+        }
+        assert_eq!(listener.accept(now), Accepted::Connection(7));
+        assert_eq!(listener.due(now), Some(now), "the rest of the backlog waits");
+        assert_eq!(listener.accept(now), Accepted::Nobody);
+        assert_eq!(listener.due(now), None);
+        listener.knock();
+        assert_eq!(listener.due(now), Some(now));
+    }
+
+    #[test]
+    fn a_connection_that_failed_before_it_was_accepted_costs_nothing() {
+        use rustix::io::Errno;
+        let now = Clock::start().now();
+        let mut listener = listener(vec![errno(Errno::CONNABORTED), errno(Errno::INTR), Ok(1)]);
+        assert_eq!(listener.accept(now), Accepted::Connection(1));
+    }
+}

@@ -1,0 +1,352 @@
+//! What the tests of the door have in common: a door with its stand-in workers, and a client.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use crate::runtime::clock::Clock;
+use crate::runtime::counters::Counters;
+use crate::server::auth::{Gate, SecretDigest, Viewer};
+use crate::server::door::{Dashboards, Door, DoorError, DoorHandle, OpenFeed, Parts, Upgrade};
+use crate::server::limits::{Limits, MAX_UNSENT_BYTES};
+use crate::wire::id::{PoolId, PoolIndex};
+use crate::wire::response::{Body, Response};
+
+/// Catches hangs; nothing waits for it to pass.
+pub(super) const DEADLINE: Duration = Duration::from_secs(20);
+
+/// A door that serves pools `a` (key `ka`, secret `sa`) and `b` (`kb`, `sb`), the token `all`
+/// for both and `only-a` for one.
+pub(super) struct House {
+    pub(super) address: SocketAddr,
+    pub(super) counters: Arc<Counters>,
+    pub(super) handle: DoorHandle,
+    /// What reached the workers and waits for the test's answer.
+    pub(super) ingest: Receiver<Seen>,
+    pub(super) reads: Receiver<Seen>,
+    /// Who became a dashboard.
+    pub(super) dashboards: Receiver<Upgrade>,
+    /// Whether dashboards can be served.
+    pub(super) feed_works: Arc<Mutex<bool>>,
+    thread: Option<JoinHandle<Result<(), DoorError>>>,
+    directory: tempfile::TempDir,
+}
+
+struct Feed {
+    out: Sender<Upgrade>,
+    works: Arc<Mutex<bool>>,
+}
+
+impl OpenFeed for Feed {
+    fn open(&self, upgrade: Upgrade) -> Result<(), (Upgrade, std::io::Error)> {
+        if !*self.works.lock().unwrap() {
+            return Err((upgrade, std::io::ErrorKind::OutOfMemory.into()));
+        }
+        self.out.send(upgrade).unwrap();
+        Ok(())
+    }
+}
+
+impl House {
+    /// Workers say 200 to everything.
+    pub(super) fn open(limits: Limits) -> Self {
+        Self::build(limits, Gate::default(), true)
+    }
+
+    /// The test answers; who connects from this machine is a trusted proxy.
+    pub(super) fn behind_proxy(limits: Limits) -> Self {
+        let gate = Gate::default().with_proxy("127.0.0.0/8".parse().unwrap());
+        Self::build(limits, gate, false)
+    }
+
+    /// The test answers what it finds in `ingest` and `reads`.
+    pub(super) fn with_workers_in_hand(limits: Limits) -> Self {
+        Self::build(limits, Gate::default(), false)
+    }
+
+    fn build(limits: Limits, gate: Gate, automatic: bool) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let (ingest_path, reads_path) = (directory.path().join("i"), directory.path().join("r"));
+        let ingest = worker(&ingest_path, automatic);
+        let reads = worker(&reads_path, automatic);
+        Self::front(limits, gate, directory, ingest, reads)
+    }
+
+    /// A door whose two paths in `directory` are served already.
+    pub(super) fn front(
+        limits: Limits,
+        gate: Gate,
+        directory: tempfile::TempDir,
+        ingest: Receiver<Seen>,
+        reads: Receiver<Seen>,
+    ) -> Self {
+        let (ingest_path, reads_path) = (directory.path().join("i"), directory.path().join("r"));
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        // As the server has it: accepted sockets inherit it.
+        socket2::SockRef::from(&listener).set_tcp_notsent_lowat(MAX_UNSENT_BYTES).unwrap();
+        let address = listener.local_addr().unwrap();
+        let counters = Arc::new(Counters::default());
+        let gate = gate
+            .with_key("ka", PoolIndex(0), SecretDigest::of("sa"))
+            .with_key("kb", PoolIndex(1), SecretDigest::of("sb"))
+            .with_viewer(Viewer::All, SecretDigest::of("all"))
+            .with_viewer(Viewer::Pool(PoolIndex(0)), SecretDigest::of("only-a"));
+        let (out, dashboards) = bounded(16);
+        let feed_works = Arc::new(Mutex::new(true));
+        let (door, handle) = Door::new(Parts {
+            listeners: vec![listener],
+            ingest_path,
+            reads_path,
+            gate: Arc::new(gate),
+            pools: vec![PoolId::parse("a").unwrap(), PoolId::parse("b").unwrap()],
+            clock: Clock::start(),
+            counters: Arc::clone(&counters),
+            dashboards: Dashboards::new(&limits, Arc::clone(&counters)),
+            limits,
+            feed: Box::new(Feed { out, works: Arc::clone(&feed_works) }),
+        })
+        .unwrap();
+        let thread =
+            std::thread::Builder::new().name("door".into()).spawn(move || door.run()).unwrap();
+        Self {
+            address,
+            counters,
+            handle,
+            ingest,
+            reads,
+            dashboards,
+            feed_works,
+            thread: Some(thread),
+            directory,
+        }
+    }
+
+    pub(super) fn client(&self) -> Client {
+        Client::new(self.address)
+    }
+
+    /// A heartbeat on a new connection is answered: the door is well.
+    pub(super) fn check_health(&self) {
+        let mut client = self.client();
+        client.send(&ping("health", b"{}"));
+        assert_eq!(client.answer().status, 200);
+    }
+
+    /// Waits until `condition` holds, asking the door for a turn in between.
+    pub(super) fn wait_until(&self, what: &str, condition: impl Fn(&Counters) -> bool) {
+        let clock = Clock::start();
+        let start = clock.now();
+        while !condition(&self.counters) {
+            assert!(clock.now() - start < DEADLINE, "in vain: {what}");
+            let mut client = self.client();
+            client.send(b"GET /livez HTTP/1.0\r\n\r\n");
+            let _ = client.rest();
+        }
+    }
+
+    /// Takes away the sockets of the workers; pipes that are there stay.
+    pub(super) fn remove_sockets(&self) {
+        std::fs::remove_dir_all(self.directory.path()).unwrap();
+    }
+
+    /// Why the door ended, which it must by itself.
+    pub(super) fn end(mut self) -> DoorError {
+        let clock = Clock::start();
+        let start = clock.now();
+        while !self.thread.as_ref().unwrap().is_finished() {
+            assert!(clock.now() - start < DEADLINE, "the door goes on");
+            pause(Duration::from_millis(10));
+        }
+        self.thread.take().unwrap().join().unwrap().unwrap_err()
+    }
+
+    pub(super) fn stop(mut self) {
+        self.handle.stop();
+        self.thread.take().unwrap().join().unwrap().unwrap();
+    }
+}
+
+impl Drop for House {
+    fn drop(&mut self) {
+        self.handle.stop();
+        if let Some(thread) = self.thread.take() {
+            let ended = thread.join();
+            assert!(std::thread::panicking() || ended.unwrap().is_ok(), "the door ended badly");
+        }
+    }
+}
+
+/// A request as a worker sees it.
+pub(super) struct Seen {
+    pub(super) head: String,
+    pub(super) body: Vec<u8>,
+    pipe: UnixStream,
+}
+
+impl Seen {
+    pub(super) fn answer(&self, bytes: &[u8]) {
+        (&self.pipe).write_all(bytes).unwrap();
+    }
+
+    pub(super) fn say(&self, text: &str) {
+        self.answer(&ok(text));
+    }
+
+    pub(super) fn break_pipe(&self) {
+        self.pipe.shutdown(Shutdown::Both).unwrap();
+    }
+
+    pub(super) fn field(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+    }
+
+    pub(super) fn path(&self) -> &str {
+        self.head.split(' ').nth(1).unwrap()
+    }
+}
+
+/// Lets time go by: for clients that are slow.
+pub(super) fn pause(time: Duration) {
+    let _ = crossbeam_channel::never::<()>().recv_timeout(time);
+}
+
+pub(super) fn ok(text: &str) -> Vec<u8> {
+    Response::json(200, Body::Owned(text.as_bytes().to_vec())).to_bytes()
+}
+
+/// Serves pipes one after the other, for as long as the test's door makes new ones.
+fn worker(path: &Path, automatic: bool) -> Receiver<Seen> {
+    let listener = UnixListener::bind(path).unwrap();
+    let (out, seen) = bounded(10_000);
+    let serve = move || {
+        while let Ok((pipe, _)) = listener.accept() {
+            let out = out.clone();
+            let serve = move || while serve_one(&pipe, automatic, &out).is_some() {};
+            std::thread::Builder::new().spawn(serve).unwrap();
+        }
+    };
+    std::thread::Builder::new().spawn(serve).unwrap();
+    seen
+}
+
+fn serve_one(pipe: &UnixStream, automatic: bool, out: &Sender<Seen>) -> Option<()> {
+    let mut head = String::new();
+    let mut reader = OneByOne(pipe);
+    while !head.ends_with("\r\n\r\n") {
+        head.push(char::from(reader.next()?));
+    }
+    let mut seen = Seen { head, body: Vec::new(), pipe: pipe.try_clone().ok()? };
+    let length: usize = seen.field("Content-Length").map_or(0, |digits| digits.parse().unwrap());
+    seen.body = vec![0; length];
+    (&*pipe).read_exact(&mut seen.body).ok()?;
+    if automatic { (&*pipe).write_all(&ok("{}")).ok() } else { out.send(seen).ok() }
+}
+
+/// No read-ahead: what follows the head is the body's.
+struct OneByOne<'a>(&'a UnixStream);
+
+impl OneByOne<'_> {
+    fn next(&mut self) -> Option<u8> {
+        let mut byte = [0];
+        self.0.read_exact(&mut byte).ok()?;
+        Some(byte[0])
+    }
+}
+
+/// A handshake for pool `a` that is in order.
+pub(super) const HANDSHAKE: &str = "GET /ws/agent-pools/a/metrics?token=only-a HTTP/1.1\r\nHost: localhost\r\n\
+    Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+/// A heartbeat of pool `a`.
+pub(super) fn ping(agent: &str, body: &[u8]) -> Vec<u8> {
+    let mut request = format!(
+        "POST /api/v1/agents/{agent}/ping HTTP/1.1\r\nHost: x\r\nX-App-Key: ka\r\n\
+         X-App-Secret: sa\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    )
+    .into_bytes();
+    request.extend_from_slice(body);
+    request
+}
+
+/// A request that goes to the workers for reads.
+pub(super) const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+
+/// What a client got.
+#[derive(Debug)]
+pub(super) struct Reply {
+    pub(super) status: u16,
+    pub(super) head: String,
+    pub(super) body: Vec<u8>,
+}
+
+impl Reply {
+    pub(super) fn field(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+    }
+}
+
+pub(super) struct Client {
+    pub(super) stream: BufReader<TcpStream>,
+}
+
+impl Client {
+    pub(super) fn new(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        stream.set_write_timeout(Some(DEADLINE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self { stream: BufReader::new(stream) }
+    }
+
+    pub(super) fn send(&mut self, bytes: &[u8]) {
+        self.stream.get_mut().write_all(bytes).unwrap();
+    }
+
+    pub(super) fn shut(&mut self) {
+        self.stream.get_mut().shutdown(Shutdown::Write).unwrap();
+    }
+
+    pub(super) fn answer_head(&mut self) -> Reply {
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            let count = self.stream.read_line(&mut head).unwrap();
+            assert_ne!(count, 0, "the connection ended after {head:?}");
+        }
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        Reply { status, head, body: Vec::new() }
+    }
+
+    pub(super) fn answer(&mut self) -> Reply {
+        let mut reply = self.answer_head();
+        let length = reply.field("Content-Length").map_or(0, |digits| digits.parse().unwrap());
+        reply.body = vec![0; length];
+        self.stream.read_exact(&mut reply.body).unwrap();
+        reply
+    }
+
+    /// The answer; `None` when the connection ends instead.
+    pub(super) fn rest_or_answer(&mut self) -> Option<Reply> {
+        let ended = self.stream.fill_buf().map_or(true, <[u8]>::is_empty);
+        (!ended).then(|| self.answer())
+    }
+
+    /// Everything up to the end, which must come.
+    pub(super) fn rest(&mut self) -> Vec<u8> {
+        let mut rest = Vec::new();
+        self.stream.read_to_end(&mut rest).unwrap();
+        rest
+    }
+
+    /// The end comes, and nothing before it.
+    pub(super) fn ends(&mut self) {
+        assert_eq!(String::from_utf8_lossy(&self.rest()), "");
+    }
+}

@@ -1,0 +1,141 @@
+//! The snapshots that dashboards of one fanout thread are taking: encoded once, shared among those
+//! who come close together, and bounded in memory. Sends nothing.
+
+use std::io;
+use std::sync::{Arc, Weak};
+
+use crate::server::frame::{FRAGMENT_BYTES, Fragments, Frames};
+use crate::wire::MIB;
+use crate::wire::Snapshot;
+use crate::wire::id::{PoolId, PoolIndex};
+
+/// All snapshots of a fanout thread together, in bytes: enough for two of a large pool. Beyond it
+/// those who come get one that others are still taking. A pool may always have one, so that no
+/// pool's slow readers keep another pool's waiting.
+const MAX_SNAPSHOT_BYTES: usize = 64 * MIB;
+
+/// A snapshot is shared until as many changes as a quarter of its agents have come: so many more
+/// messages follow for who gets it late.
+const SHARED_UNTIL: u64 = 4;
+
+#[derive(Debug)]
+pub(super) struct Snapshots {
+    /// The newest of each pool, while somebody takes it.
+    newest: Vec<Weak<Frames>>,
+    /// All that somebody may still be taking.
+    held: Vec<Weak<Frames>>,
+    max_bytes: usize,
+}
+
+impl Snapshots {
+    pub(super) fn new(pools: usize) -> Self {
+        let newest = (0..pools).map(|_| Weak::new()).collect();
+        Self { newest, held: Vec::new(), max_bytes: MAX_SNAPSHOT_BYTES }
+    }
+
+    /// What to send where `present` is the pool's state: that, or a recent snapshot from which
+    /// the changes since lead to it. `None` when there is no memory and nothing to share.
+    pub(super) fn get(
+        &mut self,
+        pool: PoolIndex,
+        present: Snapshot,
+        id: &PoolId,
+        epoch: &str,
+    ) -> Option<Arc<Frames>> {
+        let newest = self.newest[pool.0].upgrade();
+        let is_alone = newest.is_none();
+        let shared = newest.filter(|frames| frames.last_seq() >= Some(present.complete_since));
+        let agents = present.agents.len() as u64;
+        let is_recent = |frames: &Arc<Frames>| {
+            let seq = frames.last_seq().unwrap_or_default();
+            present.seq.saturating_sub(seq) * SHARED_UNTIL < agents
+        };
+        let may_be_made = is_alone || self.fits(present.text_bytes());
+        if shared.as_ref().is_some_and(is_recent) || !may_be_made {
+            return shared;
+        }
+        match encode(present, id, epoch) {
+            Ok(frames) => {
+                let frames = Arc::new(frames);
+                self.newest[pool.0] = Arc::downgrade(&frames);
+                self.held.push(Arc::downgrade(&frames));
+                Some(frames)
+            }
+            Err(error) => {
+                log::warn!("no memory for a snapshot, trying again: {error}");
+                shared
+            }
+        }
+    }
+
+    fn fits(&mut self, bytes: usize) -> bool {
+        self.held.retain(|frames| frames.strong_count() > 0);
+        let held = self.held.iter().filter_map(Weak::upgrade).map(|frames| frames.bytes().len());
+        held.sum::<usize>() + bytes <= self.max_bytes
+    }
+}
+
+fn encode(snapshot: Snapshot, id: &PoolId, epoch: &str) -> io::Result<Frames> {
+    let mut fragments = Fragments::new(snapshot.text_bytes(), snapshot.seq)?;
+    snapshot.write(id, epoch, FRAGMENT_BYTES, |part, is_last| fragments.push(part, is_last));
+    fragments.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::clock::UnixMillis;
+    use crate::wire::id::AgentId;
+    use crate::wire::{Metrics, Ping, SnapshotAgent, read_ping};
+
+    const POOL: PoolIndex = PoolIndex(0);
+
+    fn metrics(agent: &AgentId) -> Metrics {
+        let body = br#"{"status": "busy", "cpu_usage": 1, "memory_usage": 2}"#;
+        match read_ping(body, agent, UnixMillis(0), 8) {
+            Ok(Ping::Metrics(metrics)) => metrics,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Of a pool with eight agents.
+    fn present(seq: u64, complete_since: u64) -> Snapshot {
+        let agent = AgentId::parse("a").unwrap();
+        let metrics = Arc::new(metrics(&agent));
+        let agent = SnapshotAgent { agent, metrics, interval_ms: None };
+        let agents = vec![agent; 8];
+        Snapshot { agents, departed: vec![], server_time: UnixMillis(0), seq, complete_since }
+    }
+
+    fn get(snapshots: &mut Snapshots, present: Snapshot) -> Option<Arc<Frames>> {
+        snapshots.get(POOL, present, &PoolId::parse("p").unwrap(), "e")
+    }
+
+    /// Shared until a quarter of the agents have changed, and only while somebody takes it.
+    #[test]
+    fn a_recent_snapshot_is_shared() {
+        let mut snapshots = Snapshots::new(1);
+        let first = get(&mut snapshots, present(10, 0)).unwrap();
+        assert_eq!(first.last_seq(), Some(10));
+        assert!(Arc::ptr_eq(&first, &get(&mut snapshots, present(11, 0)).unwrap()));
+        let second = get(&mut snapshots, present(12, 0)).unwrap();
+        assert_eq!(second.last_seq(), Some(12), "a quarter has changed");
+        assert_eq!(get(&mut snapshots, present(13, 13)).unwrap().last_seq(), Some(13), "a gap");
+        drop(get(&mut snapshots, present(20, 0)));
+        assert_eq!(get(&mut snapshots, present(20, 0)).unwrap().last_seq(), Some(20));
+    }
+
+    /// Without memory an older one is shared; without one that may be, there is none. Another
+    /// pool has its own.
+    #[test]
+    fn memory_is_bounded() {
+        let mut snapshots = Snapshots { max_bytes: 4_000, ..Snapshots::new(2) };
+        let first = get(&mut snapshots, present(10, 0)).unwrap();
+        let id = PoolId::parse("q").unwrap();
+        assert!(snapshots.get(PoolIndex(1), present(10, 0), &id, "e").is_some());
+        assert!(Arc::ptr_eq(&first, &get(&mut snapshots, present(99, 10)).unwrap()));
+        assert!(get(&mut snapshots, present(99, 11)).is_none());
+        drop(first);
+        assert_eq!(get(&mut snapshots, present(99, 11)).unwrap().last_seq(), Some(99));
+    }
+}

@@ -1,0 +1,247 @@
+//! WebSocket frames (RFC 6455 section 5.2) as the server sends them: unmasked, made once, kept
+//! as bytes. Formats and measures; sends nothing.
+
+use std::io;
+
+use memmap2::{Mmap, MmapMut};
+use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
+use tungstenite::protocol::frame::{CloseFrame, Frame, FrameHeader};
+
+use crate::wire::KIB;
+
+/// A long message goes out in fragments of this many bytes, so that a Pong or a Close need not
+/// wait for the end of a snapshot on a slow line (RFC 6455 section 5.4).
+pub(crate) const FRAGMENT_BYTES: usize = 64 * KIB;
+
+/// Bytes of a frame's header at most (an unmasked one: RFC 6455 section 5.2).
+const MAX_HEADER_BYTES: usize = 10;
+
+/// Frames back to back, each with the sequence number of the change that it carries, which rises.
+/// All fragments of one message have that message's number.
+#[derive(Debug, Default)]
+pub(crate) struct Frames {
+    bytes: Vec<u8>,
+    /// Instead of `bytes`, for a snapshot, which may have megabytes, pages of its own, of which so
+    /// many bytes are in use. The system has them back the moment they are dropped; an allocator would keep,
+    /// for each thread, up to twice the largest buffer that it ever had.
+    pages: Option<(Mmap, usize)>,
+    ends: Vec<End>,
+}
+
+/// Where a frame ends, and what it carries.
+#[derive(Debug, Clone, Copy)]
+struct End {
+    seq: u64,
+    at: usize,
+}
+
+/// Takes a long message, part by part, as the fragments of one message.
+#[derive(Debug)]
+pub(crate) struct Fragments {
+    pages: MmapMut,
+    ends: Vec<End>,
+    seq: u64,
+}
+
+impl Fragments {
+    /// Room for a message of `bytes` in parts of [`FRAGMENT_BYTES`] or more.
+    ///
+    /// # Errors
+    /// The system's, when it has no memory.
+    pub(crate) fn new(bytes: usize, seq: u64) -> io::Result<Self> {
+        let headers = (bytes / FRAGMENT_BYTES + 1) * MAX_HEADER_BYTES;
+        Ok(Self { pages: MmapMut::map_anon(bytes + headers)?, ends: Vec::new(), seq })
+    }
+
+    /// Appends the next fragment. It may end within a character: only the whole message is UTF-8
+    /// (RFC 6455 section 5.6).
+    pub(crate) fn push(&mut self, payload: &[u8], is_final: bool) {
+        let opcode = if self.ends.is_empty() { Data::Text } else { Data::Continue };
+        let start = self.ends.last().map_or(0, |end| end.at);
+        let mut header = Vec::with_capacity(MAX_HEADER_BYTES);
+        push_header(&mut header, opcode, is_final, payload.len());
+        let (middle, end) = (start + header.len(), start + header.len() + payload.len());
+        self.pages[start..middle].copy_from_slice(&header);
+        self.pages[middle..end].copy_from_slice(payload);
+        self.ends.push(End { seq: self.seq, at: end });
+    }
+
+    /// The message.
+    ///
+    /// # Errors
+    /// The system's, when it cannot protect the pages.
+    pub(crate) fn finish(self) -> io::Result<Frames> {
+        let used = self.ends.last().map_or(0, |end| end.at);
+        let pages = Some((self.pages.make_read_only()?, used));
+        Ok(Frames { bytes: Vec::new(), pages, ends: self.ends })
+    }
+}
+
+fn push_header(bytes: &mut Vec<u8>, opcode: Data, is_final: bool, payload_bytes: usize) {
+    let opcode = OpCode::Data(opcode);
+    let header = FrameHeader { is_final, opcode, ..FrameHeader::default() };
+    let formatted = header.format(payload_bytes as u64, bytes);
+    debug_assert!(formatted.is_ok(), "a Vec takes every byte");
+}
+
+impl Frames {
+    /// Frames that may only go out whole, such as control frames, and carry no change.
+    #[must_use]
+    pub(crate) fn whole(bytes: Vec<u8>) -> Self {
+        Self { bytes, ..Self::default() }
+    }
+
+    /// Appends `text` as one text frame.
+    pub(crate) fn push_text(&mut self, text: &str, seq: u64) {
+        push_header(&mut self.bytes, Data::Text, true, text.len());
+        self.bytes.extend_from_slice(text.as_bytes());
+        self.ends.push(End { seq, at: self.bytes.len() });
+    }
+
+    /// Appends later frames.
+    pub(crate) fn append(&mut self, later: &Self) {
+        let offset = self.bytes.len();
+        self.bytes.extend_from_slice(&later.bytes);
+        self.ends.extend(later.ends.iter().map(|end| End { at: end.at + offset, ..*end }));
+    }
+
+    /// All of them, as they go over the wire.
+    #[must_use]
+    pub(crate) fn bytes(&self) -> &[u8] {
+        match &self.pages {
+            Some((pages, used)) => &pages[..*used],
+            None => &self.bytes,
+        }
+    }
+
+    /// How many frames that carry a change.
+    #[must_use]
+    pub(crate) fn count(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether there is none that carries a change.
+    #[must_use]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// The sequence number of the last frame.
+    #[must_use]
+    pub(crate) fn last_seq(&self) -> Option<u64> {
+        self.ends.last().map(|end| end.seq)
+    }
+
+    /// Where the first frame begins that carries a change after `seq`; without one, the end.
+    #[must_use]
+    pub(crate) fn start_after(&self, seq: u64) -> usize {
+        self.begin(self.ends.partition_point(|end| end.seq <= seq))
+    }
+
+    /// The first place at or after `offset` where a frame begins or the last one ends.
+    #[must_use]
+    pub(crate) fn boundary(&self, offset: usize) -> usize {
+        if offset == 0 { 0 } else { self.begin(self.index_from(offset)) }
+    }
+
+    /// The sequence number of the first frame that begins at or after `offset`.
+    #[must_use]
+    pub(crate) fn seq_from(&self, offset: usize) -> Option<u64> {
+        let index = if offset == 0 { 0 } else { self.index_from(offset) };
+        self.ends.get(index).map(|end| end.seq)
+    }
+
+    /// The index of the first frame that begins at or after `offset`, which is not 0.
+    fn index_from(&self, offset: usize) -> usize {
+        self.ends.partition_point(|end| end.at < offset) + 1
+    }
+
+    fn begin(&self, index: usize) -> usize {
+        match index.checked_sub(1) {
+            None if !self.ends.is_empty() => 0,
+            Some(before) if before < self.ends.len() => self.ends[before].at,
+            _ => self.bytes().len(),
+        }
+    }
+}
+
+/// A Ping without payload.
+#[must_use]
+pub(crate) fn ping() -> Vec<u8> {
+    control(Frame::ping(Vec::new()))
+}
+
+/// A Close with this code, without a reason.
+#[must_use]
+pub(crate) fn close(code: CloseCode) -> Vec<u8> {
+    control(Frame::close(Some(CloseFrame { code, reason: "".into() })))
+}
+
+fn control(frame: Frame) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(frame.len());
+    let formatted = frame.format(&mut bytes);
+    debug_assert!(formatted.is_ok(), "a Vec takes every byte");
+    bytes
+}
+
+/// Whether the frame that `bytes` starts with is a Close.
+#[must_use]
+pub(crate) fn is_close(bytes: &[u8]) -> bool {
+    bytes.first().is_some_and(|first| OpCode::from(first & 0x0F) == OpCode::Control(Control::Close))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A frame in front of every offset, at its start, within it and at its end.
+    #[test]
+    fn frames_are_found_by_offset_and_by_sequence_number() {
+        for size in [0, 1, 125, 126, 65_535, 65_536] {
+            let mut frames = Frames::default();
+            frames.push_text(&"x".repeat(size), 3);
+            let first = frames.bytes().len();
+            let mut later = Frames::default();
+            later.push_text("next", 7);
+            frames.append(&later);
+            let end = first + 6;
+            assert_eq!((frames.bytes().len(), frames.count()), (end, 2), "{size}");
+            let boundaries = [0, 1, first, first + 1, end].map(|offset| frames.boundary(offset));
+            assert_eq!(boundaries, [0, first, first, end, end], "{size}");
+            let numbers = [0, 1, first, first + 1, end].map(|offset| frames.seq_from(offset));
+            assert_eq!(numbers, [Some(3), Some(7), Some(7), None, None], "{size}");
+            let starts = [0, 2, 3, 6, 7, 8].map(|seq| frames.start_after(seq));
+            assert_eq!(starts, [0, 0, first, first, end, end], "{size}");
+            assert_eq!(frames.last_seq(), Some(7));
+        }
+    }
+
+    #[test]
+    fn control_frames_go_out_whole() {
+        let frames = Frames::whole([ping(), ping()].concat());
+        assert_eq!([0, 1, 2, 4].map(|offset| frames.boundary(offset)), [0, 4, 4, 4]);
+        assert_eq!((frames.count(), frames.last_seq(), frames.seq_from(0)), (0, None, None));
+    }
+
+    #[test]
+    fn a_long_message_is_fragments_of_one_message() {
+        let mut fragments = Fragments::new(2 * FRAGMENT_BYTES, 5).unwrap();
+        fragments.push(&[b'x'; FRAGMENT_BYTES], false);
+        fragments.push(&[b'y'; FRAGMENT_BYTES], true);
+        let frames = fragments.finish().unwrap();
+        let second = frames.boundary(1);
+        assert_eq!(frames.boundary(second + 1), frames.bytes().len());
+        // Text and not final, then continuation and final (section 5.2).
+        assert_eq!((frames.bytes()[0], frames.bytes()[second]), (0x01, 0x80));
+        assert_eq!(frames.bytes().len(), 2 * (FRAGMENT_BYTES + MAX_HEADER_BYTES));
+        assert_eq!((frames.count(), frames.last_seq()), (2, Some(5)));
+    }
+
+    #[test]
+    fn a_close_is_told_from_a_ping() {
+        assert!(is_close(&close(CloseCode::Away)));
+        assert_eq!(&close(CloseCode::Away)[2..], 1001_u16.to_be_bytes());
+        assert!(!is_close(&ping()));
+        assert!(!is_close(&[]));
+    }
+}

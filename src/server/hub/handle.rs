@@ -1,0 +1,216 @@
+//! The way to talk to the hub: calls instead of messages, each bounded in time. Owns a sender and
+//! the counts that tell a worker whether a pool may be full; decides nothing else.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crossbeam_channel::RecvTimeoutError::{Disconnected, Timeout};
+use crossbeam_channel::{Receiver, SendTimeoutError, Sender, TrySendError, bounded};
+
+use crate::server::event::{Event, FanoutIndex, Stamp, Verdict};
+use crate::server::registry::Rules;
+use crate::wire::Summary;
+use crate::wire::id::{AgentId, DashboardId, PoolIndex};
+use crate::wire::{Metrics, Snapshot};
+
+/// How full a pool is, and what is on its way there: enough for a worker to tell whether a
+/// heartbeat may be promised without asking the hub.
+#[derive(Debug, Default)]
+pub(super) struct Room {
+    pub(super) agents: AtomicUsize,
+    pub(super) bytes: AtomicUsize,
+    queued: AtomicUsize,
+    queued_bytes: AtomicUsize,
+}
+
+impl Room {
+    /// Counts a heartbeat as on its way. Whether there is certainly room for it and for all
+    /// before it, even if every one of them is of a new agent.
+    ///
+    /// The hub stores the population before it takes a heartbeat off the count (release), so who
+    /// sees it gone (acquire) also sees what it added.
+    fn promise(&self, cost: usize, rules: &Rules) -> bool {
+        let queued = self.queued.fetch_add(1, Ordering::AcqRel) + 1;
+        let queued_bytes = self.queued_bytes.fetch_add(cost, Ordering::AcqRel) + cost;
+        self.agents.load(Ordering::Acquire) + queued <= rules.max_agents_per_pool
+            && self.bytes.load(Ordering::Acquire) + queued_bytes <= rules.max_pool_bytes
+    }
+
+    /// The hub has handled it, or it never got there.
+    pub(super) fn handled(&self, cost: usize) {
+        self.queued_bytes.fetch_sub(cost, Ordering::AcqRel);
+        self.queued.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// The way to talk to the hub; clones share it. Every call is bounded in time.
+#[derive(Debug, Clone)]
+pub(crate) struct HubHandle {
+    pub(super) inbox: Sender<Event>,
+    pub(super) rooms: Arc<[Room]>,
+    pub(super) rules: Rules,
+    pub(super) patience: Duration,
+}
+
+/// Why the hub did not do what it was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HubError {
+    /// Its inbox stayed full, or its answer away, for the whole of the handle's patience.
+    Overloaded,
+    /// It has ended.
+    Stopped,
+}
+
+impl fmt::Display for HubError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Overloaded => "the server is overloaded",
+            Self::Stopped => "the server is shutting down",
+        })
+    }
+}
+
+impl std::error::Error for HubError {}
+
+impl HubHandle {
+    /// Hands in a heartbeat. `Accepted` means that the hub has it in its queue, in order; only
+    /// for a pool that may be full does this wait for the hub's own verdict.
+    ///
+    /// # Errors
+    /// [`HubError`]; then the heartbeat may or may not count.
+    pub(crate) fn heartbeat(
+        &self,
+        pool: PoolIndex,
+        agent: AgentId,
+        metrics: Metrics,
+        stamp: Stamp,
+    ) -> Result<Verdict, HubError> {
+        let cost = metrics.cost_bytes();
+        let room = &self.rooms[pool.0];
+        let promised = room.promise(cost, &self.rules);
+        let (reply, verdict) = if promised {
+            (None, None)
+        } else {
+            let (reply, verdict) = bounded(1);
+            (Some(reply), Some(verdict))
+        };
+        let event = Event::Heartbeat { pool, agent, metrics, stamp, reply };
+        self.send(event).inspect_err(|_| room.handled(cost))?;
+        match verdict {
+            None => Ok(Verdict::Accepted),
+            Some(verdict) => self.answer(&verdict),
+        }
+    }
+
+    /// An agent leaves, whether it is known or not.
+    ///
+    /// # Errors
+    /// [`HubError`].
+    pub(crate) fn goodbye(
+        &self,
+        pool: PoolIndex,
+        agent: AgentId,
+        stamp: Stamp,
+    ) -> Result<(), HubError> {
+        self.send(Event::Goodbye { pool, agent, stamp, reply: None })
+    }
+
+    /// The same, and says whether the agent was known.
+    ///
+    /// # Errors
+    /// [`HubError`].
+    pub(crate) fn remove(
+        &self,
+        pool: PoolIndex,
+        agent: AgentId,
+        stamp: Stamp,
+    ) -> Result<bool, HubError> {
+        self.ask(|reply| Event::Goodbye { pool, agent, stamp, reply: Some(reply) })
+    }
+
+    /// The pool as it is after everything that was handed in before.
+    ///
+    /// # Errors
+    /// [`HubError`].
+    pub(crate) fn snapshot(&self, pool: PoolIndex) -> Result<Snapshot, HubError> {
+        self.ask(|reply| Event::Snapshot { pool, reply })
+    }
+
+    /// All pools in numbers, in the configuration's order.
+    ///
+    /// # Errors
+    /// [`HubError`].
+    pub(crate) fn summaries(&self) -> Result<Vec<Summary>, HubError> {
+        self.ask(|reply| Event::Summaries { reply })
+    }
+
+    /// Whether the hub turns.
+    ///
+    /// # Errors
+    /// [`HubError`] when it does not.
+    pub(crate) fn alive(&self) -> Result<(), HubError> {
+        self.ask(|reply| Event::Alive { reply })
+    }
+
+    /// A dashboard whose write side `fanout` owns already wants the pool's snapshot and every
+    /// update after it.
+    ///
+    /// # Errors
+    /// [`HubError`].
+    pub(crate) fn join(
+        &self,
+        dashboard: DashboardId,
+        pool: PoolIndex,
+        fanout: FanoutIndex,
+    ) -> Result<(), HubError> {
+        self.send(Event::Join { dashboard, pool, fanout })
+    }
+
+    /// A dashboard that fell behind wants what changed since `since`, or a snapshot. Does not wait:
+    /// the caller tries again.
+    ///
+    /// # Errors
+    /// [`HubError`].
+    pub(crate) fn resume(
+        &self,
+        dashboard: DashboardId,
+        since: Option<u64>,
+    ) -> Result<(), HubError> {
+        self.inbox.try_send(Event::Resume { dashboard, since }).map_err(|error| match error {
+            TrySendError::Full(_) => HubError::Overloaded,
+            TrySendError::Disconnected(_) => HubError::Stopped,
+        })
+    }
+
+    /// A dashboard is gone. Waits for room however long that takes: the hub always makes some.
+    pub(crate) fn leave(&self, dashboard: DashboardId) {
+        let _ = self.inbox.send(Event::Leave { dashboard });
+    }
+
+    /// Ends the hub, after everything that was handed in before.
+    pub(crate) fn shutdown(&self) {
+        let _ = self.inbox.send(Event::Shutdown);
+    }
+
+    fn send(&self, event: Event) -> Result<(), HubError> {
+        self.inbox.send_timeout(event, self.patience).map_err(|error| match error {
+            SendTimeoutError::Timeout(_) => HubError::Overloaded,
+            SendTimeoutError::Disconnected(_) => HubError::Stopped,
+        })
+    }
+
+    fn ask<T>(&self, question: impl FnOnce(Sender<T>) -> Event) -> Result<T, HubError> {
+        let (reply, answer) = bounded(1);
+        self.send(question(reply))?;
+        self.answer(&answer)
+    }
+
+    fn answer<T>(&self, answer: &Receiver<T>) -> Result<T, HubError> {
+        answer.recv_timeout(self.patience).map_err(|error| match error {
+            Timeout => HubError::Overloaded,
+            Disconnected => HubError::Stopped,
+        })
+    }
+}

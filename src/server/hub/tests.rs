@@ -1,0 +1,449 @@
+//! The real loop, on a thread of the test's, with channels in the test's hands: ticks come when
+//! the test sends them, and batches stay where they are until the test takes them.
+
+use std::sync::Arc;
+use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use serde_json::{Value, json};
+
+use super::{HubError, HubFailure, HubHandle, Parts, hub};
+use crate::runtime::clock::{Clock, UnixMillis};
+use crate::runtime::counters::Counters;
+use crate::server::event::{Batch, FanoutIndex, Stamp, Verdict};
+use crate::server::frame::Frames;
+use crate::server::limits::{MAX_BATCH_BYTES, MAX_DEPARTURE_CHANGES};
+use crate::server::registry::Rules;
+use crate::wire::id::{AgentId, DashboardId, PoolId, PoolIndex};
+use crate::wire::{Metrics, Ping, read_ping};
+
+const POOL: PoolIndex = PoolIndex(0);
+const OTHER: PoolIndex = PoolIndex(1);
+const EVICT_AFTER: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct Stage {
+    hub: HubHandle,
+    ticks: Sender<Instant>,
+    batches: Receiver<Batch>,
+    counters: Arc<Counters>,
+    clock: Clock,
+    number: u64,
+    thread: JoinHandle<Result<(), HubFailure>>,
+}
+
+/// A hub with two pools and one fanout thread's channel of this size.
+fn stage(fanout_room: usize, max_agents: usize) -> Stage {
+    let clock = Clock::start();
+    let counters = Arc::new(Counters::default());
+    let (ticks, tick_receiver) = bounded(8);
+    let (fanout, batches) = bounded(fanout_room);
+    let (hub, handle) = hub(Parts {
+        pools: ["p", "q"].map(|id| PoolId::parse(id).unwrap()).into(),
+        epoch: "e".into(),
+        rules: Rules {
+            evict_after: EVICT_AFTER,
+            tick: Duration::from_secs(1),
+            max_agents_per_pool: max_agents,
+            max_pool_bytes: 1 << 20,
+        },
+        patience: PATIENCE,
+        ticks: tick_receiver,
+        fanouts: vec![fanout],
+        clock,
+        counters: Arc::clone(&counters),
+    });
+    let thread = Builder::new().name("hub".to_owned()).spawn(move || hub.run()).unwrap();
+    Stage { hub: handle, ticks, batches, counters, clock, number: 0, thread }
+}
+
+fn metrics(agent: &str, cpu: u32) -> Metrics {
+    let body = json!({"status": "busy", "cpu_usage": cpu, "memory_usage": 1});
+    let agent = AgentId::parse(agent).unwrap();
+    match read_ping(body.to_string().as_bytes(), &agent, UnixMillis(0), 8) {
+        Ok(Ping::Metrics(metrics)) => metrics,
+        other => panic!("{other:?}"),
+    }
+}
+
+impl Stage {
+    fn stamp(&mut self) -> Stamp {
+        self.number += 1;
+        Stamp { number: self.number, at: self.clock.now(), wall: self.clock.wall() }
+    }
+
+    fn beat(&mut self, pool: PoolIndex, agent: &str, cpu: u32) -> Result<Verdict, HubError> {
+        let stamp = self.stamp();
+        self.hub.heartbeat(pool, AgentId::parse(agent).unwrap(), metrics(agent, cpu), stamp)
+    }
+
+    fn join(&self, dashboard: u64, pool: PoolIndex) {
+        self.hub.join(DashboardId(dashboard), pool, FanoutIndex(0)).unwrap();
+    }
+
+    fn batch(&self) -> Batch {
+        self.batches.recv_timeout(PATIENCE).unwrap()
+    }
+
+    /// The next batch as the messages in it; of a snapshot, for whom.
+    fn next(&self) -> (Vec<DashboardId>, Vec<Value>) {
+        match self.batch() {
+            Batch::Updates { frames, .. } => (vec![], messages(&frames)),
+            Batch::Snapshot { pool, dashboards, snapshot } => {
+                let id = PoolId::parse(["p", "q"][pool.0]).unwrap();
+                let text = snapshot.text(&id, "e");
+                (dashboards, vec![serde_json::from_str(&text).unwrap()])
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// What a dashboard gets that asks for what changed, and whether that is all.
+    fn resume(&self, dashboard: u64, since: u64) -> (Vec<Value>, bool) {
+        self.hub.resume(DashboardId(dashboard), Some(since)).unwrap();
+        match self.batch() {
+            Batch::Changes { dashboard: id, frames, is_all } if id.0 == dashboard => {
+                (messages(&frames), is_all)
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn end(self) -> Result<(), HubFailure> {
+        self.hub.shutdown();
+        self.thread.join().unwrap()
+    }
+}
+
+fn messages(frames: &Frames) -> Vec<Value> {
+    let mut messages = Vec::new();
+    let mut start = 0;
+    while start < frames.bytes().len() {
+        let end = frames.boundary(start + 1);
+        let frame = &frames.bytes()[start..end];
+        let payload = frame.iter().position(|byte| *byte == b'{').unwrap();
+        messages.push(serde_json::from_slice(&frame[payload..]).unwrap());
+        start = end;
+    }
+    assert_eq!(messages.len(), frames.count());
+    messages
+}
+
+/// A snapshot holds all that came before the join, and the updates after it follow, in order.
+#[test]
+fn a_snapshot_comes_first_and_nothing_is_lost_behind_it() {
+    let mut stage = stage(64, 100);
+    stage.beat(POOL, "a", 1).unwrap();
+    stage.join(7, POOL);
+    let (dashboards, snapshot) = stage.next();
+    assert_eq!(dashboards, [DashboardId(7)]);
+    assert_eq!(snapshot[0]["type"], "initial_metrics");
+    assert_eq!(snapshot[0]["metrics"][0]["cpu_usage"], 1.0);
+    assert_eq!(snapshot[0]["seq"], 1);
+    stage.beat(OTHER, "a", 9).unwrap();
+    for cpu in 2..12 {
+        stage.beat(POOL, "a", cpu).unwrap();
+    }
+    let mut updates = Vec::new();
+    while updates.len() < 10 {
+        updates.extend(stage.next().1);
+    }
+    for (index, update) in updates.iter().enumerate() {
+        assert_eq!(update["type"], "metrics_update");
+        assert_eq!(update["seq"], index + 2);
+        assert_eq!(update["metrics"]["cpu_usage"], json!((index + 2) as f64));
+    }
+    assert_eq!(stage.counters.conflations.get(), 0);
+    assert_eq!(stage.end(), Ok(()));
+}
+
+/// Without room in the fanout thread's channel the hub goes on, keeps each agent's newest state,
+/// and passes it on in the order of the changes when there is room again.
+#[test]
+fn without_room_only_the_newest_state_is_kept() {
+    let mut stage = stage(1, 100);
+    stage.join(1, POOL);
+    let (_, first) = stage.next();
+    assert_eq!(first[0]["metrics"], json!([]));
+    for round in 1..=300 {
+        for agent in ["a", "b"] {
+            stage.beat(POOL, agent, round / 3).unwrap();
+        }
+        // Answered, so the hub has been through the above with its channel full.
+        stage.hub.alive().unwrap();
+    }
+    stage.join(2, POOL);
+    let (mut seq, mut newest) = (0, [0.0, 0.0]);
+    let mut count = 0;
+    let mut snapshot = None;
+    while snapshot.is_none() || seq < 600 {
+        let (dashboards, messages) = stage.next();
+        if !dashboards.is_empty() {
+            snapshot = Some(messages[0].clone());
+            continue;
+        }
+        for message in messages {
+            count += 1;
+            assert!(message["seq"].as_u64().unwrap() > seq, "{message} after {seq}");
+            seq = message["seq"].as_u64().unwrap();
+            let agent = usize::from(message["metrics"]["agent_id"] == "b");
+            newest[agent] = message["metrics"]["cpu_usage"].as_f64().unwrap();
+        }
+    }
+    let snapshot = snapshot.unwrap();
+    assert_eq!(newest, [100.0, 100.0]);
+    assert_eq!(snapshot["seq"], 600);
+    assert!(count < 300, "{count} of 600 updates were kept");
+    stage.hub.alive().unwrap();
+    assert_eq!(stage.counters.conflations.get() + count, 600);
+    assert_eq!(stage.end(), Ok(()));
+}
+
+/// A tick with a later time evicts, and watchers hear of it, once.
+#[test]
+fn a_tick_evicts_and_watchers_hear_of_it() {
+    let mut stage = stage(64, 100);
+    stage.beat(POOL, "a", 1).unwrap();
+    stage.join(1, POOL);
+    stage.next();
+    let start = stage.clock.now();
+    // Ticks as they would come: far apart, they would pass for a stall.
+    for second in 0..=11 {
+        stage.ticks.send(start + Duration::from_secs(second)).unwrap();
+    }
+    let (_, messages) = stage.next();
+    assert_eq!(messages[0]["type"], "agent_offline");
+    assert_eq!(messages[0]["reason"], "timeout");
+    assert_eq!(stage.hub.snapshot(POOL).unwrap().departed.len(), 1);
+    assert_eq!(stage.counters.evictions.get(), 1);
+    assert!(stage.batches.is_empty());
+    assert_eq!(stage.end(), Ok(()));
+}
+
+/// When the pool may be full the caller gets the hub's own word; a known agent is heard.
+#[test]
+fn a_full_pool_is_answered_by_the_hub() {
+    let mut stage = stage(64, 2);
+    assert_eq!(stage.beat(POOL, "a", 1), Ok(Verdict::Accepted));
+    assert_eq!(stage.beat(POOL, "b", 1), Ok(Verdict::Accepted));
+    assert_eq!(stage.beat(POOL, "c", 1), Ok(Verdict::TooManyAgents));
+    assert_eq!(stage.beat(POOL, "a", 2), Ok(Verdict::Accepted));
+    assert_eq!(stage.beat(OTHER, "c", 1), Ok(Verdict::Accepted));
+    let stamp = stage.stamp();
+    let b = AgentId::parse("b").unwrap();
+    assert_eq!(stage.hub.remove(POOL, b.clone(), stamp), Ok(true));
+    assert_eq!(stage.hub.remove(POOL, b, stamp), Ok(false));
+    assert_eq!(stage.beat(POOL, "c", 1), Ok(Verdict::Accepted));
+    assert_eq!(stage.end(), Ok(()));
+}
+
+/// Who has left is owed nothing, and what was owed to the last watcher is dropped.
+#[test]
+fn who_leaves_is_owed_nothing() {
+    let mut stage = stage(1, 100);
+    stage.join(1, POOL);
+    stage.join(2, POOL);
+    stage.hub.leave(DashboardId(1));
+    stage.hub.leave(DashboardId(2));
+    for cpu in 1..10 {
+        stage.beat(POOL, "a", cpu).unwrap();
+    }
+    stage.hub.alive().unwrap();
+    stage.join(3, POOL);
+    let mut seen = Vec::new();
+    while !seen.contains(&DashboardId(3)) {
+        let (dashboards, messages) = stage.next();
+        assert_eq!(messages[0]["type"], "initial_metrics");
+        seen.extend(dashboards);
+    }
+    assert_eq!(stage.end(), Ok(()));
+}
+
+/// Without its fanout thread the hub ends with the reason, and callers are told that it stopped.
+#[test]
+fn a_dead_fanout_thread_ends_the_hub() {
+    let mut stage = stage(64, 100);
+    stage.join(1, POOL);
+    stage.next();
+    stage.batches = bounded(0).1;
+    stage.beat(POOL, "a", 1).unwrap();
+    assert_eq!(stage.thread.join().unwrap(), Err(HubFailure::FanoutGone(FanoutIndex(0))));
+    assert_eq!(stage.hub.alive(), Err(HubError::Stopped));
+    stage.hub.leave(DashboardId(1));
+}
+
+/// Without anyone to make ticks nobody would be evicted: that is a failure, too.
+#[test]
+fn a_dead_tick_ends_the_hub() {
+    let mut stage = stage(64, 100);
+    stage.ticks = bounded(0).0;
+    assert_eq!(stage.thread.join().unwrap(), Err(HubFailure::TicksGone));
+}
+
+/// The same while something waits for room in a fanout thread's channel.
+#[test]
+fn a_dead_tick_ends_a_blocked_hub() {
+    let mut stage = stage(1, 100);
+    stage.join(1, POOL);
+    stage.beat(POOL, "a", 1).unwrap();
+    // Answered, so the hub has begun to wait for room.
+    stage.hub.alive().unwrap();
+    stage.beat(POOL, "a", 2).unwrap();
+    stage.hub.alive().unwrap();
+    stage.ticks = bounded(0).0;
+    assert_eq!(stage.thread.join().unwrap(), Err(HubFailure::TicksGone));
+}
+
+/// Without its fanout thread a blocked hub ends as well, instead of spinning.
+#[test]
+fn a_dead_fanout_thread_ends_a_blocked_hub() {
+    let mut stage = stage(1, 100);
+    stage.join(1, POOL);
+    for cpu in 1..5 {
+        stage.beat(POOL, "a", cpu).unwrap();
+        // Answered, so the hub has begun to wait for room.
+        stage.hub.alive().unwrap();
+    }
+    stage.batches = bounded(0).1;
+    assert_eq!(stage.thread.join().unwrap(), Err(HubFailure::FanoutGone(FanoutIndex(0))));
+}
+
+/// Who fell behind gets the newest state of each agent that changed since, departures too, and
+/// nothing else; who has nothing yet gets a snapshot.
+#[test]
+fn who_fell_behind_gets_what_changed_since() {
+    let mut stage = stage(64, 100);
+    for agent in ["a", "b", "c", "d", "e"] {
+        stage.beat(POOL, agent, 1).unwrap();
+    }
+    stage.join(1, POOL);
+    stage.next();
+    assert_eq!(stage.resume(1, 5), (vec![], true));
+    for cpu in 2..5 {
+        stage.beat(POOL, "b", cpu).unwrap();
+        stage.next();
+    }
+    let stamp = stage.stamp();
+    stage.hub.goodbye(POOL, AgentId::parse("c").unwrap(), stamp).unwrap();
+    stage.next();
+    let (messages, is_all) = stage.resume(1, 5);
+    assert!(is_all);
+    let seen: Vec<_> = messages.iter().map(|it| (&it["type"], &it["seq"])).collect();
+    let expected = [(json!("metrics_update"), json!(8)), (json!("agent_offline"), json!(9))];
+    assert_eq!(seen, expected.iter().map(|(kind, seq)| (kind, seq)).collect::<Vec<_>>());
+    assert_eq!(messages[0]["metrics"]["cpu_usage"], 4.0);
+    assert_eq!(stage.resume(1, 8).0.len(), 1, "after the update, the departure");
+    stage.hub.resume(DashboardId(1), None).unwrap();
+    assert_eq!(stage.next().1[0]["type"], "initial_metrics");
+    assert_eq!(stage.end(), Ok(()));
+}
+
+/// What changed comes in parts of about a batch's size, which join without a gap.
+#[test]
+fn what_changed_comes_in_parts() {
+    let mut stage = stage(64, 10_000);
+    for agent in 0..1_000 {
+        stage.beat(POOL, &format!("agent-{agent}"), 1).unwrap();
+    }
+    stage.join(1, POOL);
+    stage.next();
+    let (mut since, mut parts) = (1, 0);
+    loop {
+        let (messages, is_all) = stage.resume(1, since);
+        for message in &messages {
+            since += 1;
+            assert_eq!(message["seq"], since);
+        }
+        parts += 1;
+        if is_all {
+            break;
+        }
+        let bytes: usize = messages.iter().map(|message| message.to_string().len()).sum();
+        assert!((MAX_BATCH_BYTES / 2..2 * MAX_BATCH_BYTES).contains(&bytes), "{bytes}");
+    }
+    assert_eq!(since, 1_000);
+    assert!(parts > 2, "{parts}");
+    assert_eq!(stage.end(), Ok(()));
+}
+
+/// More departures than are remembered: dashboards that were sent them late, or not at all, get a
+/// snapshot, and share it.
+#[test]
+fn forgotten_departures_call_for_a_snapshot() {
+    let mut stage = stage(1, 10_000);
+    stage.beat(POOL, "stays", 1).unwrap();
+    stage.join(1, POOL);
+    stage.hub.alive().unwrap();
+    for agent in 0..2 * MAX_DEPARTURE_CHANGES {
+        let agent = format!("agent-{agent}");
+        stage.beat(POOL, &agent, 1).unwrap();
+        let stamp = stage.stamp();
+        stage.hub.goodbye(POOL, AgentId::parse(&agent).unwrap(), stamp).unwrap();
+    }
+    stage.hub.alive().unwrap();
+    assert_eq!(stage.next().0, [DashboardId(1)]);
+    let gap = loop {
+        match stage.batch() {
+            Batch::Updates { .. } => {}
+            other => break other,
+        }
+    };
+    assert!(matches!(gap, Batch::Gap { pool: POOL }), "{gap:?}");
+    // The channel is full while they ask.
+    for dashboard in [2, 3] {
+        stage.join(dashboard, OTHER);
+        stage.hub.alive().unwrap();
+    }
+    for _ in 0..2 {
+        stage.join(4, POOL);
+        stage.hub.resume(DashboardId(1), Some(1)).unwrap();
+        stage.hub.alive().unwrap();
+    }
+    let shared = loop {
+        match stage.next() {
+            (dashboards, messages) if dashboards.contains(&DashboardId(1)) => {
+                assert_eq!(messages[0]["metrics"].as_array().unwrap().len(), 1);
+                break dashboards;
+            }
+            _ => {}
+        }
+    };
+    assert!(shared.len() > 1, "{shared:?}");
+    assert_eq!(stage.end(), Ok(()));
+}
+
+/// Pools have their turns, and a joiner of a pool that never stops changing waits for a bounded
+/// number of batches.
+#[test]
+fn neither_a_hot_pool_nor_its_updates_starve_a_joiner() {
+    let mut stage = stage(1, 100);
+    stage.join(1, POOL);
+    stage.hub.alive().unwrap();
+    let busy = |stage: &mut Stage| {
+        for cpu in 0..40 {
+            for agent in 0..20 {
+                stage.beat(POOL, &format!("agent-{agent}"), cpu).unwrap();
+            }
+        }
+        stage.hub.alive().unwrap();
+    };
+    busy(&mut stage);
+    stage.join(2, POOL);
+    stage.join(3, OTHER);
+    stage.hub.resume(DashboardId(1), Some(0)).unwrap();
+    stage.hub.alive().unwrap();
+    let mut joined = Vec::new();
+    for taken in 0.. {
+        assert!(taken < 10, "only {joined:?} after {taken} batches");
+        if let Batch::Snapshot { dashboards, .. } = stage.batch() {
+            joined.extend(dashboards);
+        }
+        if joined.contains(&DashboardId(2)) && joined.contains(&DashboardId(3)) {
+            break;
+        }
+        // The hot pool is never done.
+        busy(&mut stage);
+    }
+    assert_eq!(stage.end(), Ok(()));
+}

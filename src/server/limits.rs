@@ -1,0 +1,173 @@
+//! Every bound of the server in one place: what `[limits]` may set, and the constants that
+//! need no setting. Values only.
+
+use std::time::Duration;
+
+use crate::wire::{KIB, MIB};
+
+/// The `[limits]` table. Sizes in bytes, times as durations; names are the file's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Limits {
+    /// Request line and headers together, in bytes; beyond it 431. Default 8 KiB, twice what
+    /// browsers with long cookies send.
+    pub max_head_bytes: usize,
+    /// Header lines of a request; beyond it 431. Default 64.
+    pub max_headers: usize,
+    /// A heartbeat's body, in bytes; beyond it 413. Default 64 KiB: 256 tasks with room.
+    pub max_body_bytes: usize,
+    /// All requests and answers that the door holds, in bytes. Answers over 64 KiB for which there
+    /// is no room are refused with 503; beyond it, who has made no progress for longest, in
+    /// sending a request or taking an answer, is closed. Default 64 MiB.
+    pub max_buffered_bytes: usize,
+    /// From a request's first byte (or the connection's start) to the end of its head; then 408. Default 10 s.
+    pub head_timeout: Duration,
+    /// From the end of the head to the end of the body; then 408. Default 10 s.
+    pub body_timeout: Duration,
+    /// How long a kept-alive connection may rest between requests; then closed. Default
+    /// 75 s, more than twice the heartbeat rhythm that we recommend.
+    pub idle_timeout: Duration,
+    /// From the whole request to the worker's answer; then 503. Default 5 s.
+    pub worker_timeout: Duration,
+    /// Open HTTP connections (dashboards apart). Default 8,000.
+    pub max_connections: usize,
+    /// Open HTTP connections of one address (IPv6: one /64); trusted proxies are exempt.
+    /// Default 1,000.
+    pub max_connections_per_address: usize,
+    /// Requests handed to tiny_http and not yet answered: the bound of its queue. Others wait
+    /// in the door, one per connection. Default 1,024.
+    pub max_in_flight: usize,
+    /// Connected dashboards. Default 8,000.
+    pub max_dashboards: usize,
+    /// Dashboards of one address (IPv6: one /64). Default 1,000.
+    pub max_dashboards_per_address: usize,
+    /// Agents of one pool; a new one beyond it gets 503. Default 10,000.
+    pub max_agents_per_pool: usize,
+    /// Memory for one pool's metrics, in bytes; beyond it 503. Default 32 MiB.
+    pub max_pool_bytes: usize,
+    /// Running tasks in one heartbeat; beyond it 400. Default 256.
+    pub max_tasks_per_heartbeat: usize,
+    /// A dashboard that is behind, or a client that has not taken all of its answer, must take
+    /// [`Limits::lag_min_bytes`] within this time or is cut off. Default 30 s.
+    pub lag_timeout: Duration,
+    /// See [`Limits::lag_timeout`]. In bytes, default 16 KiB.
+    pub lag_min_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_head_bytes: 8 * KIB,
+            max_headers: 64,
+            max_body_bytes: 64 * KIB,
+            max_buffered_bytes: 64 * MIB,
+            head_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(75),
+            worker_timeout: Duration::from_secs(5),
+            max_connections: 8_000,
+            max_connections_per_address: 1_000,
+            max_in_flight: 1_024,
+            max_dashboards: 8_000,
+            max_dashboards_per_address: 1_000,
+            max_agents_per_pool: 10_000,
+            max_pool_bytes: 32 * MIB,
+            max_tasks_per_heartbeat: 256,
+            lag_timeout: Duration::from_secs(30),
+            lag_min_bytes: 16 * KIB,
+        }
+    }
+}
+
+impl Limits {
+    /// How long one wait for the hub may take. A worker waits at most twice for one request, to
+    /// hand it in and for the reply, and must answer before the door does at `worker_timeout`.
+    #[must_use]
+    pub(crate) fn hub_timeout(&self) -> Duration {
+        self.worker_timeout * 2 / 5
+    }
+}
+
+/// Agents silent for longer than this are evicted, unless the configuration says otherwise
+/// (seed: five minutes).
+pub(crate) const DEFAULT_EVICT_AFTER: Duration = Duration::from_secs(5 * 60);
+
+/// The eviction tick at its longest: an eviction comes at most this late.
+pub(crate) const MAX_EVICTION_TICK: Duration = Duration::from_secs(1);
+
+/// The eviction tick: the lesser of [`MAX_EVICTION_TICK`] and a quarter of `evict_after`.
+#[must_use]
+pub(crate) fn eviction_tick(evict_after: Duration) -> Duration {
+    MAX_EVICTION_TICK.min(evict_after / 4)
+}
+
+/// Events waiting for the hub. A worker that finds it full waits, and answers 503 when
+/// [`Limits::hub_timeout`] is over.
+pub(crate) const HUB_INBOX: usize = 4_096;
+
+/// Batches waiting at one fanout thread. Beyond it the hub passes on only newest states.
+pub(crate) const FANOUT_BATCHES: usize = 64;
+
+/// One batch, in bytes (a single larger frame goes alone).
+pub(crate) const MAX_BATCH_BYTES: usize = 64 * KIB;
+
+/// Control words (attach, pong, close) waiting at one fanout thread; a client thread that finds
+/// it full waits.
+pub(crate) const FANOUT_CONTROLS: usize = 1_024;
+
+/// What the kernel may hold unsent for one connection, in bytes (TCP_NOTSENT_LOWAT): without it,
+/// it takes megabytes for a client that reads nothing, uncounted, and the client seems to keep up.
+/// Enough for tries a few milliseconds apart to keep a fast line busy.
+pub(crate) const MAX_UNSENT_BYTES: u32 = 64 * 1_024;
+
+/// Departures that a pool remembers for those who look later.
+pub(crate) const MAX_DEPARTURES: usize = 50;
+
+/// Goodbyes that are remembered, of all pools, so that an overtaken heartbeat cannot undo one.
+/// More than can be in flight (`max_in_flight`) and wait in the inbox together by default.
+pub(crate) const MAX_GOODBYES: usize = 8_192;
+
+/// How long they are remembered. Longer than a heartbeat is in flight by default: `worker_timeout`
+/// for its worker and as long again for the hub.
+pub(crate) const GOODBYE_MEMORY: Duration = Duration::from_secs(60);
+
+/// Departures that a pool can still tell a dashboard that fell behind; after more of them it gets
+/// a snapshot.
+pub(crate) const MAX_DEPARTURE_CHANGES: usize = 1_024;
+
+/// A dashboard that got nothing for this long gets a `keepalive`. Below half of the 12 s after
+/// which clients call themselves not live, so that one that is late costs nothing.
+pub(crate) const KEEPALIVE_AFTER: Duration = Duration::from_secs(5);
+
+/// Time between our Pings; below half of [`SILENCE_TIMEOUT`], so that one lost Pong costs nothing.
+pub(crate) const PING_EVERY: Duration = Duration::from_secs(25);
+
+/// A dashboard that sent nothing (not even a Pong) for this long is dropped.
+pub(crate) const SILENCE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Largest message that a dashboard may send, in bytes; what it sends is ignored. Beyond it 1009.
+pub(crate) const MAX_CLIENT_MESSAGE_BYTES: usize = 4 * KIB;
+
+/// Frames (pongs aside) that a dashboard may send in a sliding minute; beyond it 1008.
+pub(crate) const MAX_CLIENT_FRAMES_PER_MINUTE: usize = 100;
+
+/// How long dashboards have at shutdown to take their Close. Part of what [`crate::server`] promises
+/// for a stop.
+pub(crate) const CLOSE_GRACE: Duration = Duration::from_millis(800);
+
+/// Descriptors that the process needs beside connections and dashboards: standard streams,
+/// listeners, poll, wakers, signal pipe, tiny_http's sockets and pipes, files at start-up, the
+/// agent of `--dev`.
+pub(crate) const RESERVED_DESCRIPTORS: usize = 48;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_waits_for_the_hub_end_well_before_the_door_gives_up() {
+        for worker_timeout in [Duration::from_millis(100), Duration::from_secs(5)] {
+            let limits = Limits { worker_timeout, ..Limits::default() };
+            assert!(2 * limits.hub_timeout() <= worker_timeout * 9 / 10, "{worker_timeout:?}");
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! A dashboard's own thread: answers the handshake, reads what the dashboard sends, and leaves.
+//! It never writes to the socket: what is to be sent goes to the fanout thread that owns the
+//! write side.
+
+mod meter;
+mod socket;
+
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tungstenite::error::{CapacityError, Error, ProtocolError};
+use tungstenite::protocol::frame::coding::CloseCode;
+use tungstenite::protocol::{Role as Side, WebSocket, WebSocketConfig};
+
+use crate::runtime::clock::Clock;
+use crate::runtime::threads::{Crew, Role};
+use crate::server::door::{OpenFeed, Upgrade};
+use crate::server::event::Control;
+use crate::server::fanout::FanoutHandle;
+use crate::server::hub::HubHandle;
+use crate::server::limits::MAX_CLIENT_MESSAGE_BYTES;
+use crate::wire::KIB;
+use crate::wire::id::DashboardId;
+use socket::{Socket, TooManyFrames};
+
+/// What tungstenite reads at a time: dashboards send Pongs and little else. Allocated per client.
+const READ_BUFFER_BYTES: usize = KIB;
+
+/// Frames of ours that tungstenite may hold: a Pong and a Close. They are passed on at once.
+const MAX_WRITE_BUFFER_BYTES: usize = KIB;
+
+/// Gives each dashboard a thread.
+#[derive(Debug)]
+pub(crate) struct Clients {
+    crew: Crew,
+    hub: HubHandle,
+    fanouts: Vec<FanoutHandle>,
+    clock: Clock,
+    next: AtomicU64,
+}
+
+impl Clients {
+    /// Clients that `hub` feeds through `fanouts`, of which there is at least one.
+    #[must_use]
+    pub(crate) fn new(
+        crew: Crew,
+        hub: HubHandle,
+        fanouts: Vec<FanoutHandle>,
+        clock: Clock,
+    ) -> Self {
+        Self { crew, hub, fanouts, clock, next: AtomicU64::new(0) }
+    }
+}
+
+impl OpenFeed for Clients {
+    fn open(&self, upgrade: Upgrade) -> Result<(), (Upgrade, io::Error)> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let (hub, clock) = (self.hub.clone(), self.clock);
+        // In turn, so that each fanout thread has its share.
+        #[expect(clippy::cast_possible_truncation, reason = "only the remainder counts")]
+        let fanout = self.fanouts[number as usize % self.fanouts.len()].clone();
+        // A thread that cannot be spawned drops its closure; the socket has to survive that.
+        let slot = Arc::new(Mutex::new(Some(upgrade)));
+        let taken = Arc::clone(&slot);
+        let spawned = self.crew.spawn(format!("client-{number}"), Role::Passing, move || {
+            if let Some(upgrade) = take(&taken) {
+                Client { id: DashboardId(number), hub, fanout }.serve(upgrade, clock);
+            }
+            Ok(())
+        });
+        match spawned {
+            Ok(()) => Ok(()),
+            Err(error) => take(&slot).map_or(Ok(()), |upgrade| Err((upgrade, error))),
+        }
+    }
+}
+
+fn take(slot: &Mutex<Option<Upgrade>>) -> Option<Upgrade> {
+    slot.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
+
+/// Says goodbye to fanout and hub when it goes, however the thread ends.
+struct Client {
+    id: DashboardId,
+    hub: HubHandle,
+    fanout: FanoutHandle,
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        let _ = self.fanout.send(Control::Gone { dashboard: self.id });
+        self.hub.leave(self.id);
+    }
+}
+
+impl Client {
+    fn serve(&self, upgrade: Upgrade, clock: Clock) {
+        // The permit lives as long as the thread.
+        let Upgrade { socket, accept_key, read_ahead, pool, permit: _permit } = upgrade;
+        let socket = Arc::new(socket);
+        let mut reading =
+            match Socket::new(Arc::clone(&socket), self.id, self.fanout.clone(), clock) {
+                Ok(reading) => reading,
+                Err(error) => return log::warn!("dashboard {}: {error}", self.id),
+            };
+        let attach =
+            Control::Attach { dashboard: self.id, pool, socket, greeting: greeting(&accept_key) };
+        // Attached before the hub hears of it: see `Control::Attach`.
+        if self.fanout.send(attach).is_err() {
+            return;
+        }
+        if let Err(error) = self.hub.join(self.id, pool, self.fanout.index) {
+            log::warn!("dashboard {} cannot join: {error}", self.id);
+            let _ = self.fanout.send(Control::Close { dashboard: self.id, code: CloseCode::Again });
+            return;
+        }
+        log::debug!("dashboard {} joined", self.id);
+        reading.count(&read_ahead);
+        let mut websocket =
+            WebSocket::from_partially_read(reading, read_ahead, Side::Server, Some(config()));
+        // What it says is ignored. Reading also answers Pings and Closes.
+        let error = loop {
+            if let Err(error) = websocket.read() {
+                break error;
+            }
+        };
+        if let Some(code) = close_code(&error) {
+            log::debug!("dashboard {} broke a rule: {error}", self.id);
+            let _ = self.fanout.send(Control::Close { dashboard: self.id, code });
+            // An unread byte would make the kernel reset the connection and eat the Close.
+            websocket.get_mut().drain();
+        } else {
+            log::debug!("dashboard {} left: {error}", self.id);
+        }
+    }
+}
+
+/// The handshake's answer (RFC 6455 section 4.2.2).
+fn greeting(accept_key: &str) -> Vec<u8> {
+    format!(
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Accept: {accept_key}\r\n\r\n"
+    )
+    .into_bytes()
+}
+
+fn config() -> WebSocketConfig {
+    WebSocketConfig::default()
+        .read_buffer_size(READ_BUFFER_BYTES)
+        .write_buffer_size(0)
+        .max_write_buffer_size(MAX_WRITE_BUFFER_BYTES)
+        .max_message_size(Some(MAX_CLIENT_MESSAGE_BYTES))
+        .max_frame_size(Some(MAX_CLIENT_MESSAGE_BYTES))
+}
+
+/// The code of the Close that a broken rule calls for (RFC 6455 section 7.4.1); none when the
+/// connection is over anyway.
+fn close_code(error: &Error) -> Option<CloseCode> {
+    match error {
+        Error::Capacity(CapacityError::MessageTooLong { .. }) => Some(CloseCode::Size),
+        Error::Utf8(_) => Some(CloseCode::Invalid),
+        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => None,
+        Error::Protocol(_) => Some(CloseCode::Protocol),
+        Error::Io(error) if TooManyFrames::is(error) => Some(CloseCode::Policy),
+        _ => None,
+    }
+}

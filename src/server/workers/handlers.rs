@@ -1,0 +1,194 @@
+//! What each route does: heartbeats and goodbyes to the hub, snapshots and summaries from it, the
+//! page, the login.
+
+use std::sync::Arc;
+
+use form_urlencoded::parse as parse_form;
+use serde::Deserialize;
+use tiny_http::Method;
+
+use super::{Handle, Request};
+use crate::dashboard::page;
+use crate::runtime::clock::UnixMillis;
+use crate::runtime::counters::Counters;
+use crate::server::auth::{Gate, VIEWER_COOKIE};
+use crate::server::config::Pool;
+use crate::server::event::Verdict;
+use crate::server::hub::{HubError, HubHandle};
+use crate::server::relay::Caller;
+use crate::server::route::Route;
+use crate::wire::id::{AgentId, PoolIndex};
+use crate::wire::response::{Body, Response, Status};
+use crate::wire::{self, Object, Ping};
+
+/// How long a browser keeps the viewer's cookie, in seconds: wall screens run for weeks.
+const COOKIE_SECONDS: u32 = 30 * 24 * 60 * 60;
+
+/// What the handlers share.
+#[derive(Debug)]
+pub(crate) struct Handlers {
+    /// To the hub.
+    pub hub: HubHandle,
+    /// In the configuration's order.
+    pub pools: Vec<Pool>,
+    /// For the login.
+    pub gate: Arc<Gate>,
+    /// This run of the server.
+    pub epoch: Arc<str>,
+    /// When it started.
+    pub started_at: UnixMillis,
+    /// Running tasks in one heartbeat.
+    pub max_tasks: usize,
+    /// What the server counts.
+    pub counters: Arc<Counters>,
+}
+
+impl Handle for Handlers {
+    fn handle(&self, request: &Request) -> Response {
+        let Ok(route) = Route::parse(&request.path) else {
+            return Response::problem(404, "no such path");
+        };
+        match (route, request.caller) {
+            (Route::Ping(agent), Caller::Agent(pool)) => self.ping(pool, agent, request),
+            (Route::Agent(agent), Caller::Agent(pool)) => self.remove(pool, agent, request),
+            (Route::Pools, Caller::Viewer(_)) => self.pools(request),
+            (Route::Metrics(pool), Caller::Viewer(_)) => self.metrics(&pool),
+            (Route::Status, Caller::Viewer(_)) => self.status(),
+            (Route::Ready, _) => self.ready(),
+            (Route::Login, _) if request.method == Method::Post => self.login(request),
+            (Route::Logout, _) => logged(request, "", 0),
+            (Route::Login | Route::Page(_), _) => {
+                page::answer(&request.path, request.if_none_match.as_deref())
+            }
+            _ => Response::problem(500, "internal error"),
+        }
+    }
+}
+
+impl Handlers {
+    fn ping(&self, pool: PoolIndex, agent: AgentId, request: &Request) -> Response {
+        let stamp = request.stamp;
+        let received = match wire::read_ping(&request.body, &agent, stamp.wall, self.max_tasks) {
+            Ok(Ping::Metrics(metrics)) => self.hub.heartbeat(pool, agent, metrics, stamp),
+            Ok(Ping::Goodbye) => self.hub.goodbye(pool, agent, stamp).map(|()| Verdict::Accepted),
+            Err(rejected) => return Response::problem(400, &rejected.0),
+        };
+        match received {
+            // One that was overtaken was received as well: what came later stands for it.
+            Ok(Verdict::Accepted | Verdict::Overtaken) => {
+                Response::json(200, Body::Owned(wire::ping_received(stamp.wall)))
+            }
+            Ok(Verdict::TooManyAgents) => Response::problem(
+                503,
+                "the pool is full (max_agents_per_pool) and this agent is not known in it",
+            ),
+            Ok(Verdict::TooManyBytes) => {
+                Response::problem(503, "the pool's memory is full (max_pool_bytes)")
+            }
+            Err(error) => unavailable(error),
+        }
+    }
+
+    fn remove(&self, pool: PoolIndex, agent: AgentId, request: &Request) -> Response {
+        let body = wire::departed_answer(&agent);
+        match self.hub.remove(pool, agent, request.stamp) {
+            Ok(true) => Response::json(200, Body::Owned(body)),
+            Ok(false) => Response::problem(404, "no such agent in the key's pool"),
+            Err(error) => unavailable(error),
+        }
+    }
+
+    fn pools(&self, request: &Request) -> Response {
+        let Caller::Viewer(viewer) = request.caller else {
+            return Response::problem(500, "internal error");
+        };
+        match self.hub.summaries() {
+            Ok(summaries) => {
+                let visible = self.pools.iter().zip(&summaries).enumerate();
+                let visible = visible
+                    .filter(|(index, _)| viewer.sees(PoolIndex(*index)))
+                    .map(|(_, (pool, summary))| (&pool.id, pool.name.as_str(), summary));
+                Response::json(200, Body::Owned(wire::summaries(visible)))
+            }
+            Err(error) => unavailable(error),
+        }
+    }
+
+    /// The door knows that the viewer may see the pool.
+    fn metrics(&self, pool: &str) -> Response {
+        let Some(index) = self.pools.iter().position(|known| known.id.as_str() == pool) else {
+            return Response::problem(404, "no such pool");
+        };
+        match self.hub.snapshot(PoolIndex(index)) {
+            Ok(snapshot) => {
+                let text = snapshot.text(&self.pools[index].id, &self.epoch);
+                Response::json(200, Body::Owned(text.into_bytes()))
+            }
+            Err(error) => unavailable(error),
+        }
+    }
+
+    fn status(&self) -> Response {
+        let body = wire::status(&self.epoch, self.started_at, self.counters.read());
+        Response::json(200, Body::Owned(body))
+    }
+
+    /// The hub answers, and so did everything on the way to here.
+    fn ready(&self) -> Response {
+        match self.hub.alive() {
+            Ok(()) => Response::json(200, Body::Static(b"{\"status\":\"ok\"}")),
+            Err(error) => unavailable(error),
+        }
+    }
+
+    fn login(&self, request: &Request) -> Response {
+        let Some(token) = login_token(&request.body, is_json(request)) else {
+            return Response::problem(
+                400,
+                "the body must hold the token: {\"token\": \"...\"} as application/json, or token=... as a form",
+            );
+        };
+        // What a cookie can carry (RFC 6265 section 4.1.1) every token that `init` makes is of.
+        let fits =
+            |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b',' | b';' | b'\\');
+        if self.gate.viewer(Some(&token)).is_none() || !token.bytes().all(fits) {
+            return Response::problem(401, "wrong viewer token")
+                .with_header("WWW-Authenticate", "Bearer realm=\"agent-metrics\"");
+        }
+        logged(request, &token, COOKIE_SECONDS)
+    }
+}
+
+/// In, with a `token`, or out, without one and a cookie that is over at once. A form is sent on to
+/// the page, a script is told that it worked.
+fn logged(request: &Request, token: &str, max_age_seconds: u32) -> Response {
+    // A browser lets only a secure answer replace a secure cookie.
+    let secure = if request.secure { "; Secure" } else { "" };
+    let cookie = format!(
+        "{VIEWER_COOKIE}={token}; Path=/; Max-Age={max_age_seconds}; HttpOnly; SameSite=Strict{secure}"
+    );
+    let status = Status(if is_json(request) { 204 } else { 303 });
+    let headers = vec![("Cache-Control", "no-store".to_owned()), ("Set-Cookie", cookie)];
+    let answer = Response { status, headers, body: Body::Static(b"") };
+    if status.0 == 204 { answer } else { answer.with_header("Location", "/") }
+}
+
+fn is_json(request: &Request) -> bool {
+    let kind = request.content_type.as_deref().unwrap_or_default();
+    kind.to_ascii_lowercase().starts_with("application/json")
+}
+
+fn login_token(body: &[u8], is_json: bool) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Login {
+        token: String,
+    }
+    if is_json {
+        return serde_json::from_slice(body).ok().map(|Object(Login { token })| token);
+    }
+    parse_form(body).find(|(name, _)| name == "token").map(|(_, token)| token.into_owned())
+}
+
+fn unavailable(error: HubError) -> Response {
+    Response::problem(503, &error.to_string())
+}

@@ -1,0 +1,117 @@
+//! The names that everything else goes by: agent ids, pool ids, and small indices for what
+//! the configuration fixes for the life of the process. Parses and checks; owns nothing.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Deserializer};
+
+/// Longest agent id or pool id, in bytes (which are ASCII characters).
+pub(crate) const MAX_ID_BYTES: usize = 128;
+
+/// What an id may be, in the words that an error shows.
+pub(crate) const ID_RULE: &str = "1 to 128 characters of A-Z a-z 0-9 . _ - (and not . or ..)";
+
+/// Whether `text` may name an agent or a pool: see [`ID_RULE`].
+#[must_use]
+pub(crate) fn is_valid_id(text: &str) -> bool {
+    (1..=MAX_ID_BYTES).contains(&text.len())
+        && text != "."
+        && text != ".."
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
+}
+
+/// An id outside [`ID_RULE`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct InvalidId;
+
+impl fmt::Display for InvalidId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "an id is {ID_RULE}")
+    }
+}
+
+impl std::error::Error for InvalidId {}
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub(crate) struct $name(Arc<str>);
+
+        impl $name {
+            /// Checks `text` against [`ID_RULE`].
+            ///
+            /// # Errors
+            /// [`InvalidId`] when the rule is broken.
+            pub(crate) fn parse(text: &str) -> Result<Self, InvalidId> {
+                if is_valid_id(text) { Ok(Self(text.into())) } else { Err(InvalidId) }
+            }
+
+            /// The id as it is written.
+            #[must_use]
+            pub(crate) fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl std::borrow::Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = String::deserialize(deserializer)?;
+                Self::parse(&text).map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+
+id! {
+    /// An agent's id within its pool. Cloning shares the text.
+    AgentId
+}
+id! {
+    /// A pool's id. Cloning shares the text.
+    PoolId
+}
+
+/// A pool's place in the configuration; pools never change while the process lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct PoolIndex(pub usize);
+
+/// One connected dashboard; never used again for another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct DashboardId(pub u64);
+
+impl fmt::Display for DashboardId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rule_holds_at_its_edges() {
+        for good in ["a", "A.b_c-9", "...", ".a", &"x".repeat(MAX_ID_BYTES)] {
+            assert!(AgentId::parse(good).is_ok(), "{good:?}");
+        }
+        for bad in ["", ".", "..", "a/b", "a%20b", "é", "a b", &"x".repeat(MAX_ID_BYTES + 1)] {
+            assert!(PoolId::parse(bad).is_err(), "{bad:?}");
+        }
+    }
+}
