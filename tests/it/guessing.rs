@@ -8,7 +8,7 @@ use crate::support::http::heartbeat;
 use crate::support::setup::{KEY_A, KEY_B, Key, TOKEN_ALL, TOKEN_B};
 use crate::support::status::Status;
 use crate::support::wait::now;
-use crate::support::{Conn, Request, Server, Setup};
+use crate::support::{Conn, Launch, Request, Server, Setup};
 
 /// Refusals in a minute that one address gets at once.
 const AT_ONCE: usize = 20;
@@ -119,4 +119,16 @@ fn refusals_are_counted_by_reason_and_the_log_says_who_and_why() {
     let left: Vec<_> = log.lines().filter(|line| line.contains("\"a-5\"")).collect();
     let [line] = left[..] else { panic!("{log}") };
     assert!(line.contains("app key \"k\\\"\\\\n...\" (") && !line.contains("forged"), "{line}");
+}
+
+/// At debug each refusal has a line, also the second of one cause within the minute.
+#[test]
+fn at_debug_the_log_names_every_refusal() {
+    let server = Launch::config(&Setup::open().toml()).env("AGENT_METRICS_LOG", "debug").start();
+    for agent in ["a-1", "a-2"] {
+        let wrong = Key { key: KEY_A.key, secret: "wrong" };
+        assert_problem(&Request::ping(agent, wrong, &heartbeat(1.0)).send(server.addr()), 401);
+        let line = server.log().wait_for(&format!("agent \"{agent}\""));
+        assert!(line.contains("wrong secret; from 127.0.0.1, app key \"key-a\""), "{line}");
+    }
 }

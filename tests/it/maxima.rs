@@ -195,6 +195,19 @@ fn a_thousand_dashboards_join_a_thousand_agents_at_once() {
     assert_memory_returns(&server, before_kib);
 }
 
+/// Bytes that the kernel holds for clients of this port (proc(5), /proc/net/tcp, tx_queue).
+fn unsent_bytes(port: u16) -> usize {
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let of_port = |line: &str| {
+        let mut fields = line.split_whitespace().skip(1);
+        let local = fields.next()?.rsplit_once(':')?.1;
+        let (sent, _) = fields.nth(2)?.split_once(':')?;
+        let is_ours = u16::from_str_radix(local, 16) == Ok(port);
+        usize::from_str_radix(sent, 16).ok().filter(|_| is_ours)
+    };
+    table.lines().skip(1).filter_map(of_port).sum()
+}
+
 /// Who does not read a snapshot of 2.8 MB is seen to be behind, though the kernel would buffer all
 /// of it, and is cut off, though it answers our Pings.
 #[test]
@@ -207,11 +220,16 @@ fn dashboards_that_never_read_are_behind_and_cut_off() {
     let mut feeds: Vec<RawFeed> = (0..COUNT)
         .map(|_| RawFeed::join_over(connect_with(4, addr, Some(4 * 1024)).unwrap(), "pool-a"))
         .collect();
+    let mut most_unsent = 0;
     eventually_within(SCENE_DEADLINE, "all are cut off", || {
         for feed in &mut feeds {
             feed.send(FIN | PONG, b"");
         }
+        most_unsent = most_unsent.max(unsent_bytes(addr.port()));
         (Status::read(addr).counter("cut_offs") == COUNT as u64).then_some(())
     });
+    // Without a bound it is all of 2.8 MB each.
+    let most_each = most_unsent / COUNT;
+    assert!((1..=256 * 1024).contains(&most_each), "the kernel holds {most_each} bytes for each");
     assert_eq!(agents.answered.load(Ordering::SeqCst), 3_100);
 }

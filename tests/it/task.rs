@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use super::support::child::{binary, task};
 use super::support::server::BINARY;
-use super::support::tools::{left_out, needs};
+use super::support::tools::needs;
 use super::support::wait::pause;
 use super::support::{Process, eventually};
 
@@ -276,13 +276,9 @@ fn a_signal_of_the_commands_own_does_not_come_back() {
 
 #[test]
 fn ctrl_c_reaches_the_command_once() {
-    needs!(Program("node"));
+    needs!(Program("node"), Program("script"));
     const TIMES: usize = 5;
     let (_dir, tasks) = place();
-    if Command::new("script").arg("--version").output().is_err() {
-        left_out("this machine has no script(1): nobody presses Ctrl-C");
-        return;
-    }
     let counter = "let n = 0; process.on(\"SIGINT\", () => console.log(\"got \" + ++n)); \
                    process.stdin.on(\"data\", () => process.exit(n)); console.log(\"ready\");";
     let line = format!(

@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use super::support::child::task;
 use super::support::process::{child_processes, state};
 use super::support::server::BINARY;
-use super::support::tools::{left_out, needs};
+use super::support::tools::needs;
 use super::support::{Process, eventually};
 
 /// Says each signal that comes, and ends when its input does. It waits for nothing meanwhile, so
@@ -191,15 +191,53 @@ fn the_probe_ends_with_the_wrapper() {
     }
 }
 
+/// With a group of its own the command would outlive `kill -9 -- -PGID`.
+#[test]
+fn a_kill_of_the_group_leaves_no_process() {
+    needs!(Program("node"));
+    let mut counter = Counter::start();
+    counter.probe();
+    let children = child_processes(counter.wrapper.pid());
+    assert_eq!(children.len(), 2, "the command and the probe");
+    counter.signal_group(Signal::KILL);
+    counter.wrapper.wait_alone();
+    for child in children {
+        // One that has ended may wait for whoever inherits it.
+        eventually("it ends too", || state(child).is_none_or(|it| it == "Z").then_some(()));
+    }
+}
+
+/// timeout(1) passes a signal on to its child and then to the group; cat holds the output open.
+#[test]
+fn timeout_in_a_pipeline_interrupts_the_command_once() {
+    needs!(Program("node"), Program("timeout"));
+    let tasks = tempfile::tempdir().unwrap();
+    let wrapper = task(tasks.path(), &["node", "-e", COUNTER]);
+    let mut pipeline = Command::new("sh");
+    pipeline.args(["-c", "timeout 600 \"$@\" | cat", "sh"]).arg(wrapper.get_program());
+    let mut pipeline = Process::start(pipeline.args(wrapper.get_args()));
+    pipeline.stdout.wait_for("ready");
+    let named = |parent: u32, name: &str| {
+        let is_named = |it: &u32| fs::read_to_string(format!("/proc/{it}/comm")).unwrap() == name;
+        child_processes(parent).into_iter().find(is_named).unwrap()
+    };
+    let timeout = named(pipeline.pid(), "timeout\n");
+    let wrapper = named(timeout, "agent-metrics\n");
+    kill_process(pid(timeout), Signal::INT).unwrap();
+    pipeline.stdout.wait_for("got SIGINT");
+    // It comes behind whatever was forwarded before.
+    kill_process(pid(wrapper), Signal::USR2).unwrap();
+    pipeline.stdout.wait_for("got SIGUSR2");
+    assert_eq!(pipeline.stdout.text().matches("got SIGINT").count(), 1);
+    pipeline.close_stdin();
+    assert_eq!(pipeline.wait().code(), Some(0));
+}
+
 /// Ctrl-Z, `fg` and Ctrl-C in a shell with job control. What is waited for differs from what is
 /// typed, which the terminal shows, too.
 #[test]
 fn job_control_is_as_without_the_wrapper() {
-    let has = |program: &str| Command::new(program).arg("--version").output().is_ok();
-    if !has("script") || !has("bash") {
-        left_out("job control needs script(1) and bash");
-        return;
-    }
+    needs!(Program("script"), Program("bash"));
     let tasks = tempfile::tempdir().unwrap();
     let mut shell = Command::new("script");
     shell.args(["-qec", "bash --norc --noprofile -i", "/dev/null"]).env("TERM", "dumb");
