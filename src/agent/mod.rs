@@ -32,8 +32,8 @@ pub(crate) mod task_files;
 mod tests;
 mod tls;
 
+use std::io;
 use std::time::{Duration, Instant};
-use std::{fmt, io};
 
 use crossbeam_channel::{Receiver, after, at, never, select};
 
@@ -57,63 +57,36 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 const SOONEST: Duration = Duration::from_secs(1);
 
 /// Why an agent cannot start, or had to end.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub(crate) enum AgentError {
-    /// The server's address; what is wrong with it.
+    #[error("server address: {0}")]
     Server(&'static str),
-    /// The app key; what is wrong with it.
+    #[error("app key: {0}")]
     AppKey(&'static str),
-    /// The secret; what is wrong with it, or with where it should come from. Never the secret.
+    /// Never shows the secret.
+    #[error("app secret: {0}")]
     Secret(String),
-    /// The file of authorities to trust; which, and what is wrong with it.
+    /// The file of trusted certificates; which one, and what is wrong with it.
+    #[error("{0}")]
     CertFile(String),
-    /// An interval outside [`settings::MIN_INTERVAL`] and [`settings::MAX_INTERVAL`].
+    #[error(
+        "interval: {} is not within {} and {}",
+        humantime::format_duration(*.0),
+        humantime::format_duration(settings::MIN_INTERVAL),
+        humantime::format_duration(settings::MAX_INTERVAL)
+    )]
     Interval(Duration),
-    /// A name that is empty or over 128 characters.
+    #[error("name: it must have 1 to 128 characters")]
     Name,
-    /// A status outside the contract's rule.
+    #[error("status: it must be 1 to 32 of a-z 0-9 _ -, and not \"offline\", a goodbye")]
     Status,
-    /// The operating system does not say what we measure.
+    #[error("cannot measure this machine: {0}")]
     Machine(String),
-    /// The posting thread could not be started.
-    Thread(io::Error),
-    /// The posting thread ended by a panic, which the log has.
-    PostingDied,
-}
-
-impl fmt::Display for AgentError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Server(why) => write!(f, "server address: {why}"),
-            Self::AppKey(why) => write!(f, "app key: {why}"),
-            Self::Secret(why) => write!(f, "app secret: {why}"),
-            Self::CertFile(why) => f.write_str(why),
-            Self::Interval(given) => write!(
-                f,
-                "interval: {} is not within {} and {}",
-                humantime::format_duration(*given),
-                humantime::format_duration(settings::MIN_INTERVAL),
-                humantime::format_duration(settings::MAX_INTERVAL),
-            ),
-            Self::Name => write!(f, "name: it must have 1 to 128 characters"),
-            Self::Status => write!(
-                f,
-                "status: it must be 1 to 32 of a-z 0-9 _ -, and not \"offline\", a goodbye"
-            ),
-            Self::Machine(why) => write!(f, "cannot measure this machine: {why}"),
-            Self::Thread(error) => write!(f, "cannot start the agent's posting thread: {error}"),
-            Self::PostingDied => write!(f, "the agent's posting thread died"),
-        }
-    }
-}
-
-impl std::error::Error for AgentError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Thread(error) => Some(error),
-            _ => None,
-        }
-    }
+    #[error("cannot start the thread agent-http: {0}")]
+    Thread(#[source] io::Error),
+    /// By a panic, which is in the log.
+    #[error("the thread agent-http ended unexpectedly")]
+    PosterEnded,
 }
 
 /// Sends heartbeats until `stop` yields a message or is disconnected, then says goodbye and
@@ -123,7 +96,7 @@ impl std::error::Error for AgentError {
 /// A server that is away, or refuses, is no error: it is logged once and tried again.
 ///
 /// # Errors
-/// [`AgentError::Machine`], [`AgentError::Thread`] and [`AgentError::PostingDied`].
+/// [`AgentError::Machine`], [`AgentError::Thread`] and [`AgentError::PosterEnded`].
 pub(crate) fn run(settings: Settings, stop: Receiver<()>, clock: Clock) -> Result<(), AgentError> {
     let mut machine = ThisMachine::new(clock.now())?;
     log::info!("CPU and memory are of {}", machine.describe());
@@ -156,12 +129,12 @@ fn run_on(
             recv(stop) -> _ => break,
             recv(due) -> _ => {
                 if !beat.send(machine, &poster) {
-                    return Err(AgentError::PostingDied);
+                    return Err(AgentError::PosterEnded);
                 }
             }
             recv(outcomes) -> outcome => match outcome {
                 Ok(outcome) => beat.settle(&outcome),
-                Err(_) => return Err(AgentError::PostingDied),
+                Err(_) => return Err(AgentError::PosterEnded),
             },
             recv(at(beat.look_at)) -> _ => beat.look(),
         }

@@ -23,7 +23,7 @@ pub(crate) enum Answer {
 /// Measures this machine for a moment, sends one heartbeat, and says what became of it.
 ///
 /// # Errors
-/// [`AgentError::Machine`], [`AgentError::Thread`] and [`AgentError::PostingDied`].
+/// [`AgentError::Machine`], [`AgentError::Thread`] and [`AgentError::PosterEnded`].
 pub(crate) fn ask_once(settings: &Settings, clock: Clock) -> Result<Answer, AgentError> {
     let json = measure(
         settings.timing.first_window,
@@ -34,9 +34,9 @@ pub(crate) fn ask_once(settings: &Settings, clock: Clock) -> Result<Answer, Agen
     )?;
     let poster = Poster::start(settings, clock)?;
     if !poster.give(Job::Heartbeat(json)) {
-        return Err(AgentError::PostingDied);
+        return Err(AgentError::PosterEnded);
     }
-    let outcome = poster.outcomes().recv().map_err(|_| AgentError::PostingDied)?;
+    let outcome = poster.outcomes().recv().map_err(|_| AgentError::PosterEnded)?;
     poster.join();
     Ok(match outcome {
         Outcome::Received => Answer::Received,

@@ -10,7 +10,6 @@ mod forward;
 pub(crate) mod probe;
 
 use std::ffi::OsString;
-use std::fmt;
 use std::io::{self, Write as _};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
@@ -42,16 +41,16 @@ pub(crate) struct Job {
 }
 
 /// Why a command did not run, or was not waited for.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub(crate) enum TaskError {
-    /// A text of over 128 characters: the member's name.
+    #[error("{0}: it may have 128 characters")]
     TooLong(&'static str),
-    /// Signals cannot be listened to.
-    Signals(io::Error),
-    /// The command could not be started: its name, and why.
-    Start(String, io::Error),
-    /// The command could not be waited for.
-    Wait(io::Error),
+    #[error("cannot install signal handlers: {0}")]
+    Signals(#[source] io::Error),
+    #[error("cannot run {0}: {1}")]
+    Start(String, #[source] io::Error),
+    #[error("cannot wait for the command: {0}")]
+    Wait(#[source] io::Error),
 }
 
 impl TaskError {
@@ -66,19 +65,6 @@ impl TaskError {
         }
     }
 }
-
-impl fmt::Display for TaskError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::TooLong(name) => write!(f, "{name}: it may have 128 characters"),
-            Self::Signals(error) => write!(f, "cannot listen to signals: {error}"),
-            Self::Start(command, error) => write!(f, "cannot run {command}: {error}"),
-            Self::Wait(error) => write!(f, "cannot wait for the command: {error}"),
-        }
-    }
-}
-
-impl std::error::Error for TaskError {}
 
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
