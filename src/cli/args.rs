@@ -176,11 +176,12 @@ pub(super) struct AgentArgs {
 )]
 pub(super) struct TaskArgs {
     /// What it does, such as plan or build, at most 128 characters
-    #[arg(long = "type", value_name = "TYPE")]
+    #[arg(long = "type", value_name = "TYPE", value_parser = task_files::parse_text)]
     pub task_type: String,
 
     /// For whom, at most 128 characters
     #[arg(long, value_name = "WORKSPACE", default_value = "", hide_default_value = true)]
+    #[arg(value_parser = task_files::parse_text)]
     pub workspace: String,
 
     /// The task's number [default: the number of this process]
@@ -294,6 +295,7 @@ mod tests {
             ("task --type plan", "<COMMAND>"),
             ("task -- true", "--type <TYPE>"),
             ("task --type plan --id=-1 -- true", "--id"),
+            (&format!("task --type {} -- true", "x".repeat(129)), "at most 128 characters"),
             ("serve --nope", "--nope"),
         ] {
             let error = parse(&format!("agent-metrics {line}")).unwrap_err().to_string();

@@ -1,8 +1,9 @@
-//! Forwards signals to the command, each exactly once, and waits for its end.
+//! Forwards signals to the command, each exactly once, and waits for the command's end.
 //!
-//! What was sent to the process group (Ctrl-C, `kill -- -PGID`, timeout(1)) has reached the command
-//! already; forwarded it would come twice, which many take for "at once, without cleaning up".
-//! Whether it was sent to the group, [`Probe`] tells. A command that left the group has got none.
+//! A signal to the process group (Ctrl-C, `kill -- -PGID`, timeout(1)) has already reached the
+//! command. Forwarded, it would arrive twice, and many programs take a second one as a request to
+//! end at once, without cleaning up. [`Probe`] tells whether a signal was sent to the group. A command
+//! that has left the group gets none of those, and each signal is forwarded to it.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -19,11 +20,11 @@ use signal_hook::low_level::siginfo::{Cause, Origin};
 use super::probe::Probe;
 use crate::runtime::signals::is_ignored;
 
-/// Forwarded to the command. Others stop, continue or kill us as they do anybody.
+/// Other signals have their usual effect on our own process.
 pub(super) const FORWARDED: [i32; 6] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2];
 
-/// Equal signals within this time count once: timeout(1) sends one to its child and one to the
-/// group. So long, too, a signal to the group has to reach all of it.
+/// Equal signals within this time count as one: timeout(1) sends one to its child and one to the
+/// group. It is also the time that a signal to the group has to reach all its processes.
 const WINDOW: Duration = Duration::from_millis(30);
 
 /// How often the probe is asked about one signal while equal ones keep coming.
@@ -31,28 +32,28 @@ const MAX_QUESTIONS: usize = 4;
 
 pub(super) type Signals = SignalsInfo<WithOrigin>;
 
-/// Listens to what is forwarded, but for what we were told to ignore (nohup): that stays
-/// ignored, by us and by the command.
+/// Installs the handlers; a signal that is ignored (nohup) stays ignored, by the command too.
 pub(super) fn listen() -> io::Result<Signals> {
-    let wanted = FORWARDED.into_iter().filter(|&signal| !is_ignored(signal));
-    SignalsInfo::new(wanted.chain([SIGCHLD]))
+    let forwarded = FORWARDED.into_iter().filter(|&signal| !is_ignored(signal));
+    SignalsInfo::new(forwarded.chain([SIGCHLD]))
 }
 
-/// Waits for the end of the command, and forwards meanwhile.
+/// Waits for the end of the command, and forwards signals until then.
 pub(super) fn wait(command: &mut Child, signals: &mut Signals) -> io::Result<ExitStatus> {
     let mut probe = Probe::start();
-    let mut received = Received::new(command.id());
-    received.add(signals.pending());
-    // They came before there was a probe, perhaps before there was a command, so nothing tells
-    // whether it got them. One that handles them this early may get one twice: better than never.
-    while let Some((signal, _)) = received.signals.pop_first() {
+    let mut received = BTreeMap::new();
+    add(&mut received, signals.pending(), command.id());
+    // These came before the probe existed, some of them before the command did, so it is unknown
+    // whether they reached it. A command with handlers this early may get one twice rather than
+    // not at all.
+    while let Some((signal, _)) = received.pop_first() {
         probe.reached_group(signal);
         send(command, signal)?;
     }
-    // It may have ended before anyone waits.
+    // Before each wait: its SIGCHLD may have been among those above.
     while command.try_wait()?.is_none() {
-        let Some((signal, mut senders)) = received.signals.pop_first() else {
-            received.add(signals.wait());
+        let Some((signal, mut senders)) = received.pop_first() else {
+            add(&mut received, signals.wait(), command.id());
             continue;
         };
         let has_left = has_left_our_group(command);
@@ -61,27 +62,27 @@ pub(super) fn wait(command: &mut Child, signals: &mut Signals) -> io::Result<Exi
         let _ = after(WINDOW).recv();
         let mut reached = reached_command();
         for _ in 1..MAX_QUESTIONS {
-            received.add(signals.pending());
-            let Some(more) = received.signals.remove(&signal) else { break };
-            senders.add(more);
-            // The probe may have got this one after it answered.
+            add(&mut received, signals.pending(), command.id());
+            let Some(more) = received.remove(&signal) else { break };
+            senders.kernel |= more.kernel;
+            senders.process |= more.process;
+            // The probe may have received this one after its answer.
             reached = reached_command().max(reached);
         }
-        if senders.want(reached) {
+        if senders.must_forward(reached) {
             send(command, signal)?;
         }
     }
     command.wait()
 }
 
-/// Whether what is sent to our process group passes the command: timeout(1), setsid(1) and
-/// interactive shells have a group of their own.
+/// timeout(1), setsid(1) and interactive shells have a process group of their own.
 fn has_left_our_group(command: &Child) -> bool {
     getpgid(Pid::from_raw(command.id() as i32)).is_ok_and(|group| group != getpgrp())
 }
 
 fn send(command: &mut Child, signal: i32) -> io::Result<()> {
-    // Not to a process that has taken the command's place: only we take note of its end.
+    // Only we reap the command: until then no other process can have its number.
     if command.try_wait()?.is_none()
         && let Some(pid) = Pid::from_raw(command.id() as i32)
         && let Some(signal) = Signal::from_named_raw(signal)
@@ -91,52 +92,35 @@ fn send(command: &mut Child, signal: i32) -> io::Result<()> {
     Ok(())
 }
 
-/// Signals that are to be dealt with, each at most once.
-struct Received {
-    signals: BTreeMap<i32, Senders>,
-    command: u32,
-}
-
-impl Received {
-    fn new(command: u32) -> Self {
-        Self { signals: BTreeMap::new(), command }
-    }
-
-    fn add(&mut self, origins: impl Iterator<Item = Origin>) {
-        for origin in origins.filter(|origin| origin.signal != SIGCHLD) {
-            let senders = Senders::of(&origin, self.command);
-            self.signals.entry(origin.signal).or_default().add(senders);
-        }
-    }
-}
-
-/// Who sent a signal, beside the command, which does not get back what it sent itself.
+/// Who sent a signal. The command does not count: it does not get back what it sent itself.
 #[derive(Debug, Clone, Copy, Default)]
 struct Senders {
-    /// The kernel: for a terminal, and then mostly to the group.
+    /// The kernel: for a terminal, so usually to the whole group.
     kernel: bool,
-    /// Another process.
+    /// A process other than the command.
     process: bool,
 }
 
 impl Senders {
-    fn of(origin: &Origin, command: u32) -> Self {
-        let kernel = matches!(origin.cause, Cause::Kernel);
-        let sender = origin.process.as_ref().and_then(|process| u32::try_from(process.pid).ok());
-        Self { kernel, process: !kernel && sender != Some(command) }
-    }
-
-    fn add(&mut self, more: Self) {
-        self.kernel |= more.kernel;
-        self.process |= more.process;
-    }
-
-    /// Whether the signal is to be forwarded, if it is known whether it has reached the group.
-    fn want(self, reached: Option<bool>) -> bool {
+    /// `reached` says whether the signal reached the group, if that is known.
+    fn must_forward(self, reached: Option<bool>) -> bool {
         match reached {
             Some(true) => false,
             Some(false) => self.kernel || self.process,
             None => self.process,
+        }
+    }
+}
+
+/// Adds received signals to those that are to be forwarded, equal ones as one.
+fn add(received: &mut BTreeMap<i32, Senders>, origins: impl Iterator<Item = Origin>, command: u32) {
+    for origin in origins.filter(|origin| origin.signal != SIGCHLD) {
+        let senders = received.entry(origin.signal).or_default();
+        let sender = origin.process.and_then(|process| u32::try_from(process.pid).ok());
+        if matches!(origin.cause, Cause::Kernel) {
+            senders.kernel = true;
+        } else if sender != Some(command) {
+            senders.process = true;
         }
     }
 }
@@ -155,13 +139,13 @@ mod tests {
             (process, Some(false), true),
             (process, None, true),
             (kernel, Some(true), false),
-            // A terminal that hangs up tells the leader of its session alone.
+            // A terminal that hangs up signals only the leader of its session.
             (kernel, Some(false), true),
             (kernel, None, false),
             (command, Some(false), false),
             (command, None, false),
         ] {
-            assert_eq!(senders.want(reached), forwarded, "{senders:?} {reached:?}");
+            assert_eq!(senders.must_forward(reached), forwarded, "{senders:?} {reached:?}");
         }
     }
 }

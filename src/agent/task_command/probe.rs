@@ -1,11 +1,11 @@
-//! Tells whether a signal was sent to the whole process group. A process cannot tell that of a
-//! signal that it got: siginfo names the sender, not whom it meant. So a second process of the
-//! same group takes note of its signals, and says when asked whether it got one, too.
+//! Tells whether a signal was sent to the whole process group. The process that receives a signal
+//! cannot know that: siginfo names the sender, not the addressee. So a second process in the same
+//! group records its signals, and answers whether it has received one, too.
 //!
-//! It is this program again, with a hidden subcommand, and holds nothing but one end of a socket:
-//! when the other end is closed, however its maker ended, it ends. Its name is not the program's,
-//! so that `pkill agent-metrics` means the wrapper alone. What goes by the executable (pidof(1) with
-//! a path) finds both: a signal to each of them looks like one to the group.
+//! It runs this program with a hidden subcommand and holds nothing but one end of a socket pair: it
+//! ends when the other end is closed, even if its parent was killed. Its name differs from the
+//! program's, so that `pkill agent-metrics` selects only its parent. What selects by executable, such
+//! as pidof(1) with a path, selects both: a signal to each of them looks like one to the group.
 
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -23,14 +23,11 @@ use super::forward::FORWARDED;
 /// The hidden subcommand.
 pub(crate) const SUBCOMMAND: &str = "signal-probe";
 
-/// How long an answer may take: far more than a busy machine needs, and what a signal waits for
-/// if someone has stopped the probe alone.
+/// Far longer than an answer takes on a busy machine; a signal is delayed by this if somebody has
+/// stopped the probe alone.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Takes note of signals, and answers on standard input, a socket, until that is closed.
-///
-/// # Errors
-/// Where the handlers cannot be set up, or standard input is no socket.
+/// Records signals, and answers questions on standard input, a socket, until it is closed.
 pub(crate) fn serve() -> io::Result<()> {
     let mut flags = Vec::new();
     for signal in FORWARDED {
@@ -53,7 +50,7 @@ pub(crate) fn serve() -> io::Result<()> {
     }
 }
 
-/// A probe, as far as there is one. Without one nothing is known.
+/// Without a running probe nothing is known.
 pub(super) struct Probe(Option<Running>);
 
 impl Probe {
@@ -61,16 +58,16 @@ impl Probe {
         Self(Running::start().ok())
     }
 
-    /// Whether `signal` has reached the group since it was asked for last.
+    /// Whether `signal` was sent to the group since the last question about it.
     pub(super) fn reached_group(&mut self, signal: i32) -> Option<bool> {
         let answer = self.0.as_mut().map(|running| running.ask(signal));
         if let Some(Ok(answer)) = answer {
             return Some(answer);
         }
-        // A probe that did not listen yet has died of what the group got.
-        let died_of = self.0.take().and_then(Running::stop);
+        // A probe without handlers yet was killed by the signal to its group.
+        let killed_by = self.0.take().and_then(Running::stop);
         *self = Self::start();
-        (died_of == Some(signal)).then_some(true)
+        (killed_by == Some(signal)).then_some(true)
     }
 }
 
@@ -87,17 +84,17 @@ struct Running {
 
 impl Running {
     fn start() -> io::Result<Self> {
-        let (line, its_end) = UnixStream::pair()?;
+        let (line, probes_end) = UnixStream::pair()?;
         line.set_read_timeout(Some(ANSWER_TIMEOUT))?;
-        // This very program, also when another was installed in its place meanwhile.
+        // This very program, even if its file has been replaced.
         let process = Command::new("/proc/self/exe")
             .arg0("task-signal-probe")
             .arg(SUBCOMMAND)
-            // Our own, which has std use fork instead of vfork: a child of vfork that Ctrl-Z stops
-            // before its exec would keep us, and the shell that waits for us, until it goes on.
+            // Unchanged, but it makes std use fork instead of vfork: if Ctrl-Z stopped a vfork child
+            // before its exec, it would block us, and the shell that waits for us.
             .gid(getegid().as_raw())
-            .stdin(Stdio::from(OwnedFd::from(its_end)))
-            // Nobody waits for the end of the command's output because of it.
+            .stdin(Stdio::from(OwnedFd::from(probes_end)))
+            // Must not keep the command's output open.
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()?;
@@ -112,7 +109,7 @@ impl Running {
         Ok(answer == [1])
     }
 
-    /// Ends it; the signal that it died of.
+    /// Kills it, and returns the signal that ended it.
     fn stop(mut self) -> Option<i32> {
         let _ = self.process.kill();
         self.process.wait().ok()?.signal()
