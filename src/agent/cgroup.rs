@@ -1,7 +1,7 @@
-//! What a container may use, and uses, of CPU and memory: the limits of cgroup v2 (Linux
-//! kernel, Documentation/admin-guide/cgroup-v2.rst). A limit holds for all that is below it, so
-//! the tightest from our own group up to the root counts. Reads files; keeps nothing between
-//! two reads.
+//! CPU and memory limits of the control group that we run in, and what has been used of them: cgroup
+//! v2 (Linux kernel, Documentation/admin-guide/cgroup-v2.rst). A limit applies to everything below
+//! it, so the lowest one from our own group up to the root counts. sysinfo reads only the memory
+//! limit, and only that of our own group.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,44 +15,41 @@ pub(super) struct Cgroup {
     levels: Vec<PathBuf>,
 }
 
-/// A CPU limit, and what has been used under it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct CpuLimit {
-    /// As many CPUs' time; fractions are usual.
+    /// May be a fraction.
     pub(super) cpus: f64,
-    /// CPU time used since the group was made, in seconds.
+    /// CPU time since the group was created.
     pub(super) used_seconds: f64,
 }
 
-/// A memory limit, and what is used under it, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct MemoryLimit {
     pub(super) bytes: u64,
-    /// Without the page cache that the kernel would give back first.
+    /// Without the page cache that the kernel would reclaim first.
     pub(super) used_bytes: u64,
 }
 
 impl Cgroup {
-    /// Our group, as `proc` (usually `/proc`) names it below `root` (usually `/sys/fs/cgroup`);
-    /// `None` where there is no cgroup v2.
+    /// `proc` is usually `/proc` and `root` `/sys/fs/cgroup`; `None` without cgroup v2.
     pub(super) fn find(proc: &Path, root: &Path) -> Option<Self> {
         fs::metadata(root.join("cgroup.controllers")).ok()?;
         let groups = fs::read_to_string(proc.join("self/cgroup")).ok()?;
         // cgroups(7): the line of version 2 has the number 0 and no controllers.
         let path = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
-        // A path from outside of our namespace shows as `..`: what we see is the root then.
+        // `..` leads out of our cgroup namespace, of which we see only the root.
         let own = if path.split('/').any(|part| part == "..") {
             root.to_owned()
         } else {
             root.join(path)
         };
-        // In a container without a namespace of its own the path may name nothing here.
+        // In a container without a namespace of its own the path may not exist.
         let own = if own.is_dir() { own } else { root.to_owned() };
         let levels = own.ancestors().take_while(|level| level.starts_with(root));
         Some(Self { levels: levels.map(Path::to_owned).collect() })
     }
 
-    /// The tightest CPU limit; `None` where none is below the machine's own `machine_cpus`.
+    /// The lowest CPU limit below `machine_cpus`.
     pub(super) fn cpu(&self, machine_cpus: f64) -> Option<CpuLimit> {
         let limits = self.levels.iter().filter_map(|level| {
             let cpus =
@@ -64,7 +61,7 @@ impl Cgroup {
         Some(CpuLimit { cpus, used_seconds })
     }
 
-    /// The tightest memory limit; `None` where none is below the machine's own `machine_bytes`.
+    /// The lowest memory limit below `machine_bytes`.
     pub(super) fn memory(&self, machine_bytes: u64) -> Option<MemoryLimit> {
         let limits = self.levels.iter().filter_map(|level| {
             let bytes: u64 = read(&level.join("memory.max"))?.trim().parse().ok()?;
@@ -98,7 +95,7 @@ fn pinned(level: &Path) -> Option<f64> {
     Some(f64::from(count))
 }
 
-/// The number behind `name` in a file of such lines.
+/// The number after `name` in a file of lines `name number`.
 fn field(path: &Path, name: &str) -> Option<u64> {
     let text = read(path)?;
     let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
@@ -153,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn the_tightest_limit_on_the_way_up_counts_with_its_own_use() {
+    fn the_lowest_limit_on_the_way_up_counts_with_its_own_use() {
         let (_dir, cgroup) = tree(
             "1:cpu:/x\n0::/slice/unit\n",
             &[
@@ -174,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_pinned_to_few_cpus_has_no_more() {
+    fn a_cpuset_is_a_limit() {
         let (_dir, cgroup) = tree(
             "0::/a\n",
             &[

@@ -1,6 +1,5 @@
-//! What the operating system says of this machine, or of the container that we run in, as
-//! percentages that are always true to their range. Reads; keeps only what the next CPU reading
-//! is measured against.
+//! CPU and memory of this machine, or of the container that we run in, as percentages. Reads what
+//! the operating system counts; keeps only the counters of the last CPU reading.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -10,38 +9,30 @@ use sysinfo::{MemoryRefreshKind, System};
 use super::AgentError;
 use super::cgroup::{Cgroup, CpuLimit};
 
-/// Below this the system's CPU counters are not read anew.
-pub(super) const SHORTEST_WINDOW: Duration = sysinfo::MINIMUM_CPU_UPDATE_INTERVAL;
+/// Within less, sysinfo does not read the CPU counters again.
+pub(super) const MIN_CPU_WINDOW: Duration = sysinfo::MINIMUM_CPU_UPDATE_INTERVAL;
 
 /// CPU and memory in percent, finite, 0..=100, with two decimals.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Reading {
-    /// The share of all CPU time that was used since the reading before.
+    /// Used of all CPU time since the last reading.
     pub(super) cpu_percent: f64,
-    /// Used memory (total less available) of the total.
+    /// Used (total less available) of the total.
     pub(super) memory_percent: f64,
 }
 
-/// Where readings come from.
-pub(super) trait Machine {
-    /// CPU since the last call (since boot, on the first) and memory, now.
-    fn read(&mut self, now: Instant) -> Reading;
-}
-
-/// This machine, as sysinfo has it, or what a control group leaves us of it.
-pub(super) struct ThisMachine {
+/// This machine by sysinfo's figures, and the limits of our control group.
+pub(super) struct Machine {
     system: System,
     cgroup: Option<Cgroup>,
     cpus: f64,
-    /// The last reading under a CPU limit.
+    /// When the last reading was, and what the control group had used by then.
     last: Option<(Instant, CpuLimit)>,
 }
 
-impl ThisMachine {
-    /// Takes the reading that the first real one is measured against.
-    ///
-    /// # Errors
-    /// [`AgentError::Machine`] on a system that sysinfo does not know.
+impl Machine {
+    /// Reads the CPU counters that the first reading is compared with. Fails on systems that
+    /// sysinfo does not support.
     pub(super) fn new(now: Instant) -> Result<Self, AgentError> {
         let system = System::new().map_err(|error| AgentError::Machine(error.to_string()))?;
         let cgroup = Cgroup::find(Path::new("/proc"), Path::new("/sys/fs/cgroup"));
@@ -56,7 +47,7 @@ impl ThisMachine {
         machine
     }
 
-    /// Whose figures these are, for the log: `this machine`, or the limits of a container.
+    /// What the percentages are of, for the log.
     pub(super) fn describe(&self) -> String {
         let Some(cgroup) = &self.cgroup else { return "this machine".to_owned() };
         let cpu = cgroup.cpu(self.cpus).map(|limit| format!("{} CPUs", limit.cpus));
@@ -70,7 +61,7 @@ impl ThisMachine {
         }
     }
 
-    /// The used share of the time that the limit allowed since the last reading.
+    /// Used of the CPU time that the control group's limit has allowed since the last reading.
     fn limited_cpu(&mut self, now: Instant) -> Option<f64> {
         let limit = self.cgroup.as_ref()?.cpu(self.cpus)?;
         let (then, before) = self.last.replace((now, limit)).unwrap_or((now, limit));
@@ -81,10 +72,8 @@ impl ThisMachine {
             0.0
         })
     }
-}
 
-impl Machine for ThisMachine {
-    fn read(&mut self, now: Instant) -> Reading {
+    pub(super) fn read(&mut self, now: Instant) -> Reading {
         self.system.refresh_cpu_usage();
         self.system.refresh_memory_specifics(MemoryRefreshKind::nothing().with_ram());
         let total = self.system.total_memory();
@@ -98,12 +87,12 @@ impl Machine for ThisMachine {
     }
 }
 
-/// `part` of `whole` in percent; nothing of nothing is 0.
+/// 0 if `whole` is 0.
 fn share(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { percent(part as f64 / whole as f64 * 100.0) }
 }
 
-/// `value` brought into range, with two decimals; what is no number is 0.
+/// Limits `value` to 0..=100, with two decimals; NaN is 0.
 fn percent(value: f64) -> f64 {
     if value.is_nan() { 0.0 } else { (value.clamp(0.0, 100.0) * 100.0).round() / 100.0 }
 }
@@ -116,7 +105,7 @@ mod tests {
     use crate::runtime::clock::Clock;
 
     #[test]
-    fn percentages_stay_in_range_whatever_comes_in() {
+    fn percentages_stay_in_range_for_any_input() {
         for (value, expected) in [
             (f64::NAN, 0.0),
             (f64::INFINITY, 100.0),
@@ -135,18 +124,18 @@ mod tests {
     #[test]
     fn this_machine_reads_within_range_at_once() {
         let clock = Clock::start();
-        let mut machine = ThisMachine::new(clock.now()).unwrap();
+        let mut machine = Machine::new(clock.now()).unwrap();
         for _ in 0..3 {
             let reading = machine.read(clock.now());
             assert!((0.0..=100.0).contains(&reading.cpu_percent), "{reading:?}");
-            // Something runs: at the least, this test.
+            // At least this test uses memory.
             assert!(reading.memory_percent > 0.0 && reading.memory_percent <= 100.0, "{reading:?}");
         }
     }
 
-    /// In a container of half a CPU, a quarter of a CPU is half of what there is.
+    /// With a limit of a quarter CPU, half a second in four is 50 %.
     #[test]
-    fn a_limit_is_what_shares_are_of() {
+    fn percentages_are_of_the_limit() {
         let dir = tempfile::tempdir().unwrap();
         let put = |name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();
         fs::create_dir(dir.path().join("self")).unwrap();
@@ -158,13 +147,13 @@ mod tests {
         put("memory.current", "1024");
         let cgroup = Cgroup::find(dir.path(), dir.path());
         let start = Clock::start().now();
-        let mut machine = ThisMachine::with(System::new().unwrap(), cgroup, start);
+        let mut machine = Machine::with(System::new().unwrap(), cgroup, start);
         assert_eq!(machine.describe(), "this control group (0.25 CPUs, 0 MiB)");
 
         put("cpu.stat", "usage_usec 5500000\n");
         let reading = machine.read(start + Duration::from_secs(4));
         assert_eq!(reading, Reading { cpu_percent: 50.0, memory_percent: 25.0 });
-        // No time has passed, and a counter that went back: never a number that is none.
+        // Neither no elapsed time nor a counter that went back gives an invalid number.
         assert_eq!(machine.read(start + Duration::from_secs(4)).cpu_percent, 0.0);
         put("cpu.stat", "usage_usec 1\n");
         assert_eq!(machine.read(start + Duration::from_secs(5)).cpu_percent, 0.0);

@@ -1,30 +1,26 @@
-//! The reference agent: says what this machine is doing, at a rhythm, until it is stopped, and
-//! then says goodbye. Owns the rhythm and the newest state; holds no queue, so a server that
-//! comes back gets what is true then and nothing older.
+//! The reference agent: reports this machine's state at an interval until it is stopped, then says
+//! goodbye. Owns the schedule and the newest state; has no queue, so a server that was unavailable
+//! gets the state of now and nothing older.
 //!
 //! ```text
-//!  stop ──▶ ┌───────┐ ── Job (one at a time) ──▶ ┌────────────┐
-//!           │  run  │                            │ agent-http │ ──▶ server
-//!  due  ──▶ └───────┘ ◀── Outcome ────────────── └────────────┘
+//!  stop ────────▶ ┌───────┐ ── Request (one at a time) ─▶ ┌────────────┐
+//!                 │  run  │                               │ agent-http │ ──▶ server
+//!  due, look_at ▶ └───────┘ ◀── HeartbeatResult ───────── └────────────┘
 //! ```
 //!
-//! [`run`] blocks its caller's thread and waits on three things at once: the stop, the next
-//! heartbeat's time, the outcome of the last one. A request that hangs therefore delays neither
-//! the stop nor the end.
+//! [`run`] blocks its caller's thread and waits for all of these at once, so a request that hangs
+//! does not delay the stop. It reads the task directories twice a second and soon sends what has
+//! changed there.
 //!
-//! It also looks at its tasks' directories, twice a second: a change there is sent at once.
-//!
-//! Rooms: [`settings`] what it is told, `machine` and `cgroup` what it measures, `report` the
-//! JSON, `pace` when and what to log, `post` the HTTP, `tls` what its failures mean, `resolve` the
-//! names, `once` a single heartbeat for who tries it out.
+//! [`settings`]: what the agent is told. `machine`, `cgroup`: what it measures. `heartbeat`: the JSON.
+//! `schedule`: when to send, what to log. `client`, `tls`: HTTP, and its errors in plain words.
+//! [`task_files`], [`task_command`]: running tasks as files, and the command that makes one.
 
 mod cgroup;
+mod client;
+mod heartbeat;
 mod machine;
-mod once;
-mod pace;
-mod post;
-mod report;
-mod resolve;
+mod schedule;
 pub(crate) mod settings;
 pub(crate) mod task_command;
 pub(crate) mod task_files;
@@ -37,24 +33,24 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, after, at, never, select};
 
-pub(crate) use self::once::{Answer, ask_once, show};
+pub(crate) use self::client::HeartbeatResult;
+pub(crate) use self::heartbeat::Profile;
 pub(crate) use self::settings::{Secret, Settings};
-pub(crate) use self::tls::forget_empty_cert_file;
+pub(crate) use self::tls::ignore_empty_cert_file;
 
-use self::machine::{Machine, ThisMachine};
-use self::pace::{Outcome, Pace};
-use self::post::{Job, Poster};
-use crate::agent::task_files::{Task, TaskDirs, ensure_dir};
+use self::client::{Client, ClientThread, Request};
+use self::machine::{Machine, Reading};
+use self::schedule::{FIRST_WINDOW, Schedule};
+use self::task_files::{Task, TaskDirs, ensure_dir};
 use crate::runtime::clock::Clock;
 use crate::runtime::logging::printable;
 
-/// How often tasks are looked for. A poll, and no watch of the directory: that a lock is gone
-/// is no event of a file system. A directory that is full of other things is looked at less
-/// often, by as much as it costs more.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How often the task directories are read. Watching them would not do: no file system event tells
+/// that a lock is gone. A directory full of other files is read less often, in proportion.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Changed tasks are sent this often at most.
-const SOONEST: Duration = Duration::from_secs(1);
+/// Between a heartbeat and the one that is sent because tasks have changed.
+const MIN_GAP: Duration = Duration::from_secs(1);
 
 /// Why an agent cannot start, or had to end.
 #[derive(Debug, thiserror::Error)]
@@ -66,218 +62,190 @@ pub(crate) enum AgentError {
     /// Never shows the secret.
     #[error("app secret: {0}")]
     Secret(String),
-    /// The file of trusted certificates; which one, and what is wrong with it.
+    /// The file of trusted certificates: which one, and what is wrong with it.
     #[error("{0}")]
     CertFile(String),
-    #[error(
-        "interval: {} is not within {} and {}",
-        humantime::format_duration(*.0),
-        humantime::format_duration(settings::MIN_INTERVAL),
-        humantime::format_duration(settings::MAX_INTERVAL)
-    )]
-    Interval(Duration),
-    #[error("name: it must have 1 to 128 characters")]
-    Name,
-    #[error("status: it must be 1 to 32 of a-z 0-9 _ -, and not \"offline\", a goodbye")]
-    Status,
     #[error("cannot measure this machine: {0}")]
     Machine(String),
     #[error("cannot start the thread agent-http: {0}")]
     Thread(#[source] io::Error),
     /// By a panic, which is in the log.
     #[error("the thread agent-http ended unexpectedly")]
-    PosterEnded,
+    ThreadEnded,
 }
 
-/// Sends heartbeats until `stop` yields a message or is disconnected, then says goodbye and
-/// returns, within about a second of the stop. The first heartbeat goes out a quarter of a
-/// second after the start, so that its CPU figure is measured.
-///
-/// A server that is away, or refuses, is no error: it is logged once and tried again.
-///
-/// # Errors
-/// [`AgentError::Machine`], [`AgentError::Thread`] and [`AgentError::PosterEnded`].
+/// Sends heartbeats until `stop` yields a message or is disconnected, then says goodbye and returns,
+/// within about a second. Each failure is logged once, and the next heartbeat is the next try.
 pub(crate) fn run(settings: Settings, stop: Receiver<()>, clock: Clock) -> Result<(), AgentError> {
-    let mut machine = ThisMachine::new(clock.now())?;
+    let mut machine = Machine::new(clock.now())?;
     log::info!("CPU and memory are of {}", machine.describe());
-    run_on(&mut machine, &settings, &stop, clock)
+    run_with(&mut |now| machine.read(now), &settings, &stop, clock)
 }
 
-fn run_on(
-    machine: &mut dyn Machine,
+fn run_with(
+    measure: &mut dyn FnMut(Instant) -> Reading,
     settings: &Settings,
     stop: &Receiver<()>,
     clock: Clock,
 ) -> Result<(), AgentError> {
-    let poster = Poster::start(settings, clock)?;
+    let client = ClientThread::start(settings, clock)?;
     log::info!(
         "agent {} reports to {} every {}, with app key {}",
         settings.id,
         settings.server,
         humantime::format_duration(settings.timing.interval),
-        printable(&settings.app_key),
+        settings.app_key(),
     );
-    introduce_tasks(settings);
-    let mut beat = Beat::new(settings, clock);
+    create_task_dirs(settings);
+    let mut reporter = Reporter::new(settings, clock);
     loop {
-        // Only one of the two is wanted at any time.
-        let (due, outcomes) = match beat.in_flight {
-            Some(_) => (never(), poster.outcomes().clone()),
-            None => (at(beat.due), never()),
-        };
+        let due = if reporter.in_flight.is_some() { never() } else { at(reporter.due) };
         select! {
             recv(stop) -> _ => break,
-            recv(due) -> _ => {
-                if !beat.send(machine, &poster) {
-                    return Err(AgentError::PosterEnded);
-                }
+            recv(due) -> _ => client.send(reporter.heartbeat(measure(clock.now())))?,
+            recv(client.results) -> result => {
+                reporter.finish(&result.map_err(|_| AgentError::ThreadEnded)?);
             }
-            recv(outcomes) -> outcome => match outcome {
-                Ok(outcome) => beat.settle(&outcome),
-                Err(_) => return Err(AgentError::PosterEnded),
-            },
-            recv(at(beat.look_at)) -> _ => beat.look(),
+            recv(at(reporter.look_at)) -> _ => reporter.look(),
         }
     }
-    beat.goodbye(poster);
+    reporter.goodbye(client);
     Ok(())
 }
 
-/// Says where tasks are looked for, and makes the places that are missing, so that whoever
-/// wants to put a task there can.
-fn introduce_tasks(settings: &Settings) {
-    for dir in &settings.task_dirs {
+/// Creates the missing ones, so that everyone can put tasks there.
+fn create_task_dirs(settings: &Settings) {
+    for dir in &settings.profile.task_dirs {
         let shown = dir.display().to_string();
         match ensure_dir(dir) {
             Ok(()) => log::info!("tasks are the *.json files in {}", printable(&shown)),
-            Err(error) => log::warn!("no tasks can be seen in {}: {error}", printable(&shown)),
+            Err(error) => log::warn!("cannot read tasks in {}: {error}", printable(&shown)),
         }
     }
 }
 
-/// The agent between two events.
-struct Beat<'a> {
+/// Sends one heartbeat, after measuring for a moment.
+pub(crate) fn send_once(settings: &Settings, clock: Clock) -> Result<HeartbeatResult, AgentError> {
+    let json = measure_once(&settings.profile, clock)?;
+    let timeout = settings.timing.request_timeout;
+    Ok(Client::new(settings, clock)?.send(&Request { json, timeout }))
+}
+
+/// The heartbeat that would be sent now.
+pub(crate) fn measure_once(profile: &Profile, clock: Clock) -> Result<Vec<u8>, AgentError> {
+    let mut machine = Machine::new(clock.now())?;
+    let _ = after(FIRST_WINDOW).recv();
+    let tasks = TaskDirs::new(profile.task_dirs.clone()).read();
+    Ok(profile.heartbeat(machine.read(clock.now()), &tasks))
+}
+
+/// The agent's state between two events.
+struct Reporter<'a> {
     settings: &'a Settings,
     clock: Clock,
-    pace: Pace,
+    schedule: Schedule,
     task_dirs: TaskDirs,
     /// The tasks of the last heartbeat.
     reported: Vec<Task>,
-    /// When the last heartbeat went out.
+    /// When the last heartbeat was sent.
     sent_at: Option<Instant>,
-    /// When the next heartbeat goes out.
+    /// When the next heartbeat is due.
     due: Instant,
-    /// When tasks are looked for next.
+    /// When the task directories are read next.
     look_at: Instant,
-    /// When the heartbeat was due whose outcome is awaited.
+    /// When the heartbeat was due whose result is awaited.
     in_flight: Option<Instant>,
-    /// Whether the server took the last heartbeat: one that is away is not asked more often
-    /// because tasks come and go.
+    /// Whether the last heartbeat was received: a server that is unavailable does not get more
+    /// requests because tasks change.
     is_received: bool,
 }
 
-impl<'a> Beat<'a> {
+impl<'a> Reporter<'a> {
     fn new(settings: &'a Settings, clock: Clock) -> Self {
         Self {
             settings,
             clock,
-            pace: Pace::new(settings.timing.clone()),
-            task_dirs: TaskDirs::new(settings.task_dirs.clone()),
+            schedule: Schedule::new(settings.timing.clone()),
+            task_dirs: TaskDirs::new(settings.profile.task_dirs.clone()),
             reported: Vec::new(),
             sent_at: None,
             due: clock.now() + settings.timing.first_window,
-            look_at: clock.now() + LOOK_EVERY,
+            look_at: clock.now() + LOOK_INTERVAL,
             in_flight: None,
             is_received: false,
         }
     }
 
-    /// Reads the machine and hands the state to the posting thread; `false` when that is gone.
-    fn send(&mut self, machine: &mut dyn Machine, poster: &Poster) -> bool {
-        let now = self.clock.now();
-        let reading = machine.read(now);
+    fn heartbeat(&mut self, reading: Reading) -> Request {
         self.reported = self.task_dirs.read();
-        let status = self.settings.status.as_deref();
-        let name = self.settings.name.as_deref();
-        let Ok(json) = report::heartbeat(reading, &self.reported, status, name) else {
-            // Cannot be; if it were, the next reading may do better.
-            self.due = now + self.settings.timing.interval;
-            return true;
-        };
         self.in_flight = Some(self.due);
-        self.sent_at = Some(now);
-        poster.give(Job::Heartbeat(json))
+        self.sent_at = Some(self.clock.now());
+        let json = self.settings.profile.heartbeat(reading, &self.reported);
+        Request { json, timeout: self.settings.timing.request_timeout }
     }
 
-    /// Has a heartbeat sent soon if tasks have come or gone since the last.
+    /// Makes a heartbeat due soon if tasks have changed since the last one.
     fn look(&mut self) {
         if let Some(sent_at) = self.sent_at
             && self.is_received
             && self.in_flight.is_none()
             && self.task_dirs.read() != self.reported
         {
-            let soonest = (sent_at + SOONEST).max(self.clock.now());
-            self.due = self.due.min(soonest);
+            let earliest = (sent_at + MIN_GAP).max(self.clock.now());
+            self.due = self.due.min(earliest);
         }
-        let rest = LOOK_EVERY.saturating_mul(self.task_dirs.excess().saturating_add(1));
-        self.look_at = self.clock.now() + rest;
+        let factor = self.task_dirs.excess().saturating_add(1);
+        self.look_at = self.clock.now() + LOOK_INTERVAL.saturating_mul(factor);
     }
 
-    fn settle(&mut self, outcome: &Outcome) {
-        if let Some(note) = self.pace.note(outcome) {
-            match outcome {
-                Outcome::Unauthorized => log::log!(
-                    note.level,
-                    "app key {}: {}",
-                    printable(&self.settings.app_key),
-                    note.text
-                ),
-                _ => log::log!(note.level, "{}: {}", self.settings.server, note.text),
-            }
-        } else {
-            log::debug!("heartbeat: {outcome:?}");
+    /// Logs a heartbeat's result and sets when the next one is due.
+    fn finish(&mut self, result: &HeartbeatResult) {
+        match self.schedule.log_line(result) {
+            Some((level, text)) => log::log!(level, "{}: {text}", self.settings.server),
+            None => log::debug!("heartbeat: {result:?}"),
         }
-        self.is_received = matches!(outcome, Outcome::Received);
-        let wait = self.pace.next(outcome, chance());
+        self.is_received = result.is_ok();
+        let wait = self.schedule.next(result, random_fraction());
         let now = self.clock.now();
-        // Received heartbeats keep to a grid, so that slow answers don't stretch the rhythm; one
-        // that we are late for (a machine that slept) is sent at once, and only one.
-        self.due = match (outcome, self.in_flight.take()) {
-            (Outcome::Received, Some(was_due)) => (was_due + wait).max(now),
+        // After success the interval runs from when the heartbeat was due, so that slow responses do
+        // not lengthen it. One that is overdue (the machine was suspended) is sent at once.
+        self.due = match self.in_flight.take() {
+            Some(was_due) if result.is_ok() => (was_due + wait).max(now),
             _ => now + wait,
         };
     }
 
-    /// Waits for what is in flight, then says goodbye, all within the goodbye's time; what is
-    /// not done then is left to the end of the process.
-    fn goodbye(&mut self, poster: Poster) {
-        let patience = after(self.settings.timing.goodbye_timeout);
-        if self.in_flight.is_some() && wait_for(poster.outcomes(), &patience).is_none() {
-            log::debug!("stopped while a request hangs: no goodbye");
+    /// Waits for the request in flight, then says goodbye, all within `goodbye_timeout`; a request
+    /// that takes longer ends with the process.
+    fn goodbye(&mut self, client: ClientThread) {
+        let timeout = self.settings.timing.goodbye_timeout;
+        let deadline = after(timeout);
+        let result = || {
+            select! {
+                recv(client.results) -> result => result.ok(),
+                recv(deadline) -> _ => None,
+            }
+        };
+        if self.in_flight.is_some() && result().is_none() {
+            log::debug!("no goodbye: the last heartbeat gets no response");
             return;
         }
-        if self.sent_at.is_some() && poster.give(Job::Goodbye) {
-            match wait_for(poster.outcomes(), &patience) {
-                Some(Outcome::Received) => log::info!("said goodbye to {}", self.settings.server),
-                Some(outcome) => log::debug!("goodbye: {outcome:?}"),
+        if self.sent_at.is_some() {
+            let json = heartbeat::GOODBYE.to_vec();
+            match client.send(Request { json, timeout }).ok().and_then(|()| result()) {
+                Some(Ok(())) => log::info!("said goodbye to {}", self.settings.server),
+                Some(Err(error)) => log::debug!("goodbye: {error}"),
                 None => {
-                    log::debug!("the server takes too long over our goodbye");
+                    log::debug!("the goodbye gets no response");
                     return;
                 }
             }
         }
-        poster.join();
+        client.join();
     }
 }
 
-fn wait_for(outcomes: &Receiver<Outcome>, patience: &Receiver<Instant>) -> Option<Outcome> {
-    select! {
-        recv(outcomes) -> outcome => outcome.ok(),
-        recv(patience) -> _ => None,
-    }
-}
-
-/// Anything in 0..1, evenly; the middle where the system has no random numbers to give.
-fn chance() -> f64 {
-    getrandom::u32().map_or(0.5, |draw| f64::from(draw) / (f64::from(u32::MAX) + 1.0))
+/// In 0..1; the middle if the system has no random numbers.
+fn random_fraction() -> f64 {
+    getrandom::u32().map_or(0.5, |number| f64::from(number) / (f64::from(u32::MAX) + 1.0))
 }

@@ -7,7 +7,7 @@ use std::thread::{Builder, JoinHandle};
 use crossbeam_channel::{Sender, bounded};
 
 use super::machine::Reading;
-use super::pace::Timing;
+use super::schedule::Timing;
 use super::*;
 use crate::wire::id::AgentId;
 
@@ -111,32 +111,12 @@ fn read_request(connection: usize, reader: &mut BufReader<TcpStream>) -> Option<
     Some(Request { connection, line, headers, body: serde_json::from_slice(&body).unwrap() })
 }
 
-/// Reads 1 %, 2 %, ... and says each time that it was asked.
-struct Counting {
-    asked: Sender<u32>,
-    count: u32,
-}
-
-impl Counting {
-    fn new() -> (Self, Receiver<u32>) {
-        let (asked, reads) = bounded(1_024);
-        (Self { asked, count: 0 }, reads)
-    }
-}
-
-impl Machine for Counting {
-    fn read(&mut self, _now: Instant) -> Reading {
-        self.count += 1;
-        let _ = self.asked.try_send(self.count);
-        Reading { cpu_percent: f64::from(self.count), memory_percent: 50.0 }
-    }
-}
-
 fn settings(url: &str) -> Settings {
     let id = AgentId::parse("agent-7").unwrap();
     let secret = Secret::new("hush").unwrap();
-    let name = Some("Seven".to_owned());
-    let mut settings = Settings::new(url, "key", secret, Duration::from_secs(1), id, name).unwrap();
+    let profile = Profile { name: Some("Seven".to_owned()), ..Profile::default() };
+    let mut settings =
+        Settings::new(url, "key", secret, id, Duration::from_secs(1), profile).unwrap();
     settings.timing = Timing {
         interval: SOON,
         first_window: Duration::ZERO,
@@ -149,18 +129,26 @@ fn settings(url: &str) -> Settings {
     settings
 }
 
-/// An agent on a thread of its own. Dropping `stop` stops it too.
+/// An agent on a thread of its own, with CPU readings of 1 %, 2 %, ...
 struct Running {
+    /// Dropping it stops the agent, too.
     stop: Sender<()>,
+    /// The readings so far.
     reads: Receiver<u32>,
     thread: JoinHandle<Result<(), AgentError>>,
 }
 
 fn start(settings: Settings) -> Running {
-    let (mut machine, reads) = Counting::new();
+    let (outbox, reads) = bounded(1_024);
+    let mut count = 0;
+    let mut measure = move |_| {
+        count += 1;
+        let _ = outbox.try_send(count);
+        Reading { cpu_percent: f64::from(count), memory_percent: 50.0 }
+    };
     let (stop, stopped) = bounded(1);
     let thread = Builder::new()
-        .spawn(move || run_on(&mut machine, &settings, &stopped, Clock::start()))
+        .spawn(move || run_with(&mut measure, &settings, &stopped, Clock::start()))
         .unwrap();
     Running { stop, reads, thread }
 }
@@ -198,8 +186,8 @@ fn the_real_machine_reads_within_range_from_the_first_heartbeat_on() {
     let server = Server::start();
     let id = AgentId::parse("real").unwrap();
     let secret = Secret::new("hush").unwrap();
-    let settings =
-        Settings::new(&server.url(), "key", secret, settings::MIN_INTERVAL, id, None).unwrap();
+    let (interval, profile) = (*settings::INTERVALS.start(), Profile::default());
+    let settings = Settings::new(&server.url(), "key", secret, id, interval, profile).unwrap();
     let (stop, stopped) = bounded(1);
     let thread = Builder::new().spawn(move || run(settings, stopped, Clock::start())).unwrap();
     let request = server.next();

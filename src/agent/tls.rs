@@ -1,15 +1,14 @@
-//! TLS in plain words: which failure means what, and what to do about it; and that a file of
-//! authorities, where one is named, is one.
+//! TLS errors in plain words: what is wrong, and what to do about it. Checks the file of trusted
+//! certificates, if one is named.
 //!
-//! Failures are known by the words of rustls, whose types are no part of what ureq promises. What
-//! has no entry here is shown as it is; `tests/it/agent_tls.rs` has a real server for the others.
+//! The errors are recognised by rustls' text, since ureq's API does not include rustls' types. Other
+//! texts are shown as they are. `tests/it/agent_tls.rs` produces the errors with a real server.
 
 use std::env;
-use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::unix::process::CommandExt as _;
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -18,20 +17,16 @@ use ureq::tls::{PemItem, parse_pem};
 use super::AgentError;
 use crate::runtime::logging::printable;
 
-/// Names the file of the authorities to trust, instead of the machine's own; as OpenSSL has it.
+/// Names the file of the certificates to trust instead of the machine's own, as for OpenSSL.
 const CERT_FILE_VARIABLE: &str = "SSL_CERT_FILE";
 
-/// All authorities of the world are a quarter of a MiB.
+/// All public authorities together have a quarter of a MiB.
 const MAX_CERT_FILE_BYTES: u64 = 16 * 1_024 * 1_024;
 
-/// Has an empty `SSL_CERT_FILE` count as none, as curl and Go have it, where the library
-/// looks for a file without a name and then trusts nobody. Only `unsafe` code can take a variable
-/// out of a running process, so this one starts again, as the same process, without it. For the
-/// start of `main`: what was read from pipes by then would be lost.
-///
-/// # Errors
-/// Where the program cannot be started again.
-pub(crate) fn forget_empty_cert_file() -> io::Result<()> {
+/// Treats an empty `SSL_CERT_FILE` as unset, as curl and Go do; rustls would open a file without a
+/// name and then trust no server. Removing a variable from a running process takes `unsafe`, so the
+/// process executes its program again without it. To be called before anything else.
+pub(crate) fn ignore_empty_cert_file() -> io::Result<()> {
     if env::var_os(CERT_FILE_VARIABLE).is_none_or(|name| !name.is_empty()) {
         return Ok(());
     }
@@ -41,49 +36,42 @@ pub(crate) fn forget_empty_cert_file() -> io::Result<()> {
     Err(again.exec())
 }
 
-/// Checks the file that [`CERT_FILE_VARIABLE`] names, if it names one: the library would trust
-/// nobody, and let each server look as if it were at fault.
+/// Checks that the file of [`CERT_FILE_VARIABLE`] contains a certificate. Without the check rustls
+/// would trust no server, and its errors would blame the servers.
 pub(super) fn check_cert_file() -> Result<(), AgentError> {
-    match env::var_os(CERT_FILE_VARIABLE) {
-        None => Ok(()),
-        Some(name) => read_certificate(&name).map_err(|why| {
-            let shown = Path::new(&name).display();
-            AgentError::CertFile(format!("{CERT_FILE_VARIABLE}={shown}: {why}"))
-        }),
-    }
-}
-
-fn read_certificate(name: &OsStr) -> Result<(), String> {
+    let Some(path) = env::var_os(CERT_FILE_VARIABLE).map(PathBuf::from) else { return Ok(()) };
     let mut pem = Vec::new();
-    File::open(name)
-        .and_then(|file| file.take(MAX_CERT_FILE_BYTES).read_to_end(&mut pem))
-        .map_err(|error| error.to_string())?;
-    if parse_pem(&pem).any(|item| matches!(item, Ok(PemItem::Certificate(_)))) {
-        return Ok(());
-    }
-    Err("it holds no certificate (PEM, -----BEGIN CERTIFICATE-----)".to_owned())
+    let read =
+        File::open(&path).and_then(|file| file.take(MAX_CERT_FILE_BYTES).read_to_end(&mut pem));
+    let why = match read {
+        Err(error) => error.to_string(),
+        Ok(_) if parse_pem(&pem).any(|item| matches!(item, Ok(PemItem::Certificate(_)))) => {
+            return Ok(());
+        }
+        Ok(_) => "it holds no certificate (PEM, -----BEGIN CERTIFICATE-----)".to_owned(),
+    };
+    Err(AgentError::CertFile(format!("{CERT_FILE_VARIABLE}={}: {why}", path.display())))
 }
 
-/// What an error of a request to an https address means, safe to log; as it is where that isn't
-/// known.
+/// What an error of a request over https means, safe to log.
 pub(super) fn explain(error: &str) -> String {
-    let known = KNOWN.iter().find(|(words, _)| error.contains(words));
-    if let Some((_, meaning)) = known {
+    if let Some((_, meaning)) = MEANINGS.iter().find(|(text, _)| error.contains(text)) {
         return (*meaning).to_owned();
     }
-    expired(error).or_else(|| misnamed(error)).unwrap_or_else(|| printable(error).to_string())
+    let explained = explain_expired(error).or_else(|| explain_wrong_name(error));
+    explained.unwrap_or_else(|| printable(error).to_string())
 }
 
-const KNOWN: [(&str, &str); 9] = [
+const MEANINGS: [(&str, &str); 9] = [
     (
         "UnknownIssuer",
         "the server's certificate is signed by an authority that this machine does not trust: add \
          the authority to the machine's, or name a file with its certificate in SSL_CERT_FILE; or \
-         have the server send its intermediate certificates, too",
+         configure the server to send its intermediate certificates",
     ),
     (
         "CaUsedAsEndEntity",
-        "the server's certificate is that of an authority (CA:TRUE): make the server a certificate \
+        "the server's certificate is that of an authority (CA:TRUE): give the server a certificate \
          of its own, signed by that authority",
     ),
     (
@@ -92,12 +80,12 @@ const KNOWN: [(&str, &str); 9] = [
     ),
     (
         "certificate had invalid extensions",
-        "the server's certificate is not for servers: make it one with the extended key usage \
+        "the server's certificate is not for servers: make one with the extended key usage \
          serverAuth",
     ),
     (
         "UnsupportedCertVersion",
-        "the server's certificate is of an old form: make it one of X.509 version 3, with its names \
+        "the server's certificate has an old version: make one of X.509 version 3, with its names \
          as subjectAltName",
     ),
     (
@@ -107,53 +95,49 @@ const KNOWN: [(&str, &str); 9] = [
     ),
     (
         "tls handshake eof",
-        "the server closed the connection instead of speaking TLS: is this the port of the proxy \
+        "the server closed the connection during the TLS handshake: is this the port of the proxy \
          with TLS?",
     ),
     (
         "peer is incompatible",
-        "the server offers neither TLS 1.2 nor 1.3 in a way that the agent takes: bring its TLS up \
-         to date",
+        "the server and the agent have no TLS version (1.2 or 1.3) and cipher suite in common: \
+         update the server's TLS",
     ),
     (
         "No CA certificates were loaded",
-        "there is no authority to trust: install this machine's ca-certificates, or correct \
-         SSL_CERT_FILE and SSL_CERT_DIR",
+        "this machine trusts no authority: install ca-certificates, or correct SSL_CERT_FILE and \
+         SSL_CERT_DIR",
     ),
 ];
 
 /// `certificate expired: ... but certificate is not valid after 1609459200 (...)`
-fn expired(error: &str) -> Option<String> {
+fn explain_expired(error: &str) -> Option<String> {
     let (_, rest) = error.split_once("certificate expired")?;
     let seconds = rest
         .split_once("not valid after ")
         .and_then(|(_, rest)| rest.split(' ').next().and_then(|seconds| seconds.parse().ok()));
-    let at = seconds.and_then(|seconds| UNIX_EPOCH.checked_add(Duration::from_secs(seconds)));
-    let at = at.map(|at| format!(" at {}", humantime::format_rfc3339_seconds(at)));
+    let at = seconds
+        .and_then(|seconds| UNIX_EPOCH.checked_add(Duration::from_secs(seconds)))
+        .map(|at| format!(" at {}", humantime::format_rfc3339_seconds(at)))
+        .unwrap_or_default();
     Some(format!(
-        "the server's certificate expired{}: renew it, if the clock of this machine is right",
-        at.unwrap_or_default()
+        "the server's certificate expired{at}: renew it, if the clock of this machine is right"
     ))
 }
 
 /// `certificate not valid for name "b"; certificate is only valid for DnsName("a") or ...`
-fn misnamed(error: &str) -> Option<String> {
+fn explain_wrong_name(error: &str) -> Option<String> {
     let (_, rest) = error.split_once("certificate not valid for name \"")?;
     let (asked, rest) = rest.split_once('"')?;
     let names = match rest.split_once("only valid for ") {
-        Some((_, names)) => plain_names(names),
+        Some((_, names)) => ["DnsName(", "IpAddress(", "\"", ")"]
+            .iter()
+            .fold(names.to_owned(), |names, syntax| names.replace(syntax, "")),
         None => "no name at all".to_owned(),
     };
     Some(format!(
         "the server's certificate is for {}, and not for {asked}: give --server a name that it \
-         holds, or make it one with subjectAltName {asked}",
+         contains, or make a certificate with subjectAltName {asked}",
         printable(&names)
     ))
-}
-
-/// `DnsName("a") or IpAddress(1.2.3.4)` without what is Rust about it.
-fn plain_names(names: &str) -> String {
-    ["DnsName(", "IpAddress(", "\"", ")"]
-        .iter()
-        .fold(names.to_owned(), |text, rust| text.replace(rust, ""))
 }

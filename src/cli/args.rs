@@ -12,7 +12,7 @@ use clap::{Args, Parser, Subcommand};
 
 use super::recipe::Recipe;
 use crate::agent::task_command::probe;
-use crate::agent::task_files;
+use crate::agent::{settings, task_files};
 use crate::server::config::{self, Config, ConfigError, Overrides};
 use crate::wire::id::AgentId;
 
@@ -138,7 +138,7 @@ pub(super) struct AgentArgs {
 
     /// Time between heartbeats, with a unit; 1s to 1day, 30 to 60 s is usual
     #[arg(long, value_name = "TIME", env = "AGENT_METRICS_INTERVAL", default_value = "30s")]
-    #[arg(value_parser = parse_time)]
+    #[arg(value_parser = parse_interval)]
     pub interval: Duration,
 
     /// Agent id within the pool: 1 to 128 of A-Z a-z 0-9 . _ - [default: the host's name]
@@ -146,11 +146,12 @@ pub(super) struct AgentArgs {
     pub id: Option<AgentId>,
 
     /// Name that dashboards show, 1 to 128 characters [default: the id]
-    #[arg(long, value_name = "NAME", env = "AGENT_METRICS_NAME")]
+    #[arg(long, value_name = "NAME", env = "AGENT_METRICS_NAME", value_parser = settings::parse_name)]
     pub name: Option<String>,
 
     /// Status to report, 1 to 32 of a-z 0-9 _ - [default: busy while tasks run, else idle]
     #[arg(long, value_name = "STATUS", env = "AGENT_METRICS_STATUS")]
+    #[arg(value_parser = settings::parse_status)]
     pub status: Option<String>,
 
     /// Directory whose *.json files are the running tasks; again for more [default:
@@ -229,6 +230,14 @@ fn parse_time(text: &str) -> Result<Duration, String> {
         .map_err(|_| "must be a time with a unit, such as 10s or 5m".to_owned())
 }
 
+fn parse_interval(text: &str) -> Result<Duration, String> {
+    let interval = parse_time(text)?;
+    if settings::INTERVALS.contains(&interval) {
+        return Ok(interval);
+    }
+    Err("must be 1s to 1day".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
@@ -292,6 +301,10 @@ mod tests {
             ("agent --server http://x --app-key k --id a/b", "an id is 1 to 128"),
             ("agent --app-key k", "--server <URL>"),
             ("agent --print --once", "cannot be used with"),
+            ("agent --print --interval 999ms", "'--interval <TIME>': must be 1s to 1day"),
+            ("agent --print --interval 86400001ms", "'--interval <TIME>': must be 1s to 1day"),
+            ("agent --print --status Busy", "'--status <STATUS>': must be 1 to 32 of a-z"),
+            ("agent --print --name=", "'--name <NAME>'"),
             ("task --type plan", "<COMMAND>"),
             ("task -- true", "--type <TYPE>"),
             ("task --type plan --id=-1 -- true", "--id"),

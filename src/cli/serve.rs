@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::args::ServeArgs;
 use super::{Failure, logged};
-use crate::agent::{self, Secret, Settings, settings::default_id};
+use crate::agent::{self, Profile, Secret, Settings, settings::default_id};
 use crate::runtime::clock::Clock;
 use crate::runtime::counters::Counters;
 use crate::runtime::signals::Signals;
@@ -91,5 +91,6 @@ fn dev_agent(server: &Server) -> Result<Settings, Failure> {
     let address = server.addresses().first().ok_or("no address to beat to")?;
     let secret = Secret::new(DEV_SECRET)?;
     let url = format!("http://{address}");
-    Ok(Settings::new(&url, DEV_KEY, secret, DEV_INTERVAL, default_id(), None)?)
+    let profile = Profile::default();
+    Ok(Settings::new(&url, DEV_KEY, secret, default_id(), DEV_INTERVAL, profile)?)
 }

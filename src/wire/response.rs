@@ -135,11 +135,12 @@ impl Response {
     }
 }
 
-/// The `detail` of a problem body.
+/// The `detail` of a problem body, or the `error` of the original system's.
 #[must_use]
 pub(crate) fn problem_detail(body: &[u8]) -> Option<String> {
     let problem: serde_json::Value = serde_json::from_slice(body).ok()?;
-    problem.get("detail")?.as_str().map(str::to_owned)
+    let detail = problem.get("detail").or_else(|| problem.get("error"))?;
+    detail.as_str().map(str::to_owned)
 }
 
 /// `Retry-After` of every 503, in seconds: overload here passes in moments.
@@ -160,6 +161,9 @@ mod tests {
         assert!(head.contains(&format!("Content-Length: {}", body.len())));
         assert_eq!(problem_detail(body.as_bytes()).as_deref(), Some("say \"please\""));
         assert_eq!(problem_detail(&body.as_bytes()[1..]), None);
+        assert_eq!(problem_detail(br#"{"error":"e","detail":"d"}"#).as_deref(), Some("d"));
+        assert_eq!(problem_detail(br#"{"error":"e"}"#).as_deref(), Some("e"));
+        assert_eq!(problem_detail(b"<html>"), None);
         let body: serde_json::Value = serde_json::from_str(body).unwrap();
         assert_eq!(body["detail"], "say \"please\"");
         assert_eq!(body["error"], body["detail"]);

@@ -1,0 +1,373 @@
+//! The HTTP client: one request at a time on one kept-alive connection, each with a timeout. Turns
+//! each response or failure into a [`HeartbeatResult`]; does not decide when to send or retry.
+//!
+//! It has a thread of its own, because a stop must end the agent sooner than a request in flight
+//! may take.
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, UNIX_EPOCH};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use ureq::config::Config;
+use ureq::http::{HeaderMap, HeaderValue, Response, StatusCode, Uri};
+use ureq::tls::{RootCerts, TlsConfig};
+use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
+use ureq::{Agent, Body};
+
+use super::{AgentError, Settings, tls};
+use crate::runtime::clock::{Clock, UnixMillis};
+use crate::runtime::logging::printable;
+use crate::wire::response::problem_detail;
+
+/// TLS and the system's name lookup need more than our other threads.
+const STACK_BYTES: usize = 1_024 * 1_024;
+
+/// How much of a response's body is read; a problem has a few hundred bytes.
+const MAX_RESPONSE_BYTES: u64 = 64 * 1_024;
+
+/// Less than the server's `idle_timeout` (75 s), so that we rarely write to a connection that it
+/// is closing.
+const MAX_IDLE: Duration = Duration::from_secs(70);
+
+/// For each direction; ureq's default of 128 KiB is for downloads.
+const BUFFER_BYTES: usize = 16 * 1_024;
+
+/// Why the server did not receive a heartbeat. Safe to log.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum HeartbeatError {
+    #[error("the server does not accept app key {app_key} with this secret (401)")]
+    Unauthorized { app_key: String },
+    /// The same request would get the same response.
+    #[error("the server rejects our heartbeats: {0}")]
+    Rejected(String),
+    /// No response, or one that may differ the next time (408, 429, 5xx).
+    #[error("heartbeats don't get through ({reason})")]
+    Unavailable {
+        reason: String,
+        /// RFC 9110 section 10.2.3.
+        retry_after: Option<Duration>,
+    },
+}
+
+impl HeartbeatError {
+    /// Whether it needs no new line in the log after the other.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        let is_unavailable = |error| matches!(error, &Self::Unavailable { .. });
+        self == other || is_unavailable(self) && is_unavailable(other)
+    }
+}
+
+pub(crate) type HeartbeatResult = Result<(), HeartbeatError>;
+
+/// A POST of `json`.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) json: Vec<u8>,
+    pub(super) timeout: Duration,
+}
+
+/// A [`Client`] on the thread `agent-http`. The caller waits for a request's result before it sends
+/// the next, so the channels never hold more than one message.
+pub(super) struct ClientThread {
+    requests: Sender<Request>,
+    /// Disconnected if the thread has ended.
+    pub(super) results: Receiver<HeartbeatResult>,
+    thread: JoinHandle<()>,
+}
+
+impl ClientThread {
+    pub(super) fn start(settings: &Settings, clock: Clock) -> Result<Self, AgentError> {
+        let (requests, inbox) = bounded(1);
+        let (outbox, results) = bounded(1);
+        let mut client = Client::new(settings, clock)?;
+        let thread = Builder::new()
+            .name("agent-http".to_owned())
+            .stack_size(STACK_BYTES)
+            .spawn(move || {
+                for request in inbox {
+                    if outbox.send(client.send(&request)).is_err() {
+                        break;
+                    }
+                }
+            })
+            .map_err(AgentError::Thread)?;
+        Ok(Self { requests, results, thread })
+    }
+
+    pub(super) fn send(&self, request: Request) -> Result<(), AgentError> {
+        self.requests.send(request).map_err(|_| AgentError::ThreadEnded)
+    }
+
+    /// Ends the thread, which must be idle.
+    pub(super) fn join(self) {
+        drop(self.requests);
+        // The hook has logged a panic.
+        let _ = self.thread.join();
+    }
+}
+
+/// Posts to one URL with one app key.
+pub(super) struct Client {
+    agent: Agent,
+    resolver: CachingResolver,
+    url: String,
+    is_tls: bool,
+    app_key: String,
+    headers: HeaderMap,
+    clock: Clock,
+    /// Whether the last request got a response, so that its connection may be used again.
+    is_connected: bool,
+}
+
+impl Client {
+    pub(super) fn new(settings: &Settings, clock: Clock) -> Result<Self, AgentError> {
+        let mut config = Agent::config_builder()
+            .http_status_as_error(false)
+            // A redirect would send key and secret to another address.
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .user_agent(concat!("agent-metrics/", env!("CARGO_PKG_VERSION")))
+            .max_idle_connections(1)
+            .max_idle_age(MAX_IDLE)
+            .input_buffer_size(BUFFER_BYTES)
+            .output_buffer_size(BUFFER_BYTES)
+            // The certificates that this machine trusts, a company's own authority among them.
+            .tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build());
+        if settings.server.is_tls {
+            tls::check_cert_file()?;
+        }
+        if settings.server.is_loopback {
+            config = config.proxy(None);
+        }
+        let resolver = CachingResolver::default();
+        let mut headers = HeaderMap::new();
+        headers.insert("content-type", HeaderValue::from_static("application/json"));
+        headers.insert("x-app-key", settings.app_key.clone());
+        headers.insert("x-app-secret", settings.secret.header_value());
+        Ok(Self {
+            agent: Agent::with_parts(config.build(), DefaultConnector::default(), resolver.clone()),
+            resolver,
+            url: settings.server.ping_url(&settings.id),
+            is_tls: settings.server.is_tls,
+            app_key: settings.app_key().to_owned(),
+            headers,
+            clock,
+            is_connected: false,
+        })
+    }
+
+    pub(super) fn send(&mut self, request: &Request) -> HeartbeatResult {
+        let mut response = self.post(request);
+        // The server may close an idle connection at any time (RFC 9112 section 9.3.1), which is
+        // not a failure: try once more on a new one.
+        if let Err(error) = &response
+            && self.is_connected
+            && is_closed_connection(error)
+        {
+            self.resolver.clear();
+            response = self.post(request);
+        }
+        let was_connected = std::mem::replace(&mut self.is_connected, response.is_ok());
+        match response {
+            Ok(response) => self.result_of(response),
+            Err(error) => {
+                self.resolver.clear();
+                let reason = self.explain(&error, was_connected);
+                Err(HeartbeatError::Unavailable { reason, retry_after: None })
+            }
+        }
+    }
+
+    fn post(&self, request: &Request) -> Result<Response<Body>, ureq::Error> {
+        let mut post = self.agent.post(&self.url);
+        for (name, value) in &self.headers {
+            post = post.header(name, value);
+        }
+        post.config().timeout_global(Some(request.timeout)).build().send(&request.json)
+    }
+
+    fn result_of(&self, mut response: Response<Body>) -> HeartbeatResult {
+        let status = response.status();
+        // A connection can be used again only if the body has been read.
+        let body = response.body_mut().with_config().limit(MAX_RESPONSE_BYTES).read_to_vec();
+        let body = body.unwrap_or_default();
+        Err(match status.as_u16() {
+            200..=299 => return Ok(()),
+            401 => HeartbeatError::Unauthorized { app_key: self.app_key.clone() },
+            408 | 429 | 500..=599 => HeartbeatError::Unavailable {
+                reason: describe(status, &body),
+                retry_after: retry_after(response.headers(), self.clock.wall()),
+            },
+            300..=399 => HeartbeatError::Rejected(describe_redirect(status, response.headers())),
+            _ => HeartbeatError::Rejected(describe(status, &body)),
+        })
+    }
+
+    /// Why there is no response, safe to log.
+    fn explain(&self, error: &ureq::Error, was_connected: bool) -> String {
+        let text = error.to_string();
+        if self.is_tls {
+            return tls::explain(&text);
+        }
+        let text = printable(&text);
+        // Some servers with TLS close the connection on a plain request; for others see `describe`.
+        if is_closed_connection(error) && !was_connected {
+            return format!("{text}; if the server speaks TLS there, write https://");
+        }
+        text.to_string()
+    }
+}
+
+/// Remembers the addresses of the server's name until a request fails: ureq asks before each
+/// request, and its own resolver would query the name servers, on a new thread, even where the
+/// connection is kept alive. A client asks for one name only.
+#[derive(Debug, Clone, Default)]
+struct CachingResolver {
+    addresses: Arc<Mutex<Option<ResolvedSocketAddrs>>>,
+}
+
+impl CachingResolver {
+    fn clear(&self) {
+        *self.addresses.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+impl Resolver for CachingResolver {
+    fn resolve(
+        &self,
+        uri: &Uri,
+        config: &Config,
+        timeout: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(addresses) = &*addresses {
+            return Ok(addresses.clone());
+        }
+        let found = DefaultResolver::default().resolve(uri, config, timeout)?;
+        *addresses = Some(found.clone());
+        Ok(found)
+    }
+}
+
+fn is_closed_connection(error: &ureq::Error) -> bool {
+    use io::ErrorKind::{
+        BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof,
+    };
+    matches!(error, ureq::Error::Io(error) if matches!(
+        error.kind(),
+        BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected | UnexpectedEof
+    ))
+}
+
+/// Such as `503 Service Unavailable: the pool is full`, safe to log.
+fn describe(status: StatusCode, body: &[u8]) -> String {
+    match problem_detail(body) {
+        Some(detail) => format!("{status}: {}", printable(&detail)),
+        // What nginx, Apache and Go answer to a plain request on a port for TLS.
+        None if status == StatusCode::BAD_REQUEST && mentions_https(body) => {
+            format!("{status}: the server speaks TLS at this address, write https://")
+        }
+        None => status.to_string(),
+    }
+}
+
+fn mentions_https(body: &[u8]) -> bool {
+    body.windows(5).any(|word| word == b"HTTPS")
+}
+
+/// Shows the target without parts that may contain secrets.
+fn describe_redirect(status: StatusCode, headers: &HeaderMap) -> String {
+    let target = headers.get("location").and_then(|value| value.to_str().ok()).unwrap_or("");
+    let target = target.split(['?', '#']).next().unwrap_or("");
+    if target.is_empty() || target.contains('@') {
+        return format!("{status}: give the address that it redirects to");
+    }
+    format!("{status}: it redirects to {}, give that address", printable(target))
+}
+
+/// RFC 9110 section 10.2.3: seconds, or a date.
+fn retry_after(headers: &HeaderMap, now: UnixMillis) -> Option<Duration> {
+    let value = headers.get("retry-after")?.to_str().ok()?.trim();
+    if let Ok(seconds) = value.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let at = httpdate::parse_http_date(value).ok()?.duration_since(UNIX_EPOCH).ok()?;
+    Some(at.saturating_sub(Duration::from_millis(now.0)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(name: &'static str, value: &str) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert(name, HeaderValue::from_str(value).unwrap());
+        headers
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let read = |value, now| retry_after(&headers("retry-after", value), UnixMillis(now));
+        assert_eq!(read("120", 0), Some(Duration::from_secs(120)));
+        let date = "Tue, 07 Jan 2025 10:35:00 GMT";
+        assert_eq!(read(date, 1_736_246_095_000), Some(Duration::from_secs(5)));
+        assert_eq!(read(date, 1_736_246_200_000), Some(Duration::ZERO), "a date in the past");
+        assert_eq!(read("soon", 0), None);
+    }
+
+    #[test]
+    fn a_redirect_is_shown_without_its_secrets() {
+        let say = |to| describe_redirect(StatusCode::MOVED_PERMANENTLY, &headers("location", to));
+        assert!(say("https://h/p?token=t").contains("https://h/p,"));
+        assert!(!say("https://h/p?token=t").contains("token"));
+        assert!(!say("https://user:pass@h/").contains("pass"));
+    }
+
+    /// The bodies of nginx, Go and Apache.
+    #[test]
+    fn a_plain_request_to_a_tls_port_is_recognised() {
+        for body in [
+            "<center>The plain HTTP request was sent to HTTPS port</center>",
+            "Client sent an HTTP request to an HTTPS server.\n",
+            "speaking plain HTTP to an SSL-enabled server port.<br /> use the HTTPS scheme",
+        ] {
+            let said = describe(StatusCode::BAD_REQUEST, body.as_bytes());
+            assert_eq!(
+                said,
+                "400 Bad Request: the server speaks TLS at this address, write https://"
+            );
+        }
+        assert_eq!(describe(StatusCode::BAD_REQUEST, b"no"), "400 Bad Request");
+        assert_eq!(describe(StatusCode::NOT_FOUND, b"HTTPS"), "404 Not Found");
+    }
+
+    #[test]
+    fn a_response_cannot_break_a_log_line() {
+        let said = describe(StatusCode::NOT_FOUND, br#"{"detail":"a\nb"}"#);
+        assert_eq!(said, r"404 Not Found: a\nb");
+    }
+
+    #[test]
+    fn addresses_are_remembered_until_they_are_cleared() {
+        let agent = Agent::new_with_defaults();
+        let resolver = CachingResolver::default();
+        let resolve = |resolver: &CachingResolver| {
+            let timeout = NextTimeout::default();
+            let uri = "http://[::1]:81/path".parse().unwrap();
+            resolver.resolve(&uri, agent.config(), timeout).unwrap().to_vec()
+        };
+        let found = ["[::1]:81".parse().unwrap()];
+        assert_eq!(resolve(&resolver), found);
+        // An address that no lookup would find shows that the cache is used, by clones too.
+        let planted = "192.0.2.1:7".parse().unwrap();
+        let mut addresses = resolver.empty();
+        addresses.push(planted);
+        *resolver.addresses.lock().unwrap() = Some(addresses);
+        assert_eq!(resolve(&resolver.clone()), [planted]);
+        resolver.clear();
+        assert_eq!(resolve(&resolver), found);
+    }
+}
