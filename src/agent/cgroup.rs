@@ -1,7 +1,7 @@
 //! CPU and memory limits of the control group that we run in, and what has been used of them: cgroup
 //! v2 (Linux kernel, Documentation/admin-guide/cgroup-v2.rst). A limit applies to everything below
-//! it, so the lowest one from our own group up to the root counts. sysinfo reads only the memory
-//! limit, and only that of our own group.
+//! it, so the lowest one from our own group up to the root counts. sysinfo's `cgroup_limits` has no
+//! CPU limit and takes page cache for used memory.
 
 use std::fs;
 use std::path::{Path, PathBuf};

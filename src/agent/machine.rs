@@ -8,9 +8,12 @@ use sysinfo::{MemoryRefreshKind, System};
 
 use super::AgentError;
 use super::cgroup::{Cgroup, CpuLimit};
+use crate::wire::MIB;
 
-/// Within less, sysinfo does not read the CPU counters again.
-pub(super) const MIN_CPU_WINDOW: Duration = sysinfo::MINIMUM_CPU_UPDATE_INTERVAL;
+/// Between creating a [`Machine`] and its first reading, so that the CPU figure is not the mean since
+/// boot. The margin is for a timer that fires slightly early.
+pub(super) const FIRST_WINDOW: Duration =
+    sysinfo::MINIMUM_CPU_UPDATE_INTERVAL.saturating_add(Duration::from_millis(50));
 
 /// CPU and memory in percent, finite, 0..=100, with two decimals.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -26,7 +29,7 @@ pub(super) struct Machine {
     system: System,
     cgroup: Option<Cgroup>,
     cpus: f64,
-    /// When the last reading was, and what the control group had used by then.
+    /// The last reading under a CPU limit.
     last: Option<(Instant, CpuLimit)>,
 }
 
@@ -49,16 +52,16 @@ impl Machine {
 
     /// What the percentages are of, for the log.
     pub(super) fn describe(&self) -> String {
-        let Some(cgroup) = &self.cgroup else { return "this machine".to_owned() };
-        let cpu = cgroup.cpu(self.cpus).map(|limit| format!("{} CPUs", limit.cpus));
-        let memory = cgroup
-            .memory(self.system.total_memory())
-            .map(|limit| format!("{} MiB", limit.bytes / 1_048_576));
-        match (cpu, memory) {
-            (None, None) => "this machine".to_owned(),
-            (Some(one), None) | (None, Some(one)) => format!("this control group ({one})"),
-            (Some(cpu), Some(memory)) => format!("this control group ({cpu}, {memory})"),
+        let total = self.system.total_memory();
+        let cpu = self.cgroup.as_ref().and_then(|cgroup| cgroup.cpu(self.cpus));
+        let memory = self.cgroup.as_ref().and_then(|cgroup| cgroup.memory(total));
+        let cpu = cpu.map(|limit| format!("{} CPUs", limit.cpus));
+        let memory = memory.map(|limit| format!("{} MiB", limit.bytes / MIB as u64));
+        let limits: Vec<String> = cpu.into_iter().chain(memory).collect();
+        if limits.is_empty() {
+            return "this machine".to_owned();
         }
+        format!("this control group ({})", limits.join(", "))
     }
 
     /// Used of the CPU time that the control group's limit has allowed since the last reading.

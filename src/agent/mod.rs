@@ -39,8 +39,8 @@ pub(crate) use self::settings::{Secret, Settings};
 pub(crate) use self::tls::ignore_empty_cert_file;
 
 use self::client::{Client, ClientThread, Request};
-use self::machine::{Machine, Reading};
-use self::schedule::{FIRST_WINDOW, Schedule};
+use self::machine::{FIRST_WINDOW, Machine, Reading};
+use self::schedule::Schedule;
 use self::task_files::{Task, TaskDirs, ensure_dir};
 use crate::runtime::clock::Clock;
 use crate::runtime::logging::printable;
@@ -55,16 +55,9 @@ const MIN_GAP: Duration = Duration::from_secs(1);
 /// Why an agent cannot start, or had to end.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AgentError {
-    #[error("server address: {0}")]
-    Server(&'static str),
-    #[error("app key: {0}")]
-    AppKey(&'static str),
-    /// Never shows the secret.
-    #[error("app secret: {0}")]
-    Secret(String),
-    /// The file of trusted certificates: which one, and what is wrong with it.
-    #[error("{0}")]
-    CertFile(String),
+    /// Which setting, and what is wrong with it; never shows a secret.
+    #[error("{0}: {1}")]
+    Setting(&'static str, String),
     #[error("cannot measure this machine: {0}")]
     Machine(String),
     #[error("cannot start the thread agent-http: {0}")]
@@ -118,7 +111,7 @@ fn create_task_dirs(settings: &Settings) {
     for dir in &settings.profile.task_dirs {
         let shown = dir.display().to_string();
         match ensure_dir(dir) {
-            Ok(()) => log::info!("tasks are the *.json files in {}", printable(&shown)),
+            Ok(_) => log::info!("tasks are the *.json files in {}", printable(&shown)),
             Err(error) => log::warn!("cannot read tasks in {}: {error}", printable(&shown)),
         }
     }

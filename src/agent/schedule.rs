@@ -6,14 +6,14 @@ use std::time::Duration;
 use log::Level;
 
 use super::client::{HeartbeatError, HeartbeatResult};
-use super::machine::MIN_CPU_WINDOW;
+use super::machine::FIRST_WINDOW;
 
 /// The agent's delays and timeouts; only tests use others than [`Timing::new`].
 #[derive(Debug, Clone)]
 pub(super) struct Timing {
     /// Between heartbeats that are received.
     pub(super) interval: Duration,
-    /// Before the first heartbeat, so that its CPU figure is measured and not the mean since boot.
+    /// Before the first heartbeat.
     pub(super) first_window: Duration,
     /// The first delay after a failure; it doubles with each further failure.
     pub(super) backoff_min: Duration,
@@ -24,9 +24,6 @@ pub(super) struct Timing {
     /// For all that happens after the stop.
     pub(super) goodbye_timeout: Duration,
 }
-
-/// See [`Timing::first_window`]. The margin is for a timer that fires slightly early.
-pub(super) const FIRST_WINDOW: Duration = MIN_CPU_WINDOW.saturating_add(Duration::from_millis(50));
 
 /// The longest `Retry-After` that is obeyed.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(10 * 60);

@@ -14,7 +14,7 @@ use ureq::http::{HeaderValue, Uri};
 
 use super::schedule::Timing;
 use super::{AgentError, Profile};
-use crate::wire::id::{AgentId, MAX_ID_BYTES};
+use crate::wire::id::{AgentId, InvalidId, MAX_ID_BYTES};
 use crate::wire::{GOODBYE, MAX_TEXT_CHARS, is_valid_status};
 
 const SECRET_VARIABLE: &str = "AGENT_METRICS_APP_SECRET";
@@ -50,8 +50,10 @@ impl Settings {
         interval: Duration,
         profile: Profile,
     ) -> Result<Self, AgentError> {
-        let server = ServerUrl::parse(server).map_err(AgentError::Server)?;
-        let app_key = credential(app_key).map_err(AgentError::AppKey)?;
+        let server = ServerUrl::parse(server)
+            .map_err(|why| AgentError::Setting("server address", why.to_owned()))?;
+        let app_key =
+            credential(app_key).map_err(|why| AgentError::Setting("app key", why.to_owned()))?;
         Ok(Self { server, app_key, secret, id, profile, timing: Timing::new(interval) })
     }
 
@@ -78,22 +80,18 @@ pub(crate) fn parse_status(status: &str) -> Result<String, String> {
 
 /// This machine's host name as an agent id: other characters become `-`, and the rest after 128
 /// characters is cut. A machine without a host name is `agent`.
-#[must_use]
-pub(crate) fn default_id() -> AgentId {
+pub(crate) fn default_id() -> Result<AgentId, InvalidId> {
     id_from(&sysinfo::System::host_name().unwrap_or_default())
 }
 
-fn id_from(host: &str) -> AgentId {
+fn id_from(host: &str) -> Result<AgentId, InvalidId> {
     let id: String = host
         .trim()
         .chars()
         .map(|c| if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') { c } else { '-' })
         .take(MAX_ID_BYTES)
         .collect();
-    AgentId::parse(&id).unwrap_or_else(|_| {
-        #[expect(clippy::expect_used, reason = "the literal is a valid id, as a test shows")]
-        AgentId::parse("agent").expect("a valid id")
-    })
+    AgentId::parse(&id).or_else(|_| AgentId::parse("agent"))
 }
 
 /// An app key's secret; `Debug` does not show it.
@@ -102,7 +100,11 @@ pub(crate) struct Secret(HeaderValue);
 
 impl Secret {
     pub(crate) fn new(text: &str) -> Result<Self, AgentError> {
-        let mut value = credential(text).map_err(|why| AgentError::Secret(why.to_owned()))?;
+        Self::parse(text).map_err(|why| wrong_secret(why.to_owned()))
+    }
+
+    fn parse(text: &str) -> Result<Self, &'static str> {
+        let mut value = credential(text.trim())?;
         value.set_sensitive(true);
         Ok(Self(value))
     }
@@ -122,12 +124,12 @@ impl Secret {
     ) -> Result<Self, AgentError> {
         match (flag, variable, variable_file) {
             (Some(file), _, _) => Self::from_file(file),
-            (None, Some(_), Some(_)) => Err(AgentError::Secret(format!(
+            (None, Some(_), Some(_)) => Err(wrong_secret(format!(
                 "{SECRET_VARIABLE} and {SECRET_FILE_VARIABLE} are both set: unset one"
             ))),
-            (None, Some(text), None) => Self::new(text.to_string_lossy().trim()),
+            (None, Some(text), None) => Self::new(&text.to_string_lossy()),
             (None, None, Some(file)) => Self::from_file(&file),
-            (None, None, None) => Err(AgentError::Secret(format!(
+            (None, None, None) => Err(wrong_secret(format!(
                 "there is none: set {SECRET_VARIABLE}, or name a file in {SECRET_FILE_VARIABLE}"
             ))),
         }
@@ -140,13 +142,17 @@ impl Secret {
         File::open(path)
             .and_then(|file| file.take(limit).read_to_string(&mut text))
             .map_err(|error| error.to_string())
-            .and_then(|_| Self::new(text.trim()).map_err(|error| error.to_string()))
-            .map_err(|why| AgentError::Secret(format!("file {}: {why}", path.display())))
+            .and_then(|_| Self::parse(&text).map_err(str::to_owned))
+            .map_err(|why| wrong_secret(format!("file {}: {why}", path.display())))
     }
 
     pub(super) fn header_value(&self) -> HeaderValue {
         self.0.clone()
     }
+}
+
+fn wrong_secret(why: String) -> AgentError {
+    AgentError::Setting("app secret", why)
 }
 
 /// A key or secret, which is sent in a header (RFC 9110 section 5.5).
@@ -173,9 +179,9 @@ pub(crate) struct ServerUrl {
 
 impl ServerUrl {
     fn parse(text: &str) -> Result<Self, &'static str> {
-        // `Uri` drops a fragment silently.
-        if text.contains('#') {
-            return Err("it has a fragment (#)");
+        // Checked here because `Uri` drops a fragment silently.
+        if text.contains(['?', '#']) {
+            return Err("it has a query (?) or a fragment (#)");
         }
         let uri: Uri = text.parse().map_err(|_| "it is not a URL")?;
         let is_tls = match uri.scheme_str() {
@@ -184,15 +190,12 @@ impl ServerUrl {
             Some(_) => return Err("its scheme is neither http nor https"),
             None => return Err("it has no scheme: write http://... or https://..."),
         };
-        let authority = uri.authority().ok_or("it has no host")?;
+        let authority = uri
+            .authority()
+            .filter(|authority| !authority.host().is_empty())
+            .ok_or("it has no host")?;
         if authority.as_str().contains('@') {
             return Err("it contains credentials (user@): key and secret have their own settings");
-        }
-        if authority.host().is_empty() {
-            return Err("it has no host");
-        }
-        if uri.query().is_some() {
-            return Err("it has a query (?)");
         }
         let text = text.trim_end_matches('/').to_owned();
         Ok(Self { text, is_tls, is_loopback: is_loopback(authority.host()) })
@@ -298,10 +301,10 @@ mod tests {
             ("", "agent"),
             ("..", "agent"),
         ] {
-            assert_eq!(id_from(host).as_str(), id);
+            assert_eq!(id_from(host).unwrap().as_str(), id);
         }
-        assert_eq!(id_from(&"x".repeat(200)).as_str().len(), MAX_ID_BYTES);
-        assert!(!default_id().as_str().is_empty());
+        assert_eq!(id_from(&"x".repeat(200)).unwrap().as_str().len(), MAX_ID_BYTES);
+        assert!(default_id().is_ok());
     }
 
     #[test]

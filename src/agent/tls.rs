@@ -50,7 +50,7 @@ pub(super) fn check_cert_file() -> Result<(), AgentError> {
         }
         Ok(_) => "it holds no certificate (PEM, -----BEGIN CERTIFICATE-----)".to_owned(),
     };
-    Err(AgentError::CertFile(format!("{CERT_FILE_VARIABLE}={}: {why}", path.display())))
+    Err(AgentError::Setting(CERT_FILE_VARIABLE, format!("{}: {why}", path.display())))
 }
 
 /// What an error of a request over https means, safe to log.
@@ -112,16 +112,12 @@ const MEANINGS: [(&str, &str); 9] = [
 
 /// `certificate expired: ... but certificate is not valid after 1609459200 (...)`
 fn explain_expired(error: &str) -> Option<String> {
-    let (_, rest) = error.split_once("certificate expired")?;
-    let seconds = rest
-        .split_once("not valid after ")
-        .and_then(|(_, rest)| rest.split(' ').next().and_then(|seconds| seconds.parse().ok()));
-    let at = seconds
-        .and_then(|seconds| UNIX_EPOCH.checked_add(Duration::from_secs(seconds)))
-        .map(|at| format!(" at {}", humantime::format_rfc3339_seconds(at)))
-        .unwrap_or_default();
+    let (_, rest) = error.split_once("certificate is not valid after ")?;
+    let seconds = rest.split(' ').next()?.parse().ok()?;
+    let at = UNIX_EPOCH.checked_add(Duration::from_secs(seconds))?;
+    let at = humantime::format_rfc3339_seconds(at);
     Some(format!(
-        "the server's certificate expired{at}: renew it, if the clock of this machine is right"
+        "the server's certificate expired at {at}: renew it, if the clock of this machine is right"
     ))
 }
 
@@ -129,12 +125,10 @@ fn explain_expired(error: &str) -> Option<String> {
 fn explain_wrong_name(error: &str) -> Option<String> {
     let (_, rest) = error.split_once("certificate not valid for name \"")?;
     let (asked, rest) = rest.split_once('"')?;
-    let names = match rest.split_once("only valid for ") {
-        Some((_, names)) => ["DnsName(", "IpAddress(", "\"", ")"]
-            .iter()
-            .fold(names.to_owned(), |names, syntax| names.replace(syntax, "")),
-        None => "no name at all".to_owned(),
-    };
+    let names = rest.split_once("only valid for ").map_or("no name at all", |(_, names)| names);
+    let names = ["DnsName(", "IpAddress(", "\"", ")"]
+        .iter()
+        .fold(names.to_owned(), |names, syntax| names.replace(syntax, ""));
     Some(format!(
         "the server's certificate is for {}, and not for {asked}: give --server a name that it \
          contains, or make a certificate with subjectAltName {asked}",

@@ -20,7 +20,7 @@ pub(super) fn run(args: AgentArgs) -> Result<(), Failure> {
         return Ok(print(&format!("{json}\n"))?);
     }
     let secret = Secret::from_env_or_file(args.app_secret_file.as_deref())?;
-    let id = args.id.unwrap_or_else(default_id);
+    let id = args.id.map_or_else(default_id, Ok)?;
     // clap requires both without --print.
     let (server, app_key) = (args.server.unwrap_or_default(), args.app_key.unwrap_or_default());
     let settings = Settings::new(&server, &app_key, secret, id, args.interval, profile)?;

@@ -92,5 +92,5 @@ fn dev_agent(server: &Server) -> Result<Settings, Failure> {
     let secret = Secret::new(DEV_SECRET)?;
     let url = format!("http://{address}");
     let profile = Profile::default();
-    Ok(Settings::new(&url, DEV_KEY, secret, default_id(), DEV_INTERVAL, profile)?)
+    Ok(Settings::new(&url, DEV_KEY, secret, default_id()?, DEV_INTERVAL, profile)?)
 }

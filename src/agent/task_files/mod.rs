@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use rustix::fs::{AtFlags, Mode, OFlags, openat, renameat, unlinkat};
 use rustix::process::geteuid;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::runtime::logging::printable;
 use crate::wire::MAX_TEXT_CHARS;
@@ -62,30 +62,20 @@ const MAX_DRAFT_AGE: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Task {
     pub task_id: u64,
+    #[serde(deserialize_with = "deserialize_text")]
     pub task_type: String,
+    #[serde(deserialize_with = "deserialize_text")]
     pub workspace_id: String,
     /// RFC 3339; kept as it is.
+    #[serde(deserialize_with = "deserialize_text")]
     pub started_at: String,
 }
 
-impl Task {
-    fn check(&self) -> Result<(), String> {
-        let texts = [
-            ("task_type", &self.task_type),
-            ("workspace_id", &self.workspace_id),
-            ("started_at", &self.started_at),
-        ];
-        for (member, text) in texts {
-            parse_text(text).map_err(|rule| format!("{member} {rule}"))?;
-        }
-        Ok(())
-    }
+fn deserialize_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    parse_text(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
 }
 
-/// Checks the length of one of a task's texts.
-///
-/// # Errors
-/// The rule.
+/// Checks the length of a task's text.
 pub(crate) fn parse_text(text: &str) -> Result<String, String> {
     if text.chars().count() > MAX_TEXT_CHARS {
         return Err(format!("must have at most {MAX_TEXT_CHARS} characters"));
@@ -111,14 +101,14 @@ impl TaskFile {
     /// # Errors
     /// The system's; [`io::ErrorKind::NotADirectory`] if `dir` is not a directory.
     pub(crate) fn create(dir: &Path, task: &Task) -> io::Result<Self> {
-        ensure_dir(dir)?;
+        let opened = ensure_dir(dir)?;
         remove_dead_files(dir);
         let json = serde_json::to_vec(task)?;
         let random = getrandom::u64().map_err(|error| io::Error::other(error.to_string()))?;
         let unique = format!("{}-{random:016x}", std::process::id());
         let draft = format!(".{unique}{DRAFT_SUFFIX}");
         let name = format!("{unique}{LOCKED_SUFFIX}");
-        let dir = open_dir(dir, is_shared(dir))?;
+        let dir = opened;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let mut file = File::from(openat(&dir, &draft, flags, Mode::RUSR | Mode::WUSR)?);
         let created = file
@@ -142,19 +132,18 @@ impl Drop for TaskFile {
     }
 }
 
-/// Creates `dir` if it is missing; [`DEFAULT_DIR`] with write permission for all users and the
-/// sticky bit.
+/// Opens `dir`, and creates it if it is missing; [`DEFAULT_DIR`] with write permission for all users
+/// and the sticky bit.
 ///
 /// # Errors
 /// The system's; [`io::ErrorKind::NotADirectory`] if `dir` exists and is not a directory.
-pub(crate) fn ensure_dir(dir: &Path) -> io::Result<()> {
+pub(crate) fn ensure_dir(dir: &Path) -> io::Result<OwnedFd> {
     match fs::create_dir(dir) {
-        Ok(()) if is_shared(dir) => fs::set_permissions(dir, fs::Permissions::from_mode(0o1777)),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            open_dir(dir, is_shared(dir)).map(drop)
-        }
-        created => created,
+        Ok(()) if is_shared(dir) => fs::set_permissions(dir, fs::Permissions::from_mode(0o1777))?,
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
     }
+    open_dir(dir, is_shared(dir))
 }
 
 /// Whether any user may have created `dir` under this name, in `/tmp`.
@@ -294,7 +283,6 @@ fn read_task(path: &Path) -> io::Result<Option<Task>> {
     let mut text = Vec::new();
     file.take(MAX_FILE_BYTES).read_to_end(&mut text)?;
     let Object(task): Object<Task> = serde_json::from_slice(&text)?;
-    task.check().map_err(io::Error::other)?;
     Ok(Some(task))
 }
 
