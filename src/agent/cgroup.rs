@@ -37,14 +37,11 @@ impl Cgroup {
         let groups = fs::read_to_string(proc.join("self/cgroup")).ok()?;
         // cgroups(7): the line of version 2 has the number 0 and no controllers.
         let path = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
-        // `..` leads out of our cgroup namespace, of which we see only the root.
-        let own = if path.split('/').any(|part| part == "..") {
-            root.to_owned()
-        } else {
-            root.join(path)
-        };
-        // In a container without a namespace of its own the path may not exist.
-        let own = if own.is_dir() { own } else { root.to_owned() };
+        let own = root.join(path);
+        // `..` leads out of our cgroup namespace, of which we see only the root. In a container
+        // without a namespace of its own the path may not exist.
+        let is_visible = own.is_dir() && !path.split('/').any(|part| part == "..");
+        let own = if is_visible { &own } else { root };
         let levels = own.ancestors().take_while(|level| level.starts_with(root));
         Some(Self { levels: levels.map(Path::to_owned).collect() })
     }
@@ -77,22 +74,20 @@ impl Cgroup {
 /// `cpu.max`: quota and period in microseconds; `max` is no limit.
 fn quota(level: &Path) -> Option<f64> {
     let text = read(&level.join("cpu.max"))?;
-    let mut words = text.split_whitespace();
-    let quota: f64 = words.next()?.parse().ok()?;
-    let period: f64 = words.next()?.parse().ok()?;
+    let (quota, period) = text.trim().split_once(' ')?;
+    let (quota, period): (f64, f64) = (quota.parse().ok()?, period.parse().ok()?);
     (quota > 0.0 && period > 0.0).then_some(quota / period)
 }
 
 /// `cpuset.cpus.effective`: the CPUs that the group may run on, such as `0-3,7`.
 fn pinned(level: &Path) -> Option<f64> {
     let text = read(&level.join("cpuset.cpus.effective"))?;
-    let mut count = 0_u32;
-    for range in text.trim().split(',') {
+    let counts = text.trim().split(',').map(|range| {
         let (first, last) = range.split_once('-').unwrap_or((range, range));
-        let (first, last): (u32, u32) = (first.parse().ok()?, last.parse().ok()?);
-        count = count.checked_add(last.checked_sub(first)?.checked_add(1)?)?;
-    }
-    Some(f64::from(count))
+        let (first, last): (f64, f64) = (first.parse().ok()?, last.parse().ok()?);
+        Some(last - first + 1.0)
+    });
+    counts.sum()
 }
 
 /// The number after `name` in a file of lines `name number`.

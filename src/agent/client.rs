@@ -5,7 +5,7 @@
 //! may take.
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::OnceLock;
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -50,14 +50,6 @@ pub(crate) enum HeartbeatError {
         /// RFC 9110 section 10.2.3.
         retry_after: Option<Duration>,
     },
-}
-
-impl HeartbeatError {
-    /// Whether it needs no new line in the log after the other.
-    pub(super) fn is_like(&self, other: &Self) -> bool {
-        let is_unavailable = |error| matches!(error, &Self::Unavailable { .. });
-        self == other || is_unavailable(self) && is_unavailable(other)
-    }
 }
 
 pub(crate) type HeartbeatResult = Result<(), HeartbeatError>;
@@ -111,15 +103,13 @@ impl ClientThread {
 
 /// Posts to one URL with one app key.
 pub(super) struct Client {
+    config: Config,
     agent: Agent,
-    resolver: CachingResolver,
     url: String,
     is_tls: bool,
     app_key: String,
     headers: HeaderMap,
     clock: Clock,
-    /// Whether the last request got a response, so that its connection may be used again.
-    is_connected: bool,
 }
 
 impl Client {
@@ -142,20 +132,19 @@ impl Client {
         if settings.server.is_loopback {
             config = config.proxy(None);
         }
-        let resolver = CachingResolver::default();
+        let config = config.build();
         let mut headers = HeaderMap::new();
         headers.insert("content-type", HeaderValue::from_static("application/json"));
         headers.insert("x-app-key", settings.app_key.clone());
         headers.insert("x-app-secret", settings.secret.header_value());
         Ok(Self {
-            agent: Agent::with_parts(config.build(), DefaultConnector::default(), resolver.clone()),
-            resolver,
+            agent: new_agent(&config),
+            config,
             url: settings.server.ping_url(&settings.id),
             is_tls: settings.server.is_tls,
             app_key: settings.app_key().to_owned(),
             headers,
             clock,
-            is_connected: false,
         })
     }
 
@@ -163,19 +152,15 @@ impl Client {
         let mut response = self.post(request);
         // The server may close an idle connection at any time (RFC 9112 section 9.3.1), which is
         // not a failure: try once more on a new one.
-        if let Err(error) = &response
-            && self.is_connected
-            && is_closed_connection(error)
-        {
-            self.resolver.clear();
+        if response.as_ref().is_err_and(is_closed_connection) {
+            self.agent = new_agent(&self.config);
             response = self.post(request);
         }
-        let was_connected = std::mem::replace(&mut self.is_connected, response.is_ok());
         match response {
             Ok(response) => self.result_of(response),
             Err(error) => {
-                self.resolver.clear();
-                let reason = self.explain(&error, was_connected);
+                self.agent = new_agent(&self.config);
+                let reason = self.explain(&error);
                 Err(HeartbeatError::Unavailable { reason, retry_after: None })
             }
         }
@@ -207,33 +192,30 @@ impl Client {
     }
 
     /// Why there is no response, safe to log.
-    fn explain(&self, error: &ureq::Error, was_connected: bool) -> String {
+    fn explain(&self, error: &ureq::Error) -> String {
         let text = error.to_string();
         if self.is_tls {
             return tls::explain(&text);
         }
         let text = printable(&text);
         // Some servers with TLS close the connection on a plain request; for others see `describe`.
-        if is_closed_connection(error) && !was_connected {
+        if is_closed_connection(error) {
             return format!("{text}; if the server speaks TLS there, write https://");
         }
         text.to_string()
     }
 }
 
-/// Remembers the addresses of the server's name until a request fails: ureq asks before each
-/// request, and its own resolver would query the name servers, on a new thread, even where the
-/// connection is kept alive. A client asks for one name only.
-#[derive(Debug, Clone, Default)]
-struct CachingResolver {
-    addresses: Arc<Mutex<Option<ResolvedSocketAddrs>>>,
+/// One that looks up the server's name and connects anew.
+fn new_agent(config: &Config) -> Agent {
+    let (connector, resolver) = (DefaultConnector::default(), CachingResolver::default());
+    Agent::with_parts(config.clone(), connector, resolver)
 }
 
-impl CachingResolver {
-    fn clear(&self) {
-        *self.addresses.lock().unwrap_or_else(PoisonError::into_inner) = None;
-    }
-}
+/// Looks up the server's name once. ureq asks before each request, and its own resolver would query
+/// the name servers, on a new thread, even when the connection is kept alive.
+#[derive(Debug, Default)]
+struct CachingResolver(OnceLock<ResolvedSocketAddrs>);
 
 impl Resolver for CachingResolver {
     fn resolve(
@@ -242,13 +224,11 @@ impl Resolver for CachingResolver {
         config: &Config,
         timeout: NextTimeout,
     ) -> Result<ResolvedSocketAddrs, ureq::Error> {
-        let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(addresses) = &*addresses {
+        if let Some(addresses) = self.0.get() {
             return Ok(addresses.clone());
         }
-        let found = DefaultResolver::default().resolve(uri, config, timeout)?;
-        *addresses = Some(found.clone());
-        Ok(found)
+        let addresses = DefaultResolver::default().resolve(uri, config, timeout)?;
+        Ok(self.0.get_or_init(|| addresses).clone())
     }
 }
 
@@ -351,23 +331,16 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_remembered_until_they_are_cleared() {
-        let agent = Agent::new_with_defaults();
+    fn addresses_are_looked_up_once() {
+        let config = Agent::config_builder().build();
         let resolver = CachingResolver::default();
-        let resolve = |resolver: &CachingResolver| {
-            let timeout = NextTimeout::default();
-            let uri = "http://[::1]:81/path".parse().unwrap();
-            resolver.resolve(&uri, agent.config(), timeout).unwrap().to_vec()
+        let resolve = |uri: &str| {
+            let uri = uri.parse().unwrap();
+            resolver.resolve(&uri, &config, NextTimeout::default()).unwrap().to_vec()
         };
         let found = ["[::1]:81".parse().unwrap()];
-        assert_eq!(resolve(&resolver), found);
-        // An address that no lookup would find shows that the cache is used, by clones too.
-        let planted = "192.0.2.1:7".parse().unwrap();
-        let mut addresses = resolver.empty();
-        addresses.push(planted);
-        *resolver.addresses.lock().unwrap() = Some(addresses);
-        assert_eq!(resolve(&resolver.clone()), [planted]);
-        resolver.clear();
-        assert_eq!(resolve(&resolver), found);
+        assert_eq!(resolve("http://[::1]:81/path"), found);
+        // What a second lookup would find.
+        assert_eq!(resolve("http://[::1]:82/path"), found);
     }
 }

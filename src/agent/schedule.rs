@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use log::Level;
 
-use super::client::{HeartbeatError, HeartbeatResult};
+use super::client::HeartbeatError::{self, Rejected, Unauthorized, Unavailable};
+use super::client::HeartbeatResult;
 use super::machine::FIRST_WINDOW;
 
 /// The agent's delays and timeouts; only tests use others than [`Timing::new`].
@@ -74,9 +75,9 @@ impl Schedule {
                 let (least, spread) = if is_first { (0.5, 0.5) } else { (0.9, 0.2) };
                 timing.interval.mul_f64(least + spread * random)
             }
-            Err(HeartbeatError::Unauthorized { .. }) => timing.unauthorized_retry,
-            Err(HeartbeatError::Rejected(_)) => timing.interval.max(timing.backoff_min),
-            Err(HeartbeatError::Unavailable { retry_after, .. }) => {
+            Err(Unauthorized { .. }) => timing.unauthorized_retry,
+            Err(Rejected(_)) => timing.interval.max(timing.backoff_min),
+            Err(Unavailable { retry_after, .. }) => {
                 // 2^16 times any delay is over the maximum; more could overflow.
                 let doubled = timing.backoff_min.saturating_mul(1 << self.failures.min(16));
                 self.failures = self.failures.saturating_add(1);
@@ -95,17 +96,20 @@ impl Schedule {
             let text = "the server receives our heartbeats again".to_owned();
             return self.logged.take().map(|_| (Level::Info, text));
         };
-        if self.logged.as_ref().is_some_and(|logged| logged.is_like(error)) {
-            return None;
+        match &self.logged {
+            // Whatever the reasons are: they alternate while a server restarts.
+            Some(Unavailable { .. }) if matches!(error, Unavailable { .. }) => return None,
+            Some(logged) if logged == error => return None,
+            _ => {}
         }
         self.logged = Some(error.clone());
         Some(match error {
-            HeartbeatError::Unauthorized { .. } => {
+            Unauthorized { .. } => {
                 let retry = humantime::format_duration(self.timing.unauthorized_retry);
                 (Level::Error, format!("{error}; trying again every {retry}"))
             }
-            HeartbeatError::Rejected(_) => (Level::Error, error.to_string()),
-            HeartbeatError::Unavailable { .. } => {
+            Rejected(_) => (Level::Error, error.to_string()),
+            Unavailable { .. } => {
                 (Level::Warn, format!("{error}; trying again, with the newest state"))
             }
         })
@@ -119,20 +123,20 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn unavailable() -> HeartbeatResult {
-        Err(HeartbeatError::Unavailable { reason: "refused".to_owned(), retry_after: None })
+        Err(Unavailable { reason: "refused".to_owned(), retry_after: None })
     }
 
     fn unavailable_for(seconds: u32) -> HeartbeatResult {
         let retry_after = Some(SECOND * seconds);
-        Err(HeartbeatError::Unavailable { reason: "503".to_owned(), retry_after })
+        Err(Unavailable { reason: "503".to_owned(), retry_after })
     }
 
     fn rejected(why: &str) -> HeartbeatResult {
-        Err(HeartbeatError::Rejected(why.to_owned()))
+        Err(Rejected(why.to_owned()))
     }
 
     fn unauthorized() -> HeartbeatResult {
-        Err(HeartbeatError::Unauthorized { app_key: "key".to_owned() })
+        Err(Unauthorized { app_key: "key".to_owned() })
     }
 
     #[test]

@@ -13,9 +13,10 @@ use std::time::Duration;
 use ureq::http::{HeaderValue, Uri};
 
 use super::schedule::Timing;
+use super::task_files::parse_text;
 use super::{AgentError, Profile};
 use crate::wire::id::{AgentId, InvalidId, MAX_ID_BYTES};
-use crate::wire::{GOODBYE, MAX_TEXT_CHARS, is_valid_status};
+use crate::wire::{GOODBYE, is_valid_status};
 
 const SECRET_VARIABLE: &str = "AGENT_METRICS_APP_SECRET";
 const SECRET_FILE_VARIABLE: &str = "AGENT_METRICS_APP_SECRET_FILE";
@@ -51,9 +52,9 @@ impl Settings {
         profile: Profile,
     ) -> Result<Self, AgentError> {
         let server = ServerUrl::parse(server)
-            .map_err(|why| AgentError::Setting("server address", why.to_owned()))?;
+            .map_err(|why| AgentError::Setting("server address", why.into()))?;
         let app_key =
-            credential(app_key).map_err(|why| AgentError::Setting("app key", why.to_owned()))?;
+            credential(app_key).map_err(|why| AgentError::Setting("app key", why.into()))?;
         Ok(Self { server, app_key, secret, id, profile, timing: Timing::new(interval) })
     }
 
@@ -64,10 +65,7 @@ impl Settings {
 
 /// Checks a name to show instead of the id.
 pub(crate) fn parse_name(name: &str) -> Result<String, String> {
-    if (1..=MAX_TEXT_CHARS).contains(&name.chars().count()) {
-        return Ok(name.to_owned());
-    }
-    Err(format!("must have 1 to {MAX_TEXT_CHARS} characters"))
+    if name.is_empty() { Err("must not be empty".to_owned()) } else { parse_text(name) }
 }
 
 /// Checks a status to report instead of `busy` and `idle`.
@@ -99,11 +97,7 @@ fn id_from(host: &str) -> Result<AgentId, InvalidId> {
 pub(crate) struct Secret(HeaderValue);
 
 impl Secret {
-    pub(crate) fn new(text: &str) -> Result<Self, AgentError> {
-        Self::parse(text).map_err(|why| wrong_secret(why.to_owned()))
-    }
-
-    fn parse(text: &str) -> Result<Self, &'static str> {
+    pub(crate) fn new(text: &str) -> Result<Self, String> {
         let mut value = credential(text.trim())?;
         value.set_sensitive(true);
         Ok(Self(value))
@@ -115,44 +109,41 @@ impl Secret {
     pub(crate) fn from_env_or_file(file: Option<&Path>) -> Result<Self, AgentError> {
         let variable_file = std::env::var_os(SECRET_FILE_VARIABLE).map(PathBuf::from);
         Self::choose(file, std::env::var_os(SECRET_VARIABLE), variable_file)
+            .map_err(|why| AgentError::Setting("app secret", why))
     }
 
     fn choose(
         flag: Option<&Path>,
         variable: Option<OsString>,
         variable_file: Option<PathBuf>,
-    ) -> Result<Self, AgentError> {
+    ) -> Result<Self, String> {
         match (flag, variable, variable_file) {
             (Some(file), _, _) => Self::from_file(file),
-            (None, Some(_), Some(_)) => Err(wrong_secret(format!(
-                "{SECRET_VARIABLE} and {SECRET_FILE_VARIABLE} are both set: unset one"
-            ))),
+            (None, Some(_), Some(_)) => {
+                Err(format!("{SECRET_VARIABLE} and {SECRET_FILE_VARIABLE} are both set: unset one"))
+            }
             (None, Some(text), None) => Self::new(&text.to_string_lossy()),
             (None, None, Some(file)) => Self::from_file(&file),
-            (None, None, None) => Err(wrong_secret(format!(
+            (None, None, None) => Err(format!(
                 "there is none: set {SECRET_VARIABLE}, or name a file in {SECRET_FILE_VARIABLE}"
-            ))),
+            )),
         }
     }
 
-    fn from_file(path: &Path) -> Result<Self, AgentError> {
+    fn from_file(path: &Path) -> Result<Self, String> {
         let mut text = String::new();
         // More than a secret may have, but not all of a large file that was named by mistake.
         let limit = 2 * MAX_CREDENTIAL_BYTES as u64;
         File::open(path)
             .and_then(|file| file.take(limit).read_to_string(&mut text))
             .map_err(|error| error.to_string())
-            .and_then(|_| Self::parse(&text).map_err(str::to_owned))
-            .map_err(|why| wrong_secret(format!("file {}: {why}", path.display())))
+            .and_then(|_| Self::new(&text))
+            .map_err(|why| format!("file {}: {why}", path.display()))
     }
 
     pub(super) fn header_value(&self) -> HeaderValue {
         self.0.clone()
     }
-}
-
-fn wrong_secret(why: String) -> AgentError {
-    AgentError::Setting("app secret", why)
 }
 
 /// A key or secret, which is sent in a header (RFC 9110 section 5.5).

@@ -1,6 +1,6 @@
 //! `agent-metrics task`: runs a command, and keeps the task's file in place while it runs, so that
 //! agents report it. The command keeps the terminal, its input and output, and its process group;
-//! signals reach it, and its exit status becomes ours. Knows no server.
+//! signals reach it. Knows no server.
 //!
 //! One thread waits for signals only; SIGCHLD is one of them. Only this thread reaps the command, so
 //! no signal can go to another process that got the command's number. [`probe`] is a second process
@@ -11,11 +11,8 @@ pub(crate) mod probe;
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};
-use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Command, ExitStatus};
-
-use rustix::process::{Resource, Rlimit, setrlimit};
 
 use crate::agent::task_files::{Task, TaskFile};
 
@@ -28,19 +25,6 @@ pub(crate) enum TaskError {
     Start(String, #[source] io::Error),
     #[error("cannot wait for the command: {0}")]
     Wait(#[source] io::Error),
-}
-
-impl TaskError {
-    /// The exit code that a shell uses: 127 for a command that does not exist, 126 for one that
-    /// cannot be run.
-    #[must_use]
-    pub(crate) fn exit_code(&self) -> u8 {
-        match self {
-            Self::Start(_, error) if error.kind() == io::ErrorKind::NotFound => 127,
-            Self::Start(..) => 126,
-            Self::Signals(_) | Self::Wait(_) => 1,
-        }
-    }
 }
 
 /// Runs `command`, a program and its arguments. The file of `task` is in `dir` from before it
@@ -63,16 +47,4 @@ pub(crate) fn run(task: &Task, dir: &Path, command: &[OsString]) -> Result<ExitS
         .spawn()
         .map_err(|error| TaskError::Start(program.to_string_lossy().into_owned(), error))?;
     forward::wait(&mut child, &mut signals).map_err(TaskError::Wait)
-}
-
-/// Ends our process as the command ended: with the same code, or by the same signal.
-pub(crate) fn exit_like(status: ExitStatus) -> ! {
-    let Some(signal) = status.signal() else { std::process::exit(status.code().unwrap_or(1)) };
-    // In a container our process may have the number 1, which its own signals do not end.
-    if std::process::id() != 1 {
-        // The command has dumped its core if core dumps are on; ours would be of no use.
-        let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
-        let _ = signal_hook::low_level::emulate_default_handler(signal);
-    }
-    std::process::exit(128 + signal)
 }

@@ -37,17 +37,13 @@ pub(crate) fn serve() -> io::Result<()> {
     }
     let mut line = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     let mut question = [0];
-    loop {
-        match line.read_exact(&mut question) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
-            Err(error) => return Err(error),
-        }
+    while line.read_exact(&mut question).is_ok() {
         let asked = i32::from(question[0]);
         let flag = flags.iter().find(|(signal, _)| *signal == asked);
         let got = flag.is_some_and(|(_, flag)| flag.swap(false, Ordering::SeqCst));
         line.write_all(&[u8::from(got)])?;
     }
+    Ok(())
 }
 
 /// Without a running probe nothing is known.
