@@ -1,13 +1,13 @@
 #!/bin/sh
-# A heartbeat for agent-metrics from any Linux machine: POSIX sh, curl and /proc, nothing else.
+# Sends heartbeats of a Linux machine to agent-metrics. Needs only POSIX sh, curl and /proc.
 #
 #   AGENT_METRICS_SERVER=https://metrics.example.org \
 #   AGENT_METRICS_APP_KEY=... AGENT_METRICS_APP_SECRET=... sh heartbeat.sh
 #
-# Also: AGENT_METRICS_ID (default: the host's name), AGENT_METRICS_INTERVAL (whole seconds, such
-# as 30s, the default), AGENT_METRICS_STATUS (default idle), and AGENT_METRICS_APP_SECRET_FILE
-# instead of the secret itself. SIGTERM, SIGINT and SIGHUP say goodbye. CPU and memory are the
-# machine's, in a container, too.
+# Optional: AGENT_METRICS_ID (default: the host name), AGENT_METRICS_INTERVAL (whole seconds, default
+# 30s), AGENT_METRICS_STATUS (default idle), and AGENT_METRICS_APP_SECRET_FILE instead of the secret
+# itself. On SIGTERM, SIGINT and SIGHUP it says goodbye and ends. CPU and memory are always those of
+# the machine, in a container too.
 set -u
 
 : "${AGENT_METRICS_SERVER:?is the address of the server, such as https://metrics.example.org}"
@@ -17,7 +17,7 @@ if [ -n "${AGENT_METRICS_APP_SECRET_FILE:-}" ]; then
 fi
 : "${AGENT_METRICS_APP_SECRET:?is the secret of the app key}"
 id=${AGENT_METRICS_ID:-$(cat /proc/sys/kernel/hostname)}
-# What an id may not hold becomes a dash.
+# Characters that an id cannot have become dashes.
 id=$(printf %s "$id" | LC_ALL=C tr -c 'A-Za-z0-9._-' '-' | cut -c 1-128)
 interval=${AGENT_METRICS_INTERVAL:-30s}
 interval=${interval%s}
@@ -28,21 +28,21 @@ status=${AGENT_METRICS_STATUS:-idle}
 url="${AGENT_METRICS_SERVER%/}/api/v1/agents/$id/ping"
 away=
 
-# A line of curl's configuration, with what is special between its quotes marked.
+# A header as a line of curl's configuration, with " and \ escaped.
 header() {
     sed -e 's/["\\]/\\&/g' -e 's/.*/header = "&"/' <<END
 $1: $2
 END
 }
 
-# Key and secret reach curl through its standard input: arguments can be seen by every user.
+# curl reads key and secret from standard input: every user can see arguments.
 post() {
     { header X-App-Key "$AGENT_METRICS_APP_KEY"; header X-App-Secret "$AGENT_METRICS_APP_SECRET"; } |
         curl --config - --silent --show-error --fail --max-time "$1" --output /dev/null \
             --header 'Content-Type: application/json' --data "$2" "$url"
 }
 
-# Busy and all CPU time since boot, in ticks. Of the guests' time, user and nice have the whole.
+# Busy and total CPU time since boot, in ticks. user and nice include the time of guests.
 cpu_times() {
     while read -r name user nice system idle iowait irq softirq steal rest; do
         [ "$name" = cpu ] || continue
@@ -79,8 +79,8 @@ goodbye() {
     exit 0
 }
 
-# `wait` is interrupted by a signal; a `sleep` in the foreground is not. What is left of one must
-# hold no output open.
+# A signal interrupts `wait`, but not a `sleep` in the foreground. A remaining `sleep` must not keep
+# the output open.
 pause() {
     sleep "$1" >/dev/null 2>&1 &
     sleeper=$!

@@ -1,7 +1,5 @@
-//! What `agent-metrics recipe` prints: texts to take along to a machine. Owns the texts' files;
-//! runs nothing.
+//! The files that `agent-metrics recipe` prints.
 
-/// A text to take along.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Recipe {
     /// A heartbeat loop in POSIX sh, for machines with curl and /proc and nothing else
@@ -11,8 +9,6 @@ pub(super) enum Recipe {
 }
 
 impl Recipe {
-    /// The text, as it goes into a file.
-    #[must_use]
     pub(super) fn text(self) -> &'static str {
         match self {
             Self::Sh => include_str!("heartbeat.sh"),
