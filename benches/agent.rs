@@ -1,22 +1,21 @@
-//! What the agent costs the machine that it runs on, at its usual interval: memory, and CPU time
-//! as the kernel counts it for each thread (schedstat, in nanoseconds), as a table. Measures only.
+//! What the agent costs its machine at the default interval, as a table: memory, and CPU time as the
+//! kernel counts it for each thread (schedstat, in nanoseconds).
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a bench that cannot go on stops")]
-#![expect(clippy::print_stdout, reason = "the table is what it is for")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a bench stops at the first error")]
+#![expect(clippy::print_stdout, reason = "it prints a table")]
 
-#[expect(dead_code, unused_imports, unused_macros, reason = "the tests need more of it")]
+#[expect(dead_code, unused_imports, unused_macros, reason = "the tests use more of it")]
 #[path = "../tests/it/support/mod.rs"]
 mod support;
 
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use tempfile::TempDir;
 
+use crate::support::child::agent;
 use crate::support::process::resident_kib;
-use crate::support::server::{BINARY, without_our_variables};
 use crate::support::wait::pause;
-use crate::support::{Server, Setup, eventually, setup, status::Status};
+use crate::support::{Process, Server, Setup, eventually, setup, status::Status};
 
 /// Tasks in the agent's directory.
 const TASKS: [usize; 3] = [0, 10, 100];
@@ -24,7 +23,7 @@ const TASKS: [usize; 3] = [0, 10, 100];
 const TIME: Duration = Duration::from_secs(60);
 
 fn main() {
-    // `cargo test --all-targets` starts benches too, without this flag: nothing to do there.
+    // `cargo test --all-targets` starts benches without this flag.
     if !std::env::args().any(|argument| argument == "--bench") {
         return;
     }
@@ -41,16 +40,16 @@ fn main() {
         let spent = agent.cpu_seconds() - before;
         println!(
             "| {tasks} | {:.1} MiB | {:.1} ms | {:.3} % |",
-            resident_kib(agent.child.id()) as f64 / 1024.0,
+            resident_kib(agent.process.pid()) as f64 / 1024.0,
             spent * 1e3,
             spent / TIME.as_secs_f64() * 100.0,
         );
     }
 }
 
-/// An agent with the usual interval, ended when dropped.
+/// An agent with the default interval; dropping it kills it.
 struct Agent {
-    child: Child,
+    process: Process,
     _dir: TempDir,
 }
 
@@ -63,31 +62,16 @@ impl Agent {
             );
             std::fs::write(dir.path().join(format!("{id}.json")), task).unwrap();
         }
-        let mut command = Command::new(BINARY);
-        without_our_variables(&mut command);
-        command
-            .args(["agent", "--server", &format!("http://{}", server.addr())])
-            .args(["--app-key", setup::KEY_A.key, "--id", &format!("agent-{tasks}")])
-            .arg("--tasks-dir")
-            .arg(dir.path())
-            .env("AGENT_METRICS_APP_SECRET", setup::KEY_A.secret)
-            .stderr(Stdio::null());
-        Self { child: command.spawn().unwrap(), _dir: dir }
+        let mut command = agent(server.addr(), setup::KEY_A, &format!("agent-{tasks}"), dir.path());
+        Self { process: Process::start(&mut command), _dir: dir }
     }
 
     fn cpu_seconds(&self) -> f64 {
-        let threads = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.process.pid())).unwrap();
         let nanos = threads.map(|thread| {
             let text = std::fs::read_to_string(thread.unwrap().path().join("schedstat")).unwrap();
             text.split(' ').next().unwrap().parse::<f64>().unwrap()
         });
         nanos.sum::<f64>() / 1e9
-    }
-}
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }

@@ -1,5 +1,5 @@
-//! `agent-metrics agent`: true figures, a server that goes and comes back, a wrong key, a goodbye,
-//! and the single heartbeat of who tries it out.
+//! `agent-metrics agent`: correct measurements, a server that restarts, a wrong key, the goodbye,
+//! `--once` and `--print`.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
@@ -25,12 +25,12 @@ use super::support::{Conn, Dashboard, Launch, Process, Server, Setup};
 const POINTS_OF_CPU: f64 = 5.0;
 const POINTS_OF_MEMORY: f64 = 2.0;
 
-/// Where no task is.
+/// An empty task directory.
 fn no_tasks() -> tempfile::TempDir {
     tempfile::tempdir().unwrap()
 }
 
-/// A thread that does nothing, as fast as it can, until it is dropped.
+/// Keeps a CPU busy until it is dropped.
 struct Busy(Arc<AtomicBool>);
 
 impl Busy {
@@ -49,7 +49,7 @@ impl Drop for Busy {
     }
 }
 
-/// The next update; a heartbeat of 10 s may take a while on a busy machine.
+/// The next update. With an interval of 10 s it may take longer than the usual deadline.
 fn next_update(feed: &mut Dashboard) -> Value {
     let deadline = Deadline::after(Duration::from_secs(60));
     while let Some(left) = deadline.left() {
@@ -61,7 +61,7 @@ fn next_update(feed: &mut Dashboard) -> Value {
     panic!("no heartbeat in a minute");
 }
 
-/// Reads the same files at the same moments as the agent does, with a load that comes and goes.
+/// Reads the same files at the same moments as the agent, with and without a load.
 #[test]
 fn cpu_and_memory_are_what_the_kernel_says() {
     let _alone = heavy();
@@ -72,7 +72,7 @@ fn cpu_and_memory_are_what_the_kernel_says() {
     let process =
         Process::start(agent(server.addr(), KEY_A, "a", tasks.path()).args(["--interval", "10s"]));
     if !process.stderr.wait_for("CPU and memory are of").contains("this machine") {
-        left_out("this is a container with limits: nothing to compare with");
+        left_out("this is a container with limits: there is nothing to compare with");
         return;
     }
     next_update(&mut feed);
@@ -84,17 +84,17 @@ fn cpu_and_memory_are_what_the_kernel_says() {
         let (low, high) = CpuTimes::read().percent_since(before);
         let cpu = metrics["cpu_usage"].as_f64().unwrap();
         let close = low - POINTS_OF_CPU..=high + POINTS_OF_CPU;
-        assert!(close.contains(&cpu), "{cpu} %, and it was {low} to {high} %");
+        assert!(close.contains(&cpu), "{cpu} % instead of {low} to {high} %");
         let cpus = std::thread::available_parallelism().unwrap().get() as f64;
-        assert!(!is_loaded || high > 60.0 / cpus, "a core was to be busy: {high} %");
+        assert!(!is_loaded || high > 60.0 / cpus, "a core should be busy: {high} %");
         let (memory, truth) = (metrics["memory_usage"].as_f64().unwrap(), memory_percent());
-        assert!((memory - truth).abs() <= POINTS_OF_MEMORY, "{memory} %, and it is {truth} %");
+        assert!((memory - truth).abs() <= POINTS_OF_MEMORY, "{memory} % instead of {truth} %");
     }
     drop(load);
 }
 
 #[test]
-fn twenty_agents_come_back_by_themselves_when_the_server_does() {
+fn twenty_agents_reconnect_after_a_restart_of_the_server() {
     const AGENTS: usize = 20;
     let _alone = heavy();
     let addr = free_address().to_string();
@@ -113,7 +113,7 @@ fn twenty_agents_come_back_by_themselves_when_the_server_does() {
     for agent in &agents {
         agent.stderr.wait_for("don't get through");
     }
-    // A few more tries, of which nobody says anything.
+    // Further failures, which are not logged.
     let listener = TcpListener::bind(&addr).unwrap();
     listener.set_nonblocking(true).unwrap();
     for _ in 0..2 * AGENTS {
@@ -140,7 +140,7 @@ fn wait_for_agents(addr: SocketAddr, count: usize) {
 }
 
 #[test]
-fn a_wrong_key_is_named_and_does_not_end_it() {
+fn a_wrong_key_is_logged_and_the_agent_goes_on() {
     let server = Server::start(&Setup::open().toml());
     let tasks = no_tasks();
     let wrong = Key { key: "key-a", secret: "not-the-secret-0c1f" };
@@ -148,7 +148,7 @@ fn a_wrong_key_is_named_and_does_not_end_it() {
     let mut process = Process::start(command.args(["--interval", "1s"]));
     let line = process.stderr.wait_for("401");
     assert!(line.contains("app key key-a") && line.contains("every 1m"), "{line}");
-    // A task is no reason to ask again.
+    // A new task does not cause another request.
     std::fs::write(tasks.path().join("t.json"), "{}").unwrap();
     pause(Duration::from_secs(3));
     assert!(process.is_running());
@@ -159,9 +159,9 @@ fn a_wrong_key_is_named_and_does_not_end_it() {
     assert_eq!(process.wait().code(), Some(0));
 }
 
-/// A server of our own, which would notice.
+/// The test's own server counts the connections.
 #[test]
-fn a_wrong_key_is_tried_slowly() {
+fn a_wrong_key_is_retried_slowly() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let tasks = no_tasks();
     let mut command = agent(listener.local_addr().unwrap(), KEY_A, "a", tasks.path());
@@ -175,11 +175,11 @@ fn a_wrong_key_is_tried_slowly() {
     pause(Duration::from_secs(4));
     listener.set_nonblocking(true).unwrap();
     let next = listener.accept().map(|_| ()).map_err(|error| error.kind());
-    assert_eq!(next, Err(ErrorKind::WouldBlock), "not at its interval");
+    assert_eq!(next, Err(ErrorKind::WouldBlock), "no request at the interval");
 }
 
 #[test]
-fn it_says_goodbye_when_it_is_told_to_end() {
+fn a_signal_makes_it_say_goodbye() {
     let server = Server::start(&Setup::open().toml());
     let tasks = no_tasks();
     let mut feed = Dashboard::join(server.addr(), "pool-a");
@@ -198,7 +198,7 @@ fn it_says_goodbye_when_it_is_told_to_end() {
 }
 
 #[test]
-fn once_says_what_the_server_said() {
+fn once_shows_the_response() {
     let server = Server::start(&Setup::open().toml());
     let tasks = no_tasks();
     let mut feed = Dashboard::join(server.addr(), "pool-a");
@@ -206,7 +206,6 @@ fn once_says_what_the_server_said() {
     let once = |addr: &str, key: Key| {
         let mut command = agent(server.addr(), key, "tried", tasks.path());
         command.arg("--once").env("AGENT_METRICS_NAME", "A Name");
-        // The last word counts.
         let mut command = if addr.is_empty() {
             command
         } else {
@@ -248,7 +247,7 @@ fn once_says_what_the_server_said() {
 }
 
 #[test]
-fn print_shows_a_heartbeat_that_the_server_would_take() {
+fn print_shows_a_valid_heartbeat() {
     let tasks = no_tasks();
     let task = r#"{"task_id":4,"task_type":"plan","workspace_id":"w","started_at":"2025-01-07T10:30:00Z"}"#;
     std::fs::write(tasks.path().join("one.json"), task).unwrap();
@@ -266,7 +265,7 @@ fn print_shows_a_heartbeat_that_the_server_would_take() {
     assert_eq!(Conn::open(server.addr()).ping("shown", &shown).status, 200);
 }
 
-/// A control group that goes with all that runs in it.
+/// A control group; dropping it kills its processes and removes it.
 struct Group(PathBuf);
 
 impl Drop for Group {
@@ -276,9 +275,9 @@ impl Drop for Group {
     }
 }
 
-/// A group of our own with half a CPU and 64 MiB, where we may make one.
+/// In a new group with half a CPU and 64 MiB, if the test may create one.
 #[test]
-fn in_a_control_group_figures_are_of_its_limits() {
+fn in_a_control_group_percentages_are_of_its_limits() {
     const LIMIT_BYTES: u64 = 64 * 1024 * 1024;
     let group =
         Path::new("/sys/fs/cgroup").join(format!("agent-metrics-it-{}", std::process::id()));
@@ -291,7 +290,7 @@ fn in_a_control_group_figures_are_of_its_limits() {
         });
     if let Err(error) = made {
         let _ = std::fs::remove_dir(&group);
-        left_out(&format!("no control group (version 2) can be made here: {error}"));
+        left_out(&format!("no control group (version 2) can be created here: {error}"));
         return;
     }
     let _group = Group(group.clone());
@@ -301,7 +300,7 @@ fn in_a_control_group_figures_are_of_its_limits() {
     feed.expect("initial_metrics");
     let inner = agent(server.addr(), KEY_A, "a", tasks.path());
     let mut command = Command::new("sh");
-    // Two that spin in the group: all of its half a CPU, whatever the machine has.
+    // A busy loop in the group uses all of its half CPU.
     let script = r#"echo $$ > "$0/cgroup.procs" && { timeout 60 sh -c 'while :; do :; done' & "$@" --interval 2s; }"#;
     command.args(["-c", script]).arg(&group).arg(inner.get_program()).args(inner.get_args());
     command.env("AGENT_METRICS_APP_SECRET", KEY_A.secret);

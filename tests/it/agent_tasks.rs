@@ -1,5 +1,5 @@
-//! Running tasks on the feed: as soon as they start and end, whoever is killed, and whatever else
-//! lies in their directory.
+//! Running tasks on the live feed: when they start, end or are killed, and with other files in their
+//! directory.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
@@ -18,12 +18,12 @@ use super::support::setup::KEY_A;
 use super::support::wait::{Deadline, now};
 use super::support::{Dashboard, Process, Server, Setup, eventually};
 
-/// Far longer than any deadline: what is seen was not waited for.
+/// Far longer than any deadline, so that no update comes from the interval.
 const NO_INTERVAL: &str = "1h";
 
 const SCRIPTS_OWN: &str = r#"{"task_id":9,"task_type":"apply","workspace_id":"ws-9","started_at":"2025-01-07T10:30:00Z"}"#;
 
-/// A server, a dashboard, and an agent with a directory of its own.
+/// A server, a dashboard, and an agent with its own task directory.
 struct Scene {
     server: Server,
     feed: Dashboard,
@@ -45,7 +45,7 @@ impl Scene {
         Self { server, feed, agent, tasks, _dir: dir }
     }
 
-    /// The next update with so many tasks.
+    /// The tasks of the next update that has `count` of them.
     fn until_tasks(&mut self, count: usize) -> Value {
         let update = self.feed.until(|message| tasks_of(message) == count);
         let status = if count == 0 { "idle" } else { "busy" };
@@ -69,7 +69,7 @@ fn tasks_of(message: &Value) -> usize {
 }
 
 #[test]
-fn a_tasks_start_and_end_are_seen_at_once() {
+fn a_tasks_start_and_end_are_reported_at_once() {
     let mut scene = Scene::start(&Setup::open(), NO_INTERVAL);
     let mut wrapper = scene.start_task();
     let tasks = scene.until_tasks(1);
@@ -81,7 +81,7 @@ fn a_tasks_start_and_end_are_seen_at_once() {
     wrapper.close_stdin();
     scene.until_tasks(0);
 
-    // A script does without us.
+    // A script that writes the file itself.
     let file = scene.tasks.join("own.json");
     fs::write(&file, SCRIPTS_OWN).unwrap();
     assert_eq!(scene.until_tasks(1)[0], serde_json::from_str::<Value>(SCRIPTS_OWN).unwrap());
@@ -103,16 +103,16 @@ fn changes_are_sent_once_a_second_at_most() {
         }
         scene.feed.expect("metrics_update");
     }
-    // The first may come at once.
+    // The first may be sent at once.
     let took = from.elapsed();
     assert!(took >= Duration::from_secs(3), "four updates in {took:?}");
     let _ = fs::remove_file(&file);
 }
 
 #[test]
-fn a_killed_wrappers_task_goes_with_its_file() {
+fn a_killed_wrappers_task_ends_and_its_file_is_removed() {
     let mut scene = Scene::start(&Setup::open(), NO_INTERVAL);
-    // The command inherits the streams, and lives on: its end shall not be what is seen.
+    // The command inherits the streams and goes on, so its end is not what is reported.
     let mut wrapper = scene.start_task();
     scene.until_tasks(1);
     wrapper.signal(Signal::KILL);
@@ -123,7 +123,7 @@ fn a_killed_wrappers_task_goes_with_its_file() {
 }
 
 #[test]
-fn a_killed_agent_is_missed_with_its_tasks_and_shows_them_again() {
+fn a_killed_agent_times_out_with_its_tasks_and_reports_them_again() {
     let mut scene = Scene::start(&Setup::open().line("evict_after = \"4s\""), "1s");
     let mut wrapper = scene.start_task();
     let running = scene.until_tasks(1);
@@ -142,7 +142,7 @@ fn a_killed_agent_is_missed_with_its_tasks_and_shows_them_again() {
 }
 
 #[test]
-fn what_lies_in_the_directory_stops_no_heartbeat() {
+fn other_files_in_the_directory_stop_no_heartbeat() {
     const FILES: usize = 10_000;
     let mut scene = Scene::start(&Setup::open(), "1s");
     let dir = scene.tasks.clone();
@@ -158,7 +158,7 @@ fn what_lies_in_the_directory_stops_no_heartbeat() {
     fs::File::create(dir.join("sparse.json")).unwrap().set_len(1 << 30).unwrap();
     fs::write(dir.join(std::ffi::OsStr::from_bytes(b"\xff\xfe.json")), "{").unwrap();
     fs::write(dir.join("foreign.json"), SCRIPTS_OWN.replace("ws-9", "")).unwrap();
-    // Only root can give files away; for anybody else this is one file more.
+    // Only root can change the owner; otherwise it is one more file.
     let _ = std::os::unix::fs::chown(dir.join("foreign.json"), Some(65_534), Some(65_534));
     let unreadable = fs::Permissions::from_mode(0o000);
     fs::write(dir.join("closed.json"), "{}").unwrap();
@@ -177,7 +177,7 @@ fn what_lies_in_the_directory_stops_no_heartbeat() {
     assert!(log.lines().count() < 20, "{log}");
     assert!(log.contains("is not a task") && log.contains("other files"), "{log}");
 
-    // And when it is gone, what is right is seen again.
+    // Without those files tasks are reported again.
     fs::remove_dir_all(&dir).unwrap();
     fs::create_dir(&dir).unwrap();
     fs::write(dir.join("own.json"), SCRIPTS_OWN).unwrap();
@@ -185,7 +185,7 @@ fn what_lies_in_the_directory_stops_no_heartbeat() {
     assert!(scene.agent.is_running());
 }
 
-/// What has come while nobody read.
+/// Reads the messages that have arrived.
 fn drain(feed: &mut Dashboard) {
     let deadline = Deadline::after(Duration::from_millis(500));
     while let Some(left) = deadline.left() {
@@ -195,9 +195,8 @@ fn drain(feed: &mut Dashboard) {
     }
 }
 
-/// An agent of the system and its users' jobs agree on a place without a word.
 #[test]
-fn two_directories_are_both_seen() {
+fn tasks_of_two_directories_are_reported() {
     let server = Server::start(&Setup::open().toml());
     let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let mut feed = Dashboard::join(server.addr(), "pool-a");
@@ -211,7 +210,7 @@ fn two_directories_are_both_seen() {
     feed.until(|message| tasks_of(message) == 2);
     let mut wrapper = Process::start(&mut task(two.path(), &["true"]));
     assert_eq!(wrapper.wait().code(), Some(0));
-    eventually("only the scripts' own are left", || {
+    eventually("only the script's file is left", || {
         (fs::read_dir(two.path()).unwrap().count() == 1).then_some(())
     });
 }

@@ -1,33 +1,32 @@
-//! An agent over https: it trusts whom its machine trusts, and nobody else. The certificates in
-//! `tls/` are for these tests alone, and last a hundred years.
+//! The agent over https: it trusts only the certificates that its machine trusts. Those in `tls/` are
+//! for these tests only and are valid for a hundred years.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
 
-use super::support::server::{BINARY, without_our_variables};
+use super::support::child::binary;
 use super::support::setup::KEY_A;
 use super::support::status::Status;
 use super::support::tools::needs;
 use super::support::{Process, Server, Setup};
 
-/// This machine, by an address that `server.pem` does not hold.
+/// This machine, under an address that `server.pem` does not contain.
 const OTHER_ADDRESS: &str = "127.0.0.2";
 
 fn file(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/it/tls").join(name)
 }
 
-/// One heartbeat to `url`, by an agent whose machine trusts `authority` beside nobody.
+/// Sends one heartbeat to `url`, trusting only `authority`; whether it was received, and the output.
 fn beat_once(url: &str, authority: Option<&str>) -> (bool, String) {
     beat_once_with(url, authority.map(file))
 }
 
 fn beat_once_with(url: &str, cert_file: Option<PathBuf>) -> (bool, String) {
-    let mut command = Command::new(BINARY);
-    without_our_variables(&mut command);
+    let mut command = binary("agent");
     command
-        .args(["agent", "--once", "--id", "agent", "--server", url, "--app-key", KEY_A.key])
+        .args(["--once", "--id", "agent", "--server", url, "--app-key", KEY_A.key])
         .env("AGENT_METRICS_APP_SECRET", KEY_A.secret)
         .env_remove("SSL_CERT_DIR")
         .env_remove("SSL_CERT_FILE");
@@ -39,7 +38,7 @@ fn beat_once_with(url: &str, cert_file: Option<PathBuf>) -> (bool, String) {
     (ended_well, format!("{}{}", agent.stdout.text(), agent.stderr.text()))
 }
 
-/// A server with TLS on `address`, in front of `backend`; its port.
+/// Starts a proxy with TLS on `address`, in front of `backend`; also returns its port.
 fn tls_proxy(backend: SocketAddr, certificate: &str, address: &str) -> (Process, u16) {
     let mut node = Command::new("node");
     node.arg(file("server.mjs")).args([&format!("http://{backend}"), certificate, address]);
@@ -50,7 +49,7 @@ fn tls_proxy(backend: SocketAddr, certificate: &str, address: &str) -> (Process,
 }
 
 #[test]
-fn an_agent_trusts_whom_its_machine_trusts() {
+fn an_agent_trusts_the_certificates_of_its_machine() {
     needs!(Program("node"));
     let server = Server::start(&Setup::open().toml());
     let (_proxy, port) = tls_proxy(server.addr(), "server.pem", "127.0.0.1");
@@ -58,14 +57,14 @@ fn an_agent_trusts_whom_its_machine_trusts() {
 
     let (is_received, said) = beat_once(&format!("https://localhost:{port}"), None);
     assert!(!is_received && said.contains("certificate"), "{said}");
-    assert_eq!(heartbeats(), 0, "who is not trusted gets no secret");
+    assert_eq!(heartbeats(), 0, "an untrusted server gets no secret");
 
     let (is_received, said) =
         beat_once(&format!("https://localhost:{port}"), Some("authority.pem"));
     assert!(is_received, "{said}");
     assert_eq!(heartbeats(), 1);
 
-    // A certificate is for the names that it holds: this is the same machine by another.
+    // The certificate does not contain this address of the same machine.
     let (_other, port) = tls_proxy(server.addr(), "server.pem", OTHER_ADDRESS);
     let (is_received, said) =
         beat_once(&format!("https://{OTHER_ADDRESS}:{port}"), Some("authority.pem"));
@@ -73,9 +72,9 @@ fn an_agent_trusts_whom_its_machine_trusts() {
     assert_eq!(heartbeats(), 1);
 }
 
-/// What is wrong with whom, and what to do about it; no word of the library's own.
+/// The messages say what is wrong and what to do about it, without the library's texts.
 #[test]
-fn what_is_wrong_with_tls_is_said_in_plain_words() {
+fn tls_errors_are_explained() {
     needs!(Program("node"));
     let server = Server::start(&Setup::open().toml());
     let plain = server.addr();
@@ -124,9 +123,9 @@ fn what_is_wrong_with_tls_is_said_in_plain_words() {
     }
 }
 
-/// As `-e SSL_CERT_FILE=` of a container has it: what the machine trusts counts then.
+/// As with `docker run -e SSL_CERT_FILE=`.
 #[test]
-fn an_empty_name_of_a_file_of_authorities_is_none() {
+fn an_empty_ssl_cert_file_counts_as_unset() {
     needs!(Program("node"));
     let server = Server::start(&Setup::open().toml());
     let (_proxy, port) = tls_proxy(server.addr(), "server.pem", "127.0.0.1");
@@ -135,9 +134,9 @@ fn an_empty_name_of_a_file_of_authorities_is_none() {
     assert_eq!(empty, without);
 }
 
-/// Otherwise nobody is trusted, and each server is said to be at fault.
+/// Otherwise no server would be trusted, and each would be blamed.
 #[test]
-fn a_file_of_authorities_that_is_none_is_refused_at_the_start() {
+fn a_file_without_certificates_is_refused_at_the_start() {
     for (name, why) in [
         ("no-such-file.pem", "No such file"),
         ("server.mjs", "holds no certificate"),
@@ -149,7 +148,7 @@ fn a_file_of_authorities_that_is_none_is_refused_at_the_start() {
         assert!(!is_received && said.contains(&path) && said.contains(why), "{name}: {said}");
         assert!(said.contains("SSL_CERT_FILE") && !said.contains("get through"), "{name}: {said}");
     }
-    // Who speaks no TLS needs none.
+    // It is not needed over http.
     let server = Server::start(&Setup::open().toml());
     let (is_received, said) = beat_once(&format!("http://{}", server.addr()), Some("no-such-file"));
     assert!(is_received, "{said}");

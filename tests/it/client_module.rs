@@ -8,9 +8,9 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 
 use serde_json::{Map, Value, json};
 
+use super::support::child::Log;
 use super::support::flood::{bulky_heartbeat, heavy};
 use super::support::http::heartbeat;
-use super::support::server::Log;
 use super::support::setup::KEY_A;
 use super::support::status::Status;
 use super::support::tools::{Tool, needs};

@@ -220,7 +220,7 @@ fn several_addresses_are_all_listened_on() {
     let setup = Setup::open().line("listen = [\"127.0.0.1:0\", \"127.0.0.2:0\"]");
     let server = Launch::config(&setup.toml()).listen(None).start();
     server.log().wait_for("listening on http://127.0.0.2:");
-    let addresses = server.log().addresses();
+    let addresses = server.addresses();
     assert_eq!(addresses.len(), 2, "{addresses:?}");
     for address in addresses {
         assert_ne!(address.port(), 0);

@@ -1,5 +1,5 @@
-//! What `agent-metrics recipe` prints works as it stands: the loop under every sh at hand, the unit
-//! under systemd's own eyes.
+//! What `agent-metrics recipe` prints works unchanged: the loop in every installed sh, the unit as
+//! systemd-analyze checks it.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -16,7 +16,7 @@ use super::support::setup::{KEY_A, Key};
 use super::support::tools::{Tool, left_out, needs};
 use super::support::{Dashboard, Process, Server, Setup, eventually};
 
-/// The shells that the loop is for. bash is a third opinion, where there is one.
+/// bash is optional.
 const SHELLS: [&[&str]; 3] = [&["dash"], &["busybox", "sh"], &["bash", "--posix"]];
 
 const SYSTEMD_AGENT: &str = "systemd-agent";
@@ -41,14 +41,14 @@ fn loops(server: &str, key: Key) -> impl Iterator<Item = (tempfile::TempDir, Com
         command.args(&shell[1..]).arg(&file).current_dir(dir.path());
         command.env("AGENT_METRICS_SERVER", server).env("AGENT_METRICS_APP_KEY", key.key);
         command.env("AGENT_METRICS_APP_SECRET", key.secret).env("AGENT_METRICS_ID", "a loop/1");
-        // The machine may name a proxy for everything; loopback is not for it.
+        // The machine may have a proxy for all hosts.
         command.env("AGENT_METRICS_INTERVAL", "1s").env("no_proxy", "*");
         Some((dir, command))
     })
 }
 
 #[test]
-fn the_loop_tells_the_truth_and_says_goodbye_under_every_sh() {
+fn the_loop_measures_correctly_and_says_goodbye_in_every_sh() {
     needs!(Program("curl"), Program("dash"), Program("busybox"));
     let server = Server::start(&Setup::open().toml());
     let url = format!("http://{}/", server.addr());
@@ -57,7 +57,7 @@ fn the_loop_tells_the_truth_and_says_goodbye_under_every_sh() {
         feed.expect("initial_metrics");
         let mut process = Process::start(&mut command);
         feed.expect("metrics_update");
-        // As long as three of its readings, so that one that is late weighs little.
+        // Over three readings, so that a late one has little effect.
         let before = CpuTimes::read();
         let mut cpu = Vec::new();
         for _ in 0..3 {
@@ -67,14 +67,14 @@ fn the_loop_tells_the_truth_and_says_goodbye_under_every_sh() {
                 (&"a-loop-1".into(), &"idle".into())
             );
             let (memory, truth) = (metrics["memory_usage"].as_f64().unwrap(), memory_percent());
-            assert!((memory - truth).abs() <= 2.0, "{command:?}: {memory} %, and it is {truth} %");
+            assert!((memory - truth).abs() <= 2.0, "{command:?}: {memory} % instead of {truth} %");
             cpu.push(metrics["cpu_usage"].as_f64().unwrap());
         }
         let (low, high) = CpuTimes::read().percent_since(before);
         assert!(cpu.iter().all(|cpu| (0.0..=100.0).contains(cpu)), "{cpu:?}");
         let mean = cpu.iter().sum::<f64>() / cpu.len() as f64;
-        // Rough: the two windows are not the same to the tick.
-        assert!((low - 20.0..=high + 20.0).contains(&mean), "{cpu:?}, and it was {low} to {high}");
+        // With a tolerance, since the two windows differ slightly.
+        assert!((low - 20.0..=high + 20.0).contains(&mean), "{cpu:?} instead of {low} to {high}");
         process.signal(Signal::TERM);
         let offline = feed.until(|message| message["type"] == "agent_offline");
         assert_eq!(offline["reason"], "goodbye", "{offline}");
@@ -84,7 +84,7 @@ fn the_loop_tells_the_truth_and_says_goodbye_under_every_sh() {
 }
 
 #[test]
-fn a_wrong_secret_is_said_once() {
+fn a_wrong_secret_is_logged_once() {
     needs!(Program("curl"), Program("dash"), Program("busybox"));
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
@@ -92,7 +92,7 @@ fn a_wrong_secret_is_said_once() {
     let wrong = Key { key: "key-a", secret: "wrong-9b8c" };
     for (_dir, mut command) in loops(&url, wrong) {
         let mut process = Process::start(&mut command);
-        // The last of these shows that the two before it are over.
+        // The third request shows that the first two have ended.
         for _ in 0..3 {
             let stream = eventually("the loop tries", || listener.accept().ok()).0;
             stream.set_nonblocking(false).unwrap();
@@ -113,9 +113,9 @@ fn a_wrong_secret_is_said_once() {
     }
 }
 
-/// A server of our own, which looks around while curl waits for its answer.
+/// The test's own server reads all command lines while curl waits for its response.
 #[test]
-fn the_secret_arrives_as_it_is_and_is_seen_by_nobody_else() {
+fn the_secret_arrives_unchanged_and_is_in_no_command_line() {
     needs!(Program("curl"), Program("dash"), Program("busybox"));
     let odd = Key { key: "key\\n\"x\"", secret: "s3cr3t$(id)`\\t\"'%s&#{}" };
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -138,7 +138,7 @@ fn the_secret_arrives_as_it_is_and_is_seen_by_nobody_else() {
     }
 }
 
-/// The arguments of every process that we can see.
+/// Of all processes.
 fn command_lines() -> Vec<String> {
     let processes = fs::read_dir("/proc").unwrap().flatten();
     processes
@@ -148,7 +148,7 @@ fn command_lines() -> Vec<String> {
 }
 
 #[test]
-fn a_setting_that_is_wrong_is_named() {
+fn a_wrong_setting_is_named() {
     needs!(Program("curl"), Program("dash"), Program("busybox"));
     let url = "http://127.0.0.1:1";
     for (variable, value) in [
@@ -182,7 +182,7 @@ fn the_secret_may_be_in_a_file() {
         feed.expect("initial_metrics");
         let mut process = Process::start(&mut command);
         feed.expect("metrics_update");
-        // As a terminal that is closed.
+        // As when a terminal is closed.
         process.signal(Signal::HUP);
         let offline = feed.until(|message| message["type"] == "agent_offline");
         assert_eq!(offline["reason"], "goodbye", "{offline}");
@@ -191,14 +191,14 @@ fn the_secret_may_be_in_a_file() {
 }
 
 #[test]
-fn systemd_understands_the_unit() {
+fn systemd_analyze_accepts_the_unit() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("agent-metrics-agent.service");
-    // It is checked that the program is there, and it is not installed for a test.
+    // systemd-analyze checks that the program exists.
     let unit = recipe(SYSTEMD_AGENT);
     fs::write(&file, unit.replace("/usr/local/bin/agent-metrics", BINARY)).unwrap();
     let Ok(output) = Command::new("systemd-analyze").arg("verify").arg(&file).output() else {
-        left_out("this machine has no systemd-analyze: the unit's form alone is looked at");
+        left_out("no systemd-analyze: only the form of the unit is checked");
         return;
     };
     let said = String::from_utf8_lossy(&output.stderr);
@@ -207,7 +207,7 @@ fn systemd_understands_the_unit() {
 }
 
 #[test]
-fn the_unit_has_the_form_of_one_and_starts_what_there_is() {
+fn the_unit_is_well_formed_and_its_command_works() {
     let unit = recipe(SYSTEMD_AGENT);
     let mut section = "";
     let mut start = None;
@@ -223,7 +223,7 @@ fn the_unit_has_the_form_of_one_and_starts_what_there_is() {
             start = Some(value.to_owned());
         }
     }
-    // A limit of the unit would be what the agent's own figures are shares of.
+    // The agent's percentages would be of a limit of the unit.
     for limit in ["MemoryMax", "MemoryHigh", "CPUQuota", "AllowedCPUs"] {
         assert!(!unit.lines().any(|line| line.starts_with(limit)), "{limit}");
     }

@@ -95,7 +95,10 @@ fn the_default_port_on_both_loopbacks() {
     let key = Key { key: "dev", secret: "dev" };
     let answer = seed::heartbeat("localhost:8080", "agent-of-the-seed", key);
     assert_eq!(answer["message"], "ping received");
-    subscriber.output.wait_for("call updateAgentMetrics {\"agent_id\":\"agent-of-the-seed\"");
+    subscriber
+        .process
+        .stdout
+        .wait_for("call updateAgentMetrics {\"agent_id\":\"agent-of-the-seed\"");
 }
 
 #[test]

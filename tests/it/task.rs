@@ -1,4 +1,4 @@
-//! `agent-metrics task`: the command notices nothing of it. No server is needed to see that.
+//! `agent-metrics task` does not change how a command runs. Needs no server.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -17,12 +17,12 @@ use super::support::tools::needs;
 use super::support::wait::pause;
 use super::support::{Process, eventually};
 
-/// A command that ends when its input does.
+/// Ends when its input ends.
 const UNTIL_EOF: &[&str] = &["sh", "-c", "echo ready; read x"];
 
 fn run(tasks: &Path, command: &[&str]) -> Output {
     let output = task(tasks, command).stdin(Stdio::null()).output().unwrap();
-    assert_eq!(files(tasks), [] as [PathBuf; 0], "the file goes with the command");
+    assert_eq!(files(tasks), [] as [PathBuf; 0], "the file is removed when the command ends");
     output
 }
 
@@ -38,13 +38,13 @@ fn files(dir: &Path) -> Vec<PathBuf> {
 
 fn place() -> (TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
-    // Made by whoever needs it first.
+    // Created by the first task.
     let tasks = dir.path().join("tasks");
     (dir, tasks)
 }
 
 #[test]
-fn while_the_command_runs_its_file_says_so_in_the_seeds_shape() {
+fn while_the_command_runs_its_file_has_the_seeds_format() {
     let (_dir, tasks) = place();
     let mut wrapper = Process::start(&mut task(&tasks, UNTIL_EOF));
     wrapper.stdout.wait_for("ready");
@@ -56,24 +56,24 @@ fn while_the_command_runs_its_file_says_so_in_the_seeds_shape() {
     assert_eq!((&value["task_type"], &value["workspace_id"]), (&"plan".into(), &"ws-1".into()));
     assert!(humantime::parse_rfc3339(value["started_at"].as_str().unwrap()).is_ok(), "{text}");
     let mode = fs::metadata(&found[0]).unwrap().permissions().mode();
-    assert_eq!(mode & 0o777, 0o644, "an agent of another user can read it, and only its own write");
+    assert_eq!(mode & 0o777, 0o644, "other users can read it, and only its owner can write");
     wrapper.close_stdin();
-    assert_eq!(wrapper.wait().code(), Some(1), "read's own code at the end of input");
+    assert_eq!(wrapper.wait().code(), Some(1), "the exit code of read at the end of input");
     assert_eq!(files(&tasks), [] as [PathBuf; 0]);
 }
 
 #[test]
-fn the_exit_code_is_the_commands() {
+fn the_exit_code_is_that_of_the_command() {
     let (_dir, tasks) = place();
     for code in [0, 1, 7, 126, 127, 128, 255] {
         let output = run_sh(&tasks, &format!("exit {code}"));
         assert_eq!(output.status.code(), Some(code));
-        assert_eq!((output.stdout, output.stderr), (vec![], vec![]), "not a word of our own");
+        assert_eq!((output.stdout, output.stderr), (vec![], vec![]), "no output of our own");
     }
 }
 
 #[test]
-fn a_death_by_signal_is_the_commands() {
+fn it_ends_by_the_same_signal_as_the_command() {
     let (_dir, tasks) = place();
     for signal in [1, 2, 3, 6, 9, 10, 11, 14, 15] {
         let output = run_sh(&tasks, &format!("kill -{signal} $$"));
@@ -82,7 +82,7 @@ fn a_death_by_signal_is_the_commands() {
 }
 
 #[test]
-fn a_command_that_cannot_run_is_told_as_a_shell_tells_it() {
+fn a_command_that_cannot_run_gives_the_exit_code_of_a_shell() {
     let (dir, tasks) = place();
     let plain = dir.path().join("plain");
     fs::write(&plain, "no program").unwrap();
@@ -93,11 +93,11 @@ fn a_command_that_cannot_run_is_told_as_a_shell_tells_it() {
         assert!(said.contains(command), "{said}");
     }
     let output = binary("task").args(["--type", "plan"]).output().unwrap();
-    assert_eq!(output.status.code(), Some(2), "no command at all");
+    assert_eq!(output.status.code(), Some(2), "no command");
 }
 
 #[test]
-fn without_a_place_for_its_file_the_command_runs_all_the_same() {
+fn the_command_runs_even_if_its_file_cannot_be_created() {
     let (dir, _) = place();
     let file = dir.path().join("file");
     fs::write(&file, "").unwrap();
@@ -109,9 +109,9 @@ fn without_a_place_for_its_file_the_command_runs_all_the_same() {
     }
 }
 
-/// And the default is a place for all users.
+/// The default directory is for all users.
 #[test]
-fn an_empty_variable_is_none() {
+fn an_empty_variable_counts_as_unset() {
     let mut command = binary("task");
     command.args(["--type", "plan", "--", "sh", "-c", "exit 6"]);
     let output = command.env("AGENT_METRICS_TASKS_DIR", "").output().unwrap();
@@ -121,7 +121,7 @@ fn an_empty_variable_is_none() {
 }
 
 #[test]
-fn input_and_output_are_the_commands_to_the_last_byte() {
+fn input_and_output_are_those_of_the_command() {
     const BYTES: usize = 8 * 1024 * 1024;
     let (_dir, tasks) = place();
     let bytes: Vec<u8> = (0..BYTES).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
@@ -146,9 +146,9 @@ fn input_and_output_are_the_commands_to_the_last_byte() {
     }
 }
 
-/// Nobody reads: the command gets SIGPIPE as it would have without us, and we imitate that.
+/// The command is ended by SIGPIPE, and so is the wrapper.
 #[test]
-fn a_broken_pipe_ends_the_command_as_ever() {
+fn a_broken_pipe_ends_the_command() {
     let (_dir, tasks) = place();
     let mut child = task(&tasks, &["cat", "/dev/zero"]).stdout(Stdio::piped()).spawn().unwrap();
     let mut stdout = child.stdout.take().unwrap();
@@ -158,18 +158,22 @@ fn a_broken_pipe_ends_the_command_as_ever() {
 }
 
 #[test]
-fn closed_streams_stay_without_anything() {
+fn closed_streams_stay_closed() {
     let (_dir, tasks) = place();
     let script = r#"exec "$0" task --type t --tasks-dir "$1" -- sh -c 'cat; exit 5' <&- >&- 2>&-"#;
     let mut command = Command::new("sh");
     let status = command.args(["-c", script, BINARY]).arg(&tasks).status().unwrap();
     assert_eq!(status.code(), Some(5));
-    assert_eq!(files(&tasks), [] as [PathBuf; 0], "and nothing was written where it should not be");
+    assert_eq!(
+        files(&tasks),
+        [] as [PathBuf; 0],
+        "the file was removed, and nothing else was written"
+    );
 }
 
-/// Masks of signals, environment, working directory and descriptors, as the kernel tells them.
+/// Signal masks, environment, working directory and descriptors, as the kernel shows them.
 #[test]
-fn what_a_command_is_born_with_is_the_same_without_us() {
+fn a_command_inherits_the_same_as_without_the_wrapper() {
     const LOOK: &str = "grep -E '^(SigBlk|SigIgn|SigCgt)' /proc/self/status; pwd; env | sort | \
                         grep -v ^_=; ls /proc/self/fd; umask; ulimit -c";
     let (dir, tasks) = place();
@@ -188,9 +192,9 @@ fn what_a_command_is_born_with_is_the_same_without_us() {
     }
 }
 
-/// Rust's runtime overwrites what a wrapper inherits here, so the command gets the default.
+/// Rust's runtime overwrites the inherited action, so the command gets the default.
 #[test]
-fn a_broken_pipe_is_a_signal_for_the_command_whatever_was_inherited() {
+fn sigpipe_has_its_default_action_in_the_command() {
     let (_dir, tasks) = place();
     let script = r#"trap '' PIPE; exec "$0" task --type t --tasks-dir "$1" -- grep SigIgn /proc/self/status"#;
     let output = Command::new("sh").args(["-c", script, BINARY]).arg(&tasks).output().unwrap();
@@ -199,7 +203,7 @@ fn a_broken_pipe_is_a_signal_for_the_command_whatever_was_inherited() {
     assert_eq!(mask & (1 << (Signal::PIPE.as_raw() - 1)), 0, "{said}");
 }
 
-/// A script that says which signal came, as often as it comes, and ends on TERM alone.
+/// Prints each signal that it receives, and ends on TERM only.
 const LISTENER: &str = "for s in HUP INT QUIT USR1 USR2; do trap \"echo got $s\" $s; done; \
                         trap 'echo got TERM; exit 9' TERM; echo ready; while :; do sleep 0.05; done";
 
@@ -225,10 +229,9 @@ fn signals_sent_to_the_wrapper_reach_the_command() {
     assert_eq!(files(&tasks), [] as [PathBuf; 0]);
 }
 
-/// However early a signal comes, either the wrapper has died of it, having started nothing, or
-/// the command has.
+/// An early signal ends either the wrapper before it has started the command, or the command.
 #[test]
-fn a_signal_at_any_moment_of_the_start_ends_both() {
+fn a_signal_during_the_start_ends_both() {
     let (_dir, tasks) = place();
     for round in 0..40_u64 {
         let wrapper = Process::start(&mut task(&tasks, &["sleep", "600.125"]));
@@ -241,7 +244,7 @@ fn a_signal_at_any_moment_of_the_start_ends_both() {
 }
 
 #[test]
-fn what_was_to_be_ignored_stays_ignored() {
+fn an_ignored_signal_stays_ignored() {
     let (_dir, tasks) = place();
     let script = r#"trap '' HUP; exec "$0" task --type t --tasks-dir "$1" -- sh -c 'echo ready; read x; exit 4'"#;
     let mut command = Command::new("sh");
@@ -254,9 +257,9 @@ fn what_was_to_be_ignored_stays_ignored() {
     assert_eq!(wrapper.wait().code(), Some(4));
 }
 
-/// `kill 0` in a script means its whole process group: it must not get its signal back from us.
+/// `kill 0` sends to the whole process group, and the wrapper must not send the signal back.
 #[test]
-fn a_signal_of_the_commands_own_does_not_come_back() {
+fn a_signal_from_the_command_is_not_forwarded_to_it() {
     needs!(Program("node"));
     let (_dir, tasks) = place();
     let script = r#"exec setsid "$0" task --type t --tasks-dir "$1" -- node -e '
@@ -268,7 +271,7 @@ fn a_signal_of_the_commands_own_does_not_come_back() {
     let mut command = Command::new("sh");
     let mut wrapper = Process::start(command.args(["-c", script, BINARY]).arg(&tasks));
     wrapper.stdout.wait_for("got 1");
-    // What was handed on before this one is heard before it.
+    // A forwarded signal would arrive before the next one.
     pause(Duration::from_millis(200));
     wrapper.signal(Signal::USR2);
     assert_eq!(wrapper.wait().code(), Some(1), "{}", wrapper.stdout.text());
@@ -290,12 +293,12 @@ fn ctrl_c_reaches_the_command_once() {
     for time in 1..=TIMES {
         terminal.write(b"\x03");
         terminal.stdout.wait_for(&format!("got {time}"));
-        // A second one would come on the heels of the first.
+        // A second one would follow at once.
         pause(Duration::from_millis(200));
     }
     terminal.write(b"\n");
     let status: ExitStatus = terminal.wait();
     let said = terminal.stdout.text();
     assert_eq!(status.code(), Some(TIMES as i32), "each once: {said}");
-    eventually("the file is gone", || files(&tasks).is_empty().then_some(()));
+    eventually("the file is removed", || files(&tasks).is_empty().then_some(()));
 }

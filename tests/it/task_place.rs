@@ -1,5 +1,5 @@
-//! What other users do to the directory of tasks: nothing of it delays or changes a command. The
-//! other user is 65534, so these tests are for root.
+//! Nothing that other users do in the task directory delays or changes a command. The other user is
+//! 65534, so these tests need root.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -15,7 +15,7 @@ use super::support::tools::{left_out, needs};
 
 const OTHER_USER: u32 = 65_534;
 
-/// A directory for tasks of all users; `None` where nobody can be another user.
+/// A task directory for all users; `None` if the test cannot act as another user.
 fn shared_place() -> Option<(TempDir, PathBuf)> {
     if !rustix::process::geteuid().is_root() {
         left_out("only root can act as another user");
@@ -60,15 +60,15 @@ fn another_user_cannot_lock_a_tasks_file_first() {
     command.env("LD_PRELOAD", intruder(dir.path())).env("INTRUDER_UID", OTHER_USER.to_string());
     let mut wrapper = Process::start(&mut command);
     wrapper.stdout.wait_for("ready");
-    assert_eq!(names(&tasks).len(), 1, "and agents see it");
+    assert_eq!(names(&tasks).len(), 1, "agents see it");
     wrapper.close_stdin();
     assert_eq!(wrapper.wait().code(), Some(7));
     assert_eq!(wrapper.stderr.text(), "intruder: refused");
 }
 
-/// More than anyone looks at, and each of another kind of trouble.
+/// More files than a task examines, of several kinds.
 #[test]
-fn what_another_user_puts_there_stops_no_command() {
+fn files_of_another_user_stop_no_command() {
     let Some((_dir, tasks)) = shared_place() else { return };
     as_other_user(
         &tasks,
@@ -83,12 +83,12 @@ fn what_another_user_puts_there_stops_no_command() {
     wrapper.close_stdin();
     assert_eq!(wrapper.wait().code(), Some(7));
     assert_eq!(wrapper.stderr.text(), "");
-    assert!(names(&tasks).len() <= before, "its own file is gone");
+    assert!(names(&tasks).len() <= before, "its own file is removed");
 }
 
-/// More than a task looks at of its own, before and after what it has to find.
+/// More files than a task examines of its own user, before and after those that it has to remove.
 #[test]
-fn what_another_user_puts_there_does_not_hide_a_users_own_dead() {
+fn files_of_another_user_do_not_hide_those_of_killed_tasks() {
     let Some((_dir, tasks)) = shared_place() else { return };
     as_other_user(&tasks, "seq -f 1%g.locked.json 1000 | xargs touch");
     for name in ["a.locked.json", "b.locked.json", "c.locked.json"] {
@@ -98,12 +98,12 @@ fn what_another_user_puts_there_does_not_hide_a_users_own_dead() {
     assert!(task(&tasks, &["true"]).status().unwrap().success());
     let left = names(&tasks);
     let dead: Vec<&String> = left.iter().filter(|name| name.as_str() >= "a").collect();
-    assert_eq!((dead, left.len()), (vec![], 2_000), "and theirs are let be");
+    assert_eq!((dead, left.len()), (vec![], 2_000), "theirs are kept");
 }
 
-/// A directory of another user: what is put there may be taken away again, and the command runs on.
+/// The owner of the directory can remove or replace the task's file; the command goes on.
 #[test]
-fn the_owner_of_the_place_can_only_hide_a_task() {
+fn the_owner_of_the_directory_can_only_hide_a_task() {
     let Some((_dir, tasks)) = shared_place() else { return };
     std::os::unix::fs::chown(&tasks, Some(OTHER_USER), Some(OTHER_USER)).unwrap();
     fs::set_permissions(&tasks, fs::Permissions::from_mode(0o777)).unwrap();
@@ -121,8 +121,12 @@ fn the_owner_of_the_place_can_only_hide_a_task() {
     std::os::unix::fs::symlink(moved.join("nowhere"), &tasks).unwrap();
     wrapper.close_stdin();
     assert_eq!((wrapper.wait().code(), wrapper.stderr.text()), (Some(7), String::new()));
-    assert_eq!(names(&moved).len(), 1, "its file is gone from where it was made: only the folder");
-    // And where no file can be made, one line says so.
+    assert_eq!(
+        names(&moved).len(),
+        1,
+        "its file is removed from the renamed directory: only the folder is left"
+    );
+    // If no file can be created, one line says so.
     let mut wrapper = run();
     wrapper.stdout.wait_for("ready");
     wrapper.close_stdin();

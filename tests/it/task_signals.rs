@@ -1,5 +1,5 @@
-//! `agent-metrics task`: a signal reaches the command exactly once, however it came, and job
-//! control is as without the wrapper.
+//! `agent-metrics task`: a signal reaches the command exactly once, to whichever process it was sent,
+//! and job control works as without the wrapper.
 
 use std::fs;
 use std::os::unix::process::CommandExt as _;
@@ -13,8 +13,8 @@ use super::support::server::BINARY;
 use super::support::tools::needs;
 use super::support::{Process, eventually};
 
-/// Says each signal that comes, and ends when its input does. It waits for nothing meanwhile, so
-/// that two signals of a kind become one only where the kernel makes them one.
+/// Prints each signal that it receives, and ends when its input ends. It never blocks, so two equal
+/// signals become one only if the kernel merges them.
 const COUNTER: &str = r#"
     for (const name of ["SIGHUP", "SIGINT", "SIGTERM", "SIGUSR2"])
         process.on(name, () => console.log("got " + name));
@@ -47,8 +47,8 @@ impl Counter {
         self.wrapper.stdout.text().lines().filter(|line| *line == format!("got {name}")).count()
     }
 
-    /// Has `send` make SIGINT come to the command, and the wrapper not run before that: the kernel
-    /// makes one of two that nobody has taken yet, which would hide the second.
+    /// Calls `send`, and lets the wrapper run only when the command has received SIGINT: the kernel
+    /// merges two pending ones, which would hide a second.
     fn before_the_wrapper(&self, send: impl FnOnce()) {
         let before = self.count("SIGINT");
         self.wrapper.signal(Signal::STOP);
@@ -60,8 +60,8 @@ impl Counter {
         self.wrapper.signal(Signal::CONT);
     }
 
-    /// How often SIGINT came, once all is there that was sent before. The wrapper forwards in the
-    /// order of arrival, and the kernel delivers SIGINT before SIGUSR2.
+    /// How many SIGINT the command has received, of all that were sent so far. The wrapper forwards
+    /// in order, and the kernel delivers SIGINT before SIGUSR2.
     fn interrupts(&self) -> usize {
         let before = self.count("SIGUSR2");
         self.wrapper.signal(Signal::USR2);
@@ -69,7 +69,6 @@ impl Counter {
         self.count("SIGINT")
     }
 
-    /// The process that tells whether a signal went to the group.
     fn probe(&self) -> u32 {
         eventually("there is a probe", || {
             let is_probe = |pid: &u32| {
@@ -113,7 +112,7 @@ fn a_signal_to_the_wrapper_reaches_the_command_once() {
     counter.end();
 }
 
-/// As timeout(1) does: to its child, and then to the group.
+/// As timeout(1) does: first to its child, then to the group.
 #[test]
 fn a_signal_to_the_wrapper_and_its_group_reaches_the_command_once() {
     needs!(Program("node"));
@@ -128,9 +127,9 @@ fn a_signal_to_the_wrapper_and_its_group_reaches_the_command_once() {
     counter.end();
 }
 
-/// `kill 0` of a process that the command started: not the command itself, which siginfo names.
+/// `kill 0` by a child of the command, so siginfo does not name the command itself.
 #[test]
-fn a_signal_from_a_descendant_to_the_group_comes_once() {
+fn a_signal_from_a_descendant_to_the_group_reaches_the_command_once() {
     needs!(Program("node"));
     let child = r#"process.on("SIGHUP", () => require("child_process")
                        .spawn("sh", ["-c", "trap '' INT; kill -INT 0"]));"#;
@@ -143,10 +142,10 @@ fn a_signal_from_a_descendant_to_the_group_comes_once() {
     counter.end();
 }
 
-/// A signal to the wrapper's group passes a command that has one of its own. setsid(1) gives way to
-/// what it runs; timeout(1) stays, and sends on what it gets, to its child and to its group.
+/// A signal to the wrapper's group does not reach a command in a group of its own. setsid(1) execs its
+/// command; timeout(1) remains, and forwards signals to its child and its group.
 #[test]
-fn a_command_that_left_the_group_gets_what_comes_to_the_group() {
+fn signals_to_the_group_are_forwarded_to_a_command_that_left_it() {
     needs!(Program("node"));
     let counter = Counter::of(&["setsid", "-w", "node", "-e", COUNTER]);
     for times in 1..=3 {
@@ -162,7 +161,7 @@ fn a_command_that_left_the_group_gets_what_comes_to_the_group() {
 }
 
 #[test]
-fn without_its_probe_a_wrapper_forwards_what_it_gets() {
+fn without_its_probe_a_wrapper_forwards_every_signal() {
     needs!(Program("node"));
     let counter = Counter::start();
     for (times, signal) in [(1, Signal::KILL), (2, Signal::STOP)] {
@@ -170,7 +169,7 @@ fn without_its_probe_a_wrapper_forwards_what_it_gets() {
         counter.wrapper.signal(Signal::INT);
         assert_eq!(counter.interrupts(), times, "{signal:?}");
     }
-    // And it has another.
+    // It has started a new probe.
     counter.signal_group(Signal::INT);
     eventually("SIGINT comes", || (counter.count("SIGINT") >= 3).then_some(()));
     assert_eq!(counter.interrupts(), 3);
@@ -185,7 +184,7 @@ fn the_probe_ends_with_the_wrapper() {
         let probe = counter.probe();
         counter.wrapper.signal(signal);
         counter.wrapper.wait_alone();
-        // One that has ended may wait for whoever inherits it.
+        // It may remain a zombie until its new parent reaps it.
         eventually("the probe ends", || state(probe).is_none_or(|it| it == "Z").then_some(()));
         counter.wrapper.close_stdin();
     }
@@ -233,15 +232,15 @@ fn timeout_in_a_pipeline_interrupts_the_command_once() {
     assert_eq!(pipeline.wait().code(), Some(0));
 }
 
-/// Ctrl-Z, `fg` and Ctrl-C in a shell with job control. What is waited for differs from what is
-/// typed, which the terminal shows, too.
+/// Ctrl-Z, `fg` and Ctrl-C in a shell with job control. The expected output differs from the input,
+/// which the terminal echoes.
 #[test]
-fn job_control_is_as_without_the_wrapper() {
+fn job_control_works_as_without_the_wrapper() {
     needs!(Program("script"), Program("bash"));
     let tasks = tempfile::tempdir().unwrap();
     let mut shell = Command::new("script");
     shell.args(["-qec", "bash --norc --noprofile -i", "/dev/null"]).env("TERM", "dumb");
-    let mut terminal = Process::start(&mut shell);
+    let terminal = Process::start(&mut shell);
     let line = format!(
         "'{BINARY}' task --type t --tasks-dir '{}' -- sh -c 'trap \"echo back-\\$((1+1))\" CONT; \
          echo ready-$((1+1)); while :; do read x && echo got-$x; done'\n",

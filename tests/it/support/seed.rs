@@ -1,11 +1,11 @@
 //! The seed's two examples, kept word for word in `tests/it/seed/`, run by programs that are not
 //! ours: curl, and Node with the package `ws`.
 
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use serde_json::Value;
 
-use super::server::Log;
+use super::child::Process;
 use super::setup::Key;
 use super::tools::Tool;
 
@@ -26,13 +26,11 @@ pub(crate) fn heartbeat(host: &str, agent: &str, key: Key) -> Value {
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
-/// The seed's front end in Node. Ends when dropped.
+/// The seed's front end in Node. Prints `call NAME JSON` for each function of the page that the
+/// snippet calls, and `raw TEXT` for each message.
 #[derive(Debug)]
 pub(crate) struct Subscriber {
-    child: Child,
-    /// Its standard output: `call NAME JSON` for each function of the page that the snippet
-    /// calls, and `raw TEXT` for each message.
-    pub(crate) output: Log,
+    pub(crate) process: Process,
 }
 
 impl Subscriber {
@@ -52,29 +50,15 @@ impl Subscriber {
              ws.addEventListener('error', event => console.log('error', event.message));\n\
              ws.addEventListener('close', event => console.log('close', event.code));\n"
         );
-        let mut child = Command::new("node")
-            .args(["-e", &script])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("node runs");
-        let output = Log::collecting(child.stdout.take().unwrap());
-        Self { child, output }
+        Self { process: Process::start(Command::new("node").args(["-e", &script])) }
     }
 
     /// Waits for the snippet's call of `function`: its argument, and the message that it came in.
     pub(crate) fn wait_for_call(&self, function: &str, kind: &str) -> (Value, String) {
-        let line = self.output.wait_for(&format!("call {function} "));
+        let line = self.process.stdout.wait_for(&format!("call {function} "));
         let (_, argument) = line.split_once(&format!("call {function} ")).unwrap();
-        let raw = self.output.wait_for(&format!("raw {{\"type\":\"{kind}\""));
+        let raw = self.process.stdout.wait_for(&format!("raw {{\"type\":\"{kind}\""));
         (serde_json::from_str(argument).unwrap(), raw.strip_prefix("raw ").unwrap().to_owned())
-    }
-}
-
-impl Drop for Subscriber {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

@@ -1,15 +1,15 @@
 //! A server process: started with a configuration, watched through its log, ended with the test.
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::process::{Command, ExitStatus, Stdio};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use tempfile::TempDir;
 
+use super::child::{Log, Process};
 use super::http::{Conn, Request};
-use super::wait::{DEADLINE, Deadline, eventually};
+use super::wait::eventually;
 
 /// The binary under test.
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_agent-metrics");
@@ -92,7 +92,8 @@ impl Launch {
         }
         let mut server = self.spawn();
         if self.stderr == Stderr::Collected {
-            server.addr = server.log.wait_for_listening();
+            server.log().wait_for("listening on http://");
+            server.addr = server.addresses()[0];
         } else {
             server.addr = self.listen.as_deref().unwrap().parse().unwrap();
             eventually("the server is ready", || ready(server.addr).then_some(()));
@@ -142,12 +143,11 @@ pub(crate) fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
-/// A running server; killed when dropped, and its log shown when the test failed.
+/// A running server.
 #[derive(Debug)]
 pub(crate) struct Server {
-    child: Child,
+    process: Process,
     addr: SocketAddr,
-    log: Log,
     /// Held so that its stderr is full and not broken.
     _full_pipe: Option<std::io::PipeReader>,
     /// Its working directory, with its configuration.
@@ -170,67 +170,57 @@ impl Server {
         self.addr
     }
 
+    /// All addresses that it has logged so far as `listening on http://ADDRESS`.
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
+        self.log().text().lines().filter_map(listening_on).collect()
+    }
+
     /// Its process id.
     pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
+        self.process.pid()
     }
 
     /// Its log; empty unless stderr is collected.
     pub(crate) fn log(&self) -> &Log {
-        &self.log
+        &self.process.stderr
     }
 
     /// Sends it a signal.
     pub(crate) fn signal(&self, signal: Signal) {
-        let pid = Pid::from_raw(i32::try_from(self.pid()).unwrap()).unwrap();
-        kill_process(pid, signal).unwrap();
+        self.process.signal(signal);
     }
 
     /// Whether it still runs.
     pub(crate) fn is_running(&mut self) -> bool {
-        self.child.try_wait().unwrap().is_none()
+        self.process.is_running()
     }
 
     /// Waits for its end.
     pub(crate) fn wait(&mut self) -> ExitStatus {
-        eventually("the server ends", || self.child.try_wait().unwrap())
+        self.process.wait_alone()
     }
 
     /// Waits for its end, then until all of its log has been read.
     pub(crate) fn wait_with_log(&mut self) -> (ExitStatus, String) {
         let status = self.wait();
-        self.log.wait_for_end();
-        (status, self.log.text())
+        self.log().wait_for_end();
+        (status, self.log().text())
     }
 
     fn spawn(mut command: Command, stderr: Stderr, dir: TempDir) -> Self {
-        let mut log = Log::default();
         let mut full_pipe = None;
         match stderr {
-            Stderr::Collected | Stderr::Broken => command.stderr(Stdio::piped()),
+            Stderr::Collected => command.stderr(Stdio::piped()),
+            Stderr::Broken => command.stderr(std::io::pipe().unwrap().1),
             Stderr::Full => {
                 let (reader, writer) = full_stderr();
                 full_pipe = Some(reader);
                 command.stderr(writer)
             }
         };
-        let mut child = command.spawn().unwrap();
-        if let Some(pipe) = child.stderr.take().filter(|_| stderr == Stderr::Collected) {
-            log = Log::collecting(pipe);
-        }
+        let process = Process::spawn(&mut command);
         let addr = SocketAddr::from(([127, 0, 0, 1], 0));
-        Self { child, addr, log, _full_pipe: full_pipe, _dir: dir }
-    }
-}
-
-impl Drop for Server {
-    #[expect(clippy::print_stderr, reason = "the log explains a failure")]
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        if std::thread::panicking() {
-            eprintln!("--- log of the server ---\n{}", self.log.text());
-        }
+        Self { process, addr, _full_pipe: full_pipe, _dir: dir }
     }
 }
 
@@ -250,87 +240,6 @@ fn ready(addr: SocketAddr) -> bool {
     let Ok(mut conn) = Conn::try_open(addr) else { return false };
     conn.send(&Request::get("/readyz").bytes());
     conn.try_response().is_some_and(|response| response.status == 200)
-}
-
-/// What a process wrote to stderr, by line, while it is still writing.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Log(Arc<(Mutex<Lines>, Condvar)>);
-
-#[derive(Debug, Default)]
-struct Lines {
-    lines: Vec<String>,
-    ended: bool,
-}
-
-impl Log {
-    /// Everything so far.
-    pub(crate) fn text(&self) -> String {
-        // Who waited in vain has left it poisoned, and wants to see it all the more.
-        self.0.0.lock().unwrap_or_else(PoisonError::into_inner).lines.join("\n")
-    }
-
-    /// The addresses of all lines so far that say `listening on http://ADDRESS`.
-    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
-        self.0.0.lock().unwrap().lines.iter().filter_map(|line| listening_on(line)).collect()
-    }
-
-    /// Waits until a line holds `text`, and returns that line.
-    pub(crate) fn wait_for(&self, text: &str) -> String {
-        self.wait_until(text, |lines| lines.iter().find(|line| line.contains(text)).cloned())
-    }
-
-    /// Waits until the process has closed its stderr.
-    pub(crate) fn wait_for_end(&self) {
-        let (lines, changed) = &*self.0;
-        let (guard, timeout) = changed
-            .wait_timeout_while(lines.lock().unwrap(), DEADLINE, |lines| !lines.ended)
-            .unwrap();
-        drop(guard);
-        assert!(!timeout.timed_out(), "stderr is still open");
-    }
-
-    fn wait_for_listening(&self) -> SocketAddr {
-        self.wait_until("listening on http://", |lines| {
-            lines.iter().find_map(|line| listening_on(line))
-        })
-    }
-
-    fn wait_until<T>(&self, what: &str, find: impl Fn(&[String]) -> Option<T>) -> T {
-        let deadline = Deadline::usual();
-        let (lines, changed) = &*self.0;
-        let mut lines = lines.lock().unwrap();
-        loop {
-            if let Some(found) = find(&lines.lines) {
-                return found;
-            }
-            let (ended, text) = (lines.ended, lines.lines.join("\n"));
-            let left = deadline.left().filter(|_| !ended).unwrap_or_else(|| {
-                panic!("no line with {what:?} (stderr ended: {ended}) in:\n{text}");
-            });
-            lines = changed.wait_timeout(lines, left).unwrap().0;
-        }
-    }
-
-    /// Collects from `pipe`, on a thread of its own, until the pipe ends.
-    pub(crate) fn collecting(pipe: impl std::io::Read + Send + 'static) -> Self {
-        let log = Self::default();
-        let shared = Arc::clone(&log.0);
-        let read = move || {
-            let (lines, changed) = &*shared;
-            let mut pipe = BufReader::new(pipe);
-            let mut line = Vec::new();
-            while pipe.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
-                let text = String::from_utf8_lossy(&line).trim_end().to_owned();
-                lines.lock().unwrap().lines.push(text);
-                changed.notify_all();
-                line.clear();
-            }
-            lines.lock().unwrap().ended = true;
-            changed.notify_all();
-        };
-        std::thread::Builder::new().name("stderr".to_owned()).spawn(read).unwrap();
-        log
-    }
 }
 
 fn listening_on(line: &str) -> Option<SocketAddr> {

@@ -6,9 +6,9 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::support::server::Log;
+use crate::support::child::Log;
 use crate::support::tools::Tool;
-use crate::support::wait::{Deadline, pause};
+use crate::support::wait::within;
 
 /// No window, no sandbox (containers and root have none, and the pages are our own), nothing
 /// asked of the network unasked, and memory where containers have some.
@@ -66,17 +66,6 @@ impl Process {
     pub(super) fn url(&self) -> &str {
         &self.url
     }
-
-    fn ends_within(&mut self, grace: Duration) -> bool {
-        let deadline = Deadline::after(grace);
-        loop {
-            match self.child.try_wait() {
-                Ok(None) if deadline.left().is_some() => pause(Duration::from_millis(10)),
-                Ok(None) => return false,
-                _ => return true,
-            }
-        }
-    }
 }
 
 impl Drop for Process {
@@ -84,17 +73,15 @@ impl Drop for Process {
         // It ends its own children when it is asked; those of one that is killed end by themselves.
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
         let asked = pid.is_some_and(|pid| kill_process(pid, Signal::TERM).is_ok());
-        if !asked || !self.ends_within(GRACE) {
+        let has_ended = || (!matches!(self.child.try_wait(), Ok(None))).then_some(());
+        if !asked || within(GRACE, has_ended).is_none() {
             let _ = self.child.kill();
             let _ = self.child.wait();
         }
         // Until then they may still write.
         let Some(profile) = self.profile.take() else { return };
         let path = profile.keep();
-        let deadline = Deadline::after(GRACE);
-        while std::fs::remove_dir_all(&path).is_err() && path.exists() && deadline.left().is_some()
-        {
-            pause(Duration::from_millis(20));
-        }
+        let is_gone = || (std::fs::remove_dir_all(&path).is_ok() || !path.exists()).then_some(());
+        let _ = within(GRACE, is_gone);
     }
 }
