@@ -1,5 +1,5 @@
-//! A real browser with one page, driven over the DevTools protocol: what a person would do and
-//! see, and what the page did wrong meanwhile. Judges nothing, and knows nothing of our page.
+//! A browser with one page, driven over the DevTools protocol: user input, the page's content, and the
+//! errors that it reports. Asserts nothing, and knows nothing about our page.
 
 mod heard;
 mod process;
@@ -19,8 +19,8 @@ pub(crate) use heard::{Fault, Kind};
 use heard::{Heard, LISTEN};
 use process::Process;
 
-/// One call of the protocol, by name and with JSON for parameters and reply: the crate's types
-/// are of another version than the browser, which may leave out or add members.
+/// A call of the protocol with JSON parameters and reply: the crate's types belong to another version
+/// of the protocol than the browser's.
 macro_rules! call {
     ($tab:expr, $name:literal, $params:tt) => {{
         #[derive(Debug, Serialize)]
@@ -34,24 +34,25 @@ macro_rules! call {
     }};
 }
 
-/// A browser of its own, with one page. Ended, with all that it wrote, when dropped.
+/// A browser with a profile of its own; dropping it ends it and removes the profile.
 pub(crate) struct Browser {
     tab: Arc<Tab>,
     heard: Arc<Heard>,
-    /// Held for its connection.
+    /// Keeps the connection.
     driver: headless_chrome::Browser,
-    /// The last to go.
+    /// Dropped last.
     _process: Process,
 }
 
 impl Browser {
-    /// A browser that shows nothing yet, 1280 by 800, light, English.
+    /// With an empty page of 1280 by 800, light, English.
     pub(crate) fn start() -> Self {
         let process = Process::start();
-        // As long as the longest test: this is also how long the driver bears a silent browser.
-        let patience = Duration::from_secs(1800);
+        // As long as the longest test: the driver also disconnects from a browser that is silent
+        // for this time.
+        let timeout = Duration::from_secs(1800);
         let driver =
-            headless_chrome::Browser::connect_with_timeout(process.url().to_owned(), patience)
+            headless_chrome::Browser::connect_with_timeout(process.url().to_owned(), timeout)
                 .unwrap();
         let tab = driver.new_tab().unwrap();
         let heard = Arc::new(Heard::default());
@@ -75,37 +76,36 @@ impl Browser {
         browser
     }
 
-    /// Has `script` run in every page from now on, before the page's own.
+    /// Runs `script` in every page that is loaded from now on, before the page's own scripts.
     pub(crate) fn before_scripts(&self, script: &str) {
         call!(self.tab, "Page.addScriptToEvaluateOnNewDocument", { "source": script });
     }
 
-    /// Leaves the page for `url`, and waits until that is there.
+    /// Loads `url`.
     pub(crate) fn go(&self, url: &str) {
         let reply = call!(self.tab, "Page.navigate", { "url": url });
         assert_eq!(reply.get("errorText"), None, "going to {url}");
         self.until("the page is loaded", "document.readyState === 'complete'");
     }
 
-    /// Loads the page anew.
     pub(crate) fn reload(&self) {
-        // A page that was loaded before would pass for the one that is to come.
+        // Tells the old page from the new one.
         self.eval("window.beforeReload = true");
         call!(self.tab, "Page.reload", {});
         self.until(
-            "the page is loaded anew",
+            "the page is reloaded",
             "!window.beforeReload && document.readyState === 'complete'",
         );
     }
 
-    /// The width and height of the window, in CSS pixels.
+    /// In CSS pixels.
     pub(crate) fn size(&self, width: u32, height: u32) {
         call!(self.tab, "Emulation.setDeviceMetricsOverride", {
             "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false
         });
     }
 
-    /// Whether the person prefers a dark page.
+    /// `prefers-color-scheme`.
     pub(crate) fn dark(&self, dark: bool) {
         let scheme = if dark { "dark" } else { "light" };
         call!(self.tab, "Emulation.setEmulatedMedia", {
@@ -113,7 +113,7 @@ impl Browser {
         });
     }
 
-    /// The person's languages, such as `zh-CN,en`; for pages that are yet to be loaded.
+    /// The preferred languages, such as `zh-CN,en`, for pages that are loaded from now on.
     pub(crate) fn languages(&self, languages: &str) {
         let agent = self.text("navigator.userAgent");
         call!(self.tab, "Emulation.setUserAgentOverride", {
@@ -121,24 +121,24 @@ impl Browser {
         });
     }
 
-    /// The value of a JavaScript expression, or of what it promises.
+    /// The value of a JavaScript expression, or of its promise.
     pub(crate) fn eval(&self, expression: &str) -> Value {
         self.try_eval(expression).unwrap_or_else(|error| panic!("{error} in {expression:.500}"))
     }
 
-    /// [`Browser::eval`], as something else than [`Value`].
+    /// [`Browser::eval`], deserialized.
     pub(crate) fn get<T: DeserializeOwned>(&self, expression: &str) -> T {
         let value = self.eval(expression);
         serde_json::from_value(value.clone())
             .unwrap_or_else(|error| panic!("{error}: {value} from {expression:.500}"))
     }
 
-    /// [`Browser::eval`] of what is a string.
+    /// [`Browser::eval`] of a string.
     pub(crate) fn text(&self, expression: &str) -> String {
         self.get(expression)
     }
 
-    /// Waits until the expression is true (in JavaScript's loose sense), and returns its value.
+    /// Waits until the expression is truthy, and returns its value.
     pub(crate) fn until(&self, what: &str, expression: &str) -> Value {
         self.until_within(DEADLINE, what, expression)
     }
@@ -147,24 +147,24 @@ impl Browser {
     pub(crate) fn until_within(&self, wait: Duration, what: &str, expression: &str) -> Value {
         let mut last = Ok(Value::Null);
         let found = within(wait, || {
-            // While a page goes and another comes there may be nobody to ask.
+            // Fails while another page is being loaded.
             last = self.try_eval(expression);
             last.clone().ok().filter(is_truthy)
         });
         found.unwrap_or_else(|| panic!("not within {wait:?}: {what}; last: {last:?}"))
     }
 
-    /// Presses and lets go a key by its name in `KeyboardEvent.key`.
+    /// `key` as in `KeyboardEvent.key`.
     pub(crate) fn press(&self, key: &str) {
         self.tab.press_key(key).unwrap();
     }
 
-    /// Types into whatever has the focus.
+    /// Types into the focused element.
     pub(crate) fn type_text(&self, text: &str) {
         self.tab.type_str(text).unwrap();
     }
 
-    /// Clicks with the mouse into the middle of the first element that `selector` finds.
+    /// Clicks into the middle of the first element that matches `selector`.
     pub(crate) fn click(&self, selector: &str) {
         let [x, y]: [f64; 2] = self.get(&format!(
             "(() => {{ const element = document.querySelector({selector:?});
@@ -179,38 +179,38 @@ impl Browser {
         }
     }
 
-    /// Freezes the page, as when the lid is closed, or lets it go on.
+    /// Freezes the page, as when a laptop is closed, or resumes it.
     pub(crate) fn freeze(&self, frozen: bool) {
         let state = if frozen { "frozen" } else { "active" };
         call!(self.tab, "Page.setWebLifecycleState", { "state": state });
     }
 
-    /// Tells the page that it lost the network, or has it back. What is connected stays so.
+    /// Tells the page that the network is lost or back. Open connections stay open.
     pub(crate) fn offline(&self, offline: bool) {
         call!(self.tab, "Network.emulateNetworkConditions", {
             "offline": offline, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1
         });
     }
 
-    /// Another tab in front, which hides the page until it is dropped.
+    /// Opens another tab in front, which hides the page until it is dropped.
     pub(crate) fn cover(&self) -> Cover<'_> {
         let tab = self.driver.new_tab().unwrap();
         call!(tab, "Page.bringToFront", {});
         Cover { tab, page: &self.tab }
     }
 
-    /// Forgets cookies.
+    /// Deletes cookies.
     pub(crate) fn forget(&self) {
         call!(self.tab, "Network.clearBrowserCookies", {});
     }
 
-    /// Stops listening to the network: with every message told, a busy page is busier.
+    /// Stops the network events, which cost a busy page time.
     pub(crate) fn ignore_network(&self) {
         call!(self.tab, "Network.disable", {});
     }
 
-    /// The browser's own figures of the page, after a collection of garbage. Of three
-    /// collections that which left the least heap: one may leave what another gets.
+    /// The browser's metrics of the page after garbage collection: of three collections the one with
+    /// the smallest heap, since a single one may leave garbage.
     pub(crate) fn metrics(&self) -> BTreeMap<String, f64> {
         let heap = |metrics: &BTreeMap<String, f64>| metrics["JSHeapUsedSize"];
         let collected = [(); 3].map(|()| self.metrics_after_collection());
@@ -229,24 +229,24 @@ impl Browser {
             .collect()
     }
 
-    /// What went wrong so far: errors on the console, uncaught exceptions, violated policies.
+    /// The errors so far: on the console, uncaught exceptions, policy violations.
     pub(crate) fn faults(&self) -> Vec<Fault> {
         self.settle();
         self.heard.faults()
     }
 
-    /// [`Browser::faults`] without those of the network, which there are when a server is away.
+    /// [`Browser::faults`] without network errors, which an unreachable server causes.
     pub(crate) fn faults_of_its_own(&self) -> Vec<Fault> {
         self.faults().into_iter().filter(|fault| fault.kind != Kind::Network).collect()
     }
 
-    /// The address of every request and WebSocket so far, `data:` apart.
+    /// The URLs of all requests and WebSockets so far, except `data:`.
     pub(crate) fn requests(&self) -> Vec<String> {
         self.settle();
         self.heard.requests()
     }
 
-    /// Saves a picture as `NAME.png` to the directory that `AGENT_METRICS_SHOTS` names, if any.
+    /// Saves a screenshot as `NAME.png` in the directory `AGENT_METRICS_SHOTS`, if that is set.
     pub(crate) fn shot(&self, name: &str) {
         let Some(directory) = std::env::var_os("AGENT_METRICS_SHOTS") else { return };
         let format = headless_chrome::protocol::cdp::Page::CaptureScreenshotFormatOption::Png;
@@ -274,7 +274,7 @@ impl Browser {
         }
     }
 
-    /// What the page has done by now has been heard when a last sound, made after it, has.
+    /// Waits for all events so far, by sending one more and waiting for that.
     fn settle(&self) {
         let mark = self.heard.next_mark();
         self.eval(&format!("console.debug({mark:?}), 0"));
@@ -295,7 +295,7 @@ impl Drop for Cover<'_> {
     }
 }
 
-/// Parts of the protocol that report.
+/// Of the protocol's events.
 enum Domain {
     Runtime,
     Log,

@@ -1,4 +1,4 @@
-//! A crowd of agents that beat at a steady rate, over a few connections.
+//! Many agents that send heartbeats at a steady rate, over a few connections.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,20 +10,19 @@ use serde_json::json;
 use super::Conn;
 use super::wait::{now, pause};
 
-/// Each with a connection of its own, of which each brings its share of the heartbeats.
+/// Threads, each with a connection and an equal share of the agents.
 const SENDERS: usize = 4;
 
 /// `agent-0000` and so on.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Crowd {
-    /// How many.
     pub(crate) agents: usize,
-    /// Heartbeats of all of them together.
+    /// Heartbeats of all agents together.
     pub(crate) per_second: u64,
 }
 
 impl Crowd {
-    /// First all of them at once, then in turn, until `stop`.
+    /// First one heartbeat of each agent at once, then in turn until `stop`.
     pub(crate) fn start<'scope>(
         self,
         scope: &'scope Scope<'scope, '_>,
@@ -48,13 +47,13 @@ impl Crowd {
             return;
         }
         paced(self.per_second as f64 / SENDERS as f64, stop, |turn| {
-            // Never hot, so that what the page counts stays the same.
+            // Below the page's warning level, so that its counts do not change.
             beat(&mut conn, &mine[turn % mine.len()], turn, (turn * 7 % 800) as f64 / 10.0);
         });
     }
 }
 
-/// Ends a crowd, also when the test fails.
+/// Stops the agents when dropped, also if the test fails.
 pub(crate) struct Stop<'a>(pub(crate) &'a AtomicBool);
 
 impl Drop for Stop<'_> {
@@ -63,7 +62,7 @@ impl Drop for Stop<'_> {
     }
 }
 
-/// One heartbeat with one task, whose number is `number`.
+/// Sends a heartbeat with one task, `number`.
 pub(crate) fn beat(conn: &mut Conn, agent: &str, number: usize, load: f64) {
     let body = json!({
         "status": "busy", "cpu_usage": load, "memory_usage": 80.0 - load,
@@ -75,7 +74,7 @@ pub(crate) fn beat(conn: &mut Conn, agent: &str, number: usize, load: f64) {
     assert_eq!(conn.ping(agent, &body).status, 200);
 }
 
-/// Does something so many times a second, or as often as it can, until `stop`.
+/// Calls `action` this often, or as often as possible, until `stop`.
 pub(crate) fn paced(per_second: f64, stop: &AtomicBool, mut action: impl FnMut(usize)) {
     let begun = now();
     for turn in 0_u32.. {

@@ -1,4 +1,4 @@
-//! A dashboard: a WebSocket client of the live feed, with deadlines.
+//! A WebSocket client of the live feed, with deadlines.
 
 use std::net::{SocketAddr, TcpStream};
 
@@ -9,36 +9,34 @@ use tungstenite::{ClientRequestBuilder, Error, Message, WebSocket};
 use super::http::is_timeout;
 use super::wait::{DEADLINE, Deadline};
 
-/// What may come next on a feed.
 #[derive(Debug)]
 pub(crate) enum Received {
-    /// A JSON message that is not a keepalive.
+    /// Not a keepalive.
     Message(Value),
-    /// The server's Close, with its code (1005 when it gave none).
+    /// By the server, with this code (1005 without one).
     Closed(u16),
-    /// The end without a Close.
+    /// Without a Close.
     Cut,
 }
 
-/// A connected dashboard.
 #[derive(Debug)]
 pub(crate) struct Dashboard {
     socket: WebSocket<TcpStream>,
 }
 
 impl Dashboard {
-    /// Joins a pool where viewing is open.
+    /// Joins a pool without a token.
     pub(crate) fn join(addr: SocketAddr, pool: &str) -> Self {
         Self::join_with(addr, pool, None)
     }
 
-    /// Joins a pool with a viewer token, in the query as the seed's snippet would send it.
+    /// Sends a token in the query, as the seed's snippet would.
     pub(crate) fn join_with(addr: SocketAddr, pool: &str, token: Option<&str>) -> Self {
         let stream = TcpStream::connect_timeout(&addr, DEADLINE).unwrap();
         Self::join_over(stream, addr, pool, token)
     }
 
-    /// Joins over a socket that the caller has prepared (a small receive buffer, say).
+    /// Uses a socket that the caller has prepared, for example with a small receive buffer.
     pub(crate) fn join_over(
         stream: TcpStream,
         addr: SocketAddr,
@@ -51,14 +49,14 @@ impl Dashboard {
         let query = token.map(|token| format!("?token={token}")).unwrap_or_default();
         let uri = format!("ws://{addr}/ws/agent-pools/{pool}/metrics{query}");
         let request = ClientRequestBuilder::new(uri.parse().unwrap());
-        // The default of 128 KiB at once is much for a test with hundreds of dashboards.
+        // The default of 128 KiB is too much for hundreds of dashboards.
         let config = WebSocketConfig::default().read_buffer_size(8 * 1024);
         let (socket, _) = tungstenite::client::client_with_config(request, stream, Some(config))
             .unwrap_or_else(|error| panic!("joining {pool}: {error}"));
         Self { socket }
     }
 
-    /// The next message that is not a keepalive; panics when there is none.
+    /// The next message that is not a keepalive.
     pub(crate) fn next(&mut self) -> Value {
         match self.receive() {
             Received::Message(message) => message,
@@ -66,14 +64,14 @@ impl Dashboard {
         }
     }
 
-    /// The next message, which must be of this type.
+    /// The next message, which must have this type.
     pub(crate) fn expect(&mut self, kind: &str) -> Value {
         let message = self.next();
         assert_eq!(message["type"], kind, "{message}");
         message
     }
 
-    /// The next message for which `wanted` holds; those before it are gone.
+    /// The next message for which `wanted` is true; discards those before it.
     pub(crate) fn until(&mut self, wanted: impl Fn(&Value) -> bool) -> Value {
         loop {
             let message = self.next();
@@ -83,7 +81,7 @@ impl Dashboard {
         }
     }
 
-    /// What comes next, whatever it is. Panics after [`DEADLINE`].
+    /// Panics after [`DEADLINE`].
     pub(crate) fn receive(&mut self) -> Received {
         let deadline = Deadline::usual();
         loop {
@@ -94,7 +92,7 @@ impl Dashboard {
         }
     }
 
-    /// What comes within `time`; `None` when that is nothing (or not a whole message yet).
+    /// `None` if no complete message arrives within `time`.
     pub(crate) fn receive_within(&mut self, time: std::time::Duration) -> Option<Received> {
         let deadline = Deadline::after(time);
         while let Some(left) = deadline.left() {
@@ -107,7 +105,7 @@ impl Dashboard {
                     }
                 }
                 Ok(Message::Close(frame)) => {
-                    // Our half of the closing handshake; a peer that is gone needs none.
+                    // Answers the Close, if the peer is still there.
                     let _ = self.socket.flush();
                     let code = frame.map_or(1005, |frame| frame.code.into());
                     return Some(Received::Closed(code));
@@ -120,7 +118,7 @@ impl Dashboard {
         None
     }
 
-    /// Reads until the server's Close; the messages before it and its code.
+    /// Reads until the server's Close; returns the messages before it, and its code.
     pub(crate) fn read_to_close(&mut self) -> (Vec<Value>, u16) {
         let mut messages = Vec::new();
         loop {
@@ -134,13 +132,12 @@ impl Dashboard {
         }
     }
 
-    /// The client, for what this type does not do.
     pub(crate) fn socket(&mut self) -> &mut WebSocket<TcpStream> {
         &mut self.socket
     }
 }
 
-/// The agents in an `initial_metrics`, by id, in order.
+/// The ids of the agents in an `initial_metrics`, in order.
 pub(crate) fn agent_ids(initial: &Value) -> Vec<&str> {
     let agents = initial["metrics"].as_array().unwrap();
     agents.iter().map(|agent| agent["agent_id"].as_str().unwrap()).collect()

@@ -1,5 +1,5 @@
-//! What crowds and attacks need: connections from many loopback addresses, descriptors enough
-//! to hold them, and the server as `/proc` sees it before and after.
+//! For load and attacks: connections from many loopback addresses, the descriptors that they need,
+//! and the server's threads and descriptors before and after.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,14 +13,14 @@ use super::process;
 use super::setup::KEY_A;
 use super::wait::{DEADLINE, Deadline, pause};
 
-/// Held by tests that load the machine or watch their server's memory under load: one at a time.
+/// A lock for tests that load the machine or measure memory under load: one runs at a time.
 pub(crate) fn heavy() -> MutexGuard<'static, ()> {
     static HEAVY: Mutex<()> = Mutex::new(());
-    // A test that failed has already said so; the next one has a server of its own.
+    // A failed test does not affect the next one, which has its own server.
     HEAVY.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Lets this process hold `needed` descriptors at once.
+/// So that this process can open `needed` descriptors.
 pub(crate) fn raise_descriptor_limit(needed: u64) {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -34,13 +34,12 @@ pub(crate) fn raise_descriptor_limit(needed: u64) {
     }
 }
 
-/// Connects from `127.0.0.{from}`, so that one crowd does not use up the share of another.
+/// Connects from `127.0.0.{from}`, since limits count connections per address.
 pub(crate) fn connect_from(from: u8, addr: SocketAddr) -> std::io::Result<TcpStream> {
     connect_with(from, addr, None)
 }
 
-/// [`connect_from`] with a receive buffer of so many bytes, set before the handshake offers a
-/// window.
+/// [`connect_from`] with a receive buffer size, set before the TCP handshake offers a window.
 pub(crate) fn connect_with(
     from: u8,
     addr: SocketAddr,
@@ -64,14 +63,14 @@ pub(crate) fn conn_from(from: u8, addr: SocketAddr) -> Conn {
     Conn::over(connect_from(from, addr).unwrap())
 }
 
-/// A heartbeat of an honest agent, on a connection of its own, must be answered.
+/// A heartbeat of a regular agent on a new connection must succeed.
 pub(crate) fn assert_alive(addr: SocketAddr) {
     let response = Request::ping("honest", KEY_A, &heartbeat(1.0)).send(addr);
     assert_eq!(response.status, 200, "{}", response.text());
 }
 
-/// Makes the server make whatever it makes on first use, over one connection, which is to be
-/// kept while [`Holdings`] are compared: one that is being closed may or may not be counted.
+/// Makes the server create what it creates on first use. Keep the connection while [`Holdings`] are
+/// compared: one that is being closed may or may not count.
 pub(crate) fn warm_up(addr: SocketAddr) -> Conn {
     let mut conn = Conn::open(addr);
     assert_eq!(conn.ping("honest", &heartbeat(1.0)).status, 200);
@@ -82,7 +81,7 @@ pub(crate) fn warm_up(addr: SocketAddr) -> Conn {
     conn
 }
 
-/// A heartbeat's body of about `bytes` bytes: as many tasks as that takes.
+/// A heartbeat's body of about `bytes` bytes of tasks.
 pub(crate) fn bulky_heartbeat(cpu_usage: f64, bytes: usize) -> Value {
     const TASK_BYTES: usize = 136;
     let tasks: Vec<Value> = (0..bytes.div_ceil(TASK_BYTES))
@@ -100,22 +99,19 @@ pub(crate) fn bulky_heartbeat(cpu_usage: f64, bytes: usize) -> Value {
     body
 }
 
-/// What a process holds.
+/// The resources of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Holdings {
-    /// Threads.
     pub(crate) threads: u64,
-    /// Open descriptors.
     pub(crate) descriptors: usize,
 }
 
 impl Holdings {
-    /// Of this process, now.
     pub(crate) fn of(pid: u32) -> Self {
         Self { threads: process::threads(pid), descriptors: process::descriptors(pid) }
     }
 
-    /// Waits until the process holds no more than this again.
+    /// Waits until the process has no more than this.
     pub(crate) fn wait_for_return(self, pid: u32) {
         let deadline = Deadline::usual();
         loop {

@@ -1,5 +1,5 @@
-//! A dashboard at the level of frames (RFC 6455 section 5.2): sends what no library would, and
-//! reads nothing unless asked.
+//! A dashboard at the level of frames (RFC 6455 section 5.2): can send invalid ones, and reads only
+//! when a test asks for it.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -10,35 +10,27 @@ use super::flood::connect_from;
 use super::http::{Request, is_timeout};
 use super::wait::{DEADLINE, Deadline, Pace};
 
-/// The bit of a frame's first byte that says: last of its message.
+/// In a frame's first byte: the last frame of its message. Below: opcodes.
 pub(crate) const FIN: u8 = 0x80;
-/// Opcode.
 pub(crate) const CONTINUATION: u8 = 0x0;
-/// Opcode.
 pub(crate) const TEXT: u8 = 0x1;
-/// Opcode.
 pub(crate) const BINARY: u8 = 0x2;
-/// Opcode.
 pub(crate) const CLOSE: u8 = 0x8;
-/// Opcode.
 pub(crate) const PING: u8 = 0x9;
-/// Opcode.
 pub(crate) const PONG: u8 = 0xA;
 
-/// What a dashboard was told.
+/// What a dashboard has received.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Heard {
-    /// A whole text message.
     Text(String),
-    /// A Pong with this payload.
+    /// Its payload.
     Pong(Vec<u8>),
-    /// A Close with this code, if it had one.
+    /// Its code.
     Close(Option<u16>),
-    /// The connection ended, in order or by reset.
+    /// The connection was closed or reset.
     End,
 }
 
-/// A connected dashboard.
 #[derive(Debug)]
 pub(crate) struct RawFeed {
     stream: TcpStream,
@@ -48,7 +40,7 @@ pub(crate) struct RawFeed {
 }
 
 impl RawFeed {
-    /// Reads at most so many bytes a second from here on.
+    /// From now on reads at most this many bytes per second.
     pub(crate) fn paced(mut self, bytes_per_second: u32) -> Self {
         self.pace = Some(Pace::new(bytes_per_second));
         self
@@ -64,19 +56,19 @@ impl RawFeed {
         Self::join_over(connect_from(from, addr).unwrap(), pool)
     }
 
-    /// Joins a pool over a connected socket; panics with the answer when refused.
+    /// Joins a pool over a connected socket; panics if the server rejects it.
     pub(crate) fn join_over(stream: TcpStream, pool: &str) -> Self {
         Self::try_join(stream, pool).unwrap_or_else(|head| panic!("refused: {head}"))
     }
 
-    /// Joins a pool, or returns the answer that refused it (what has come of it).
+    /// Joins a pool, or returns the response that rejected it, as far as it arrived.
     pub(crate) fn try_join(mut stream: TcpStream, pool: &str) -> Result<Self, String> {
-        // A server without room may have hung up already; what it said is read below.
+        // An overloaded server may have closed the connection; its response is read below.
         let _ = stream.write_all(&Request::feed(pool).bytes());
         Self::upgraded(stream)
     }
 
-    /// Reads the answer to an upgrade request that the caller has sent.
+    /// Reads the response to an upgrade request that the caller has sent.
     pub(crate) fn upgraded(stream: TcpStream) -> Result<Self, String> {
         let mut feed = Self { stream, unread: Vec::new(), used: 0, pace: None };
         let end = loop {
@@ -96,13 +88,13 @@ impl RawFeed {
         if accepted { Ok(feed) } else { Err(head) }
     }
 
-    /// Sends a frame; `false` when the server has closed the connection.
+    /// Sends a frame; `false` if the server has closed the connection.
     pub(crate) fn send(&mut self, first_byte: u8, payload: &[u8]) -> bool {
         self.send_bytes(&frame(first_byte, payload))
     }
 
-    /// Sends anything; `false` when the server has closed the connection. Panics when it takes
-    /// nothing for long.
+    /// Sends any bytes; `false` if the server has closed the connection. Panics if it accepts nothing
+    /// before the deadline.
     pub(crate) fn send_bytes(&mut self, bytes: &[u8]) -> bool {
         match self.stream.write_all(bytes) {
             Ok(()) => true,
@@ -111,7 +103,7 @@ impl RawFeed {
         }
     }
 
-    /// What comes next; Pings are answered on the way. Panics when nothing comes for long.
+    /// Receives, and answers Pings meanwhile. Panics at the deadline.
     pub(crate) fn hear(&mut self) -> Heard {
         let mut message = Vec::new();
         loop {
@@ -136,7 +128,7 @@ impl RawFeed {
         }
     }
 
-    /// The next text message that is not a keepalive; panics when anything else comes.
+    /// The next text message that is not a keepalive; panics if anything else arrives.
     pub(crate) fn text(&mut self) -> String {
         loop {
             match self.hear() {
@@ -147,12 +139,12 @@ impl RawFeed {
         }
     }
 
-    /// The same as JSON.
+    /// [`RawFeed::text`] as JSON.
     pub(crate) fn json(&mut self) -> Value {
         serde_json::from_str(&self.text()).unwrap()
     }
 
-    /// Reads past messages and Pongs to the Close or the end.
+    /// Discards messages and Pongs until the Close or the end.
     pub(crate) fn farewell(&mut self) -> Heard {
         loop {
             match self.hear() {
@@ -204,8 +196,7 @@ impl RawFeed {
     }
 }
 
-/// A frame of up to 64 KiB as a client must send it, masked: with zeros, so that the payload
-/// stays legible.
+/// A client's frame of up to 64 KiB, masked with zeros, so that the payload remains readable.
 pub(crate) fn frame(first_byte: u8, payload: &[u8]) -> Vec<u8> {
     const MASKED: u8 = 0x80;
     let mut bytes = vec![first_byte];

@@ -1,4 +1,4 @@
-//! HTTP/1.1 by hand over a socket, so that tests decide every byte and see every byte.
+//! HTTP/1.1 over a plain socket, so that tests control and see every byte.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::setup::{KEY_A, Key};
 use super::wait::{DEADLINE, Deadline};
 
-/// A request in the making. `Host: localhost` comes first unless [`Request::without_host`].
+/// Builds a request. `Host: localhost` is its first header.
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
     line: String,
@@ -17,25 +17,22 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    /// Any method and target, HTTP/1.1.
     pub(crate) fn new(method: &str, target: &str) -> Self {
         let headers = vec![("Host".to_owned(), "localhost".to_owned())];
         Self { line: format!("{method} {target} HTTP/1.1"), headers, body: None }
     }
 
-    /// GET.
     pub(crate) fn get(target: &str) -> Self {
         Self::new("GET", target)
     }
 
-    /// A heartbeat, or whatever else `body` is.
+    /// A heartbeat with this body.
     pub(crate) fn ping(agent: &str, key: Key, body: &Value) -> Self {
         Self::new("POST", &format!("/api/v1/agents/{agent}/ping"))
             .key(key)
             .body(body.to_string().as_bytes())
     }
 
-    /// `DELETE` of an agent.
     pub(crate) fn delete(agent: &str, key: Key) -> Self {
         Self::new("DELETE", &format!("/api/v1/agents/{agent}")).key(key)
     }
@@ -49,24 +46,23 @@ impl Request {
             .header("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")
     }
 
-    /// The headers that an agent authenticates with.
+    /// Adds the headers that authenticate an agent.
     pub(crate) fn key(self, key: Key) -> Self {
         self.header("X-App-Key", key.key).header("X-App-Secret", key.secret)
     }
 
-    /// One header more.
     pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    /// Without the headers of this name.
+    /// Removes the headers of this name.
     pub(crate) fn without(mut self, name: &str) -> Self {
         self.headers.retain(|(present, _)| !present.eq_ignore_ascii_case(name));
         self
     }
 
-    /// Another value for a header, in its place (or at the end).
+    /// Replaces a header's value, or adds the header.
     pub(crate) fn with(mut self, name: &str, value: &str) -> Self {
         match self.headers.iter_mut().find(|(present, _)| present.eq_ignore_ascii_case(name)) {
             Some(header) => value.clone_into(&mut header.1),
@@ -75,20 +71,19 @@ impl Request {
         self
     }
 
-    /// HTTP/1.0 instead of 1.1, or any other version.
+    /// Instead of `HTTP/1.1`.
     pub(crate) fn version(mut self, version: &str) -> Self {
         let (method_and_target, _) = self.line.rsplit_once(' ').unwrap();
         self.line = format!("{method_and_target} {version}");
         self
     }
 
-    /// A body, with its Content-Length.
+    /// With its Content-Length.
     pub(crate) fn body(mut self, body: &[u8]) -> Self {
         self.body = Some(body.to_owned());
         self.with("Content-Length", &body.len().to_string())
     }
 
-    /// The head alone.
     pub(crate) fn head_bytes(&self) -> Vec<u8> {
         let mut bytes = format!("{}\r\n", self.line).into_bytes();
         for (name, value) in &self.headers {
@@ -98,14 +93,13 @@ impl Request {
         bytes
     }
 
-    /// The whole.
     pub(crate) fn bytes(&self) -> Vec<u8> {
         let mut bytes = self.head_bytes();
         bytes.extend_from_slice(self.body.as_deref().unwrap_or_default());
         bytes
     }
 
-    /// On a connection of its own: the one answer.
+    /// Sends it on a new connection, and returns the response.
     pub(crate) fn send(&self, addr: SocketAddr) -> Response {
         let mut conn = Conn::open(addr);
         conn.send(&self.bytes());
@@ -113,26 +107,25 @@ impl Request {
     }
 }
 
-/// A heartbeat's body with this CPU figure and nothing running.
+/// A heartbeat's body without tasks.
 pub(crate) fn heartbeat(cpu_usage: f64) -> Value {
     json!({ "status": "idle", "cpu_usage": cpu_usage, "memory_usage": 50.0, "running_tasks": [] })
 }
 
-/// What came back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Response {
     /// Such as `HTTP/1.1`.
     pub(crate) version: String,
     /// Such as 200.
     pub(crate) status: u16,
-    /// As sent, in order.
+    /// In order.
     pub(crate) headers: Vec<(String, String)>,
-    /// As many bytes as Content-Length said, or all until the end without one.
+    /// As long as Content-Length says; without it all bytes until the connection ends.
     pub(crate) body: Vec<u8>,
 }
 
 impl Response {
-    /// The value of the only header of this name; panics when there are two.
+    /// Panics if there are two of this name.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let mut found =
             self.headers.iter().filter(|(present, _)| present.eq_ignore_ascii_case(name));
@@ -141,19 +134,16 @@ impl Response {
         value
     }
 
-    /// The body as text.
     pub(crate) fn text(&self) -> String {
         String::from_utf8(self.body.clone()).unwrap()
     }
 
-    /// The body as JSON.
     pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body)
             .unwrap_or_else(|error| panic!("{error} in {}: {:.2000}", self.status, self.text()))
     }
 }
 
-/// A client's connection.
 #[derive(Debug)]
 pub(crate) struct Conn {
     stream: TcpStream,
@@ -161,12 +151,11 @@ pub(crate) struct Conn {
 }
 
 impl Conn {
-    /// Connects; panics when that fails.
+    /// Panics if that fails.
     pub(crate) fn open(addr: SocketAddr) -> Self {
         Self::try_open(addr).unwrap_or_else(|error| panic!("connecting to {addr}: {error}"))
     }
 
-    /// Connects, or says why not.
     pub(crate) fn try_open(addr: SocketAddr) -> std::io::Result<Self> {
         let stream = TcpStream::connect_timeout(&addr, DEADLINE)?;
         stream.set_nodelay(true)?;
@@ -174,43 +163,41 @@ impl Conn {
         Ok(Self { stream, unread: Vec::new() })
     }
 
-    /// Over a socket that the caller has connected (from another address, say).
+    /// Uses a socket that the caller has connected, for example from another address.
     pub(crate) fn over(stream: TcpStream) -> Self {
         Self { stream, unread: Vec::new() }
     }
 
-    /// Sends; panics when the peer takes nothing for [`DEADLINE`] or is gone.
+    /// Panics if the peer accepts nothing for [`DEADLINE`] or has closed the connection.
     pub(crate) fn send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).unwrap();
     }
 
-    /// Sends, and says whether that went well: for peers that may hang up in the midst.
+    /// For peers that may close the connection meanwhile.
     pub(crate) fn try_send(&mut self, bytes: &[u8]) -> bool {
         self.stream.write_all(bytes).is_ok()
     }
 
-    /// A heartbeat with [`KEY_A`], answered.
+    /// Sends a heartbeat with [`KEY_A`], and returns the response.
     pub(crate) fn ping(&mut self, agent: &str, body: &Value) -> Response {
         self.ping_as(agent, KEY_A, body)
     }
 
-    /// A heartbeat, answered.
     pub(crate) fn ping_as(&mut self, agent: &str, key: Key, body: &Value) -> Response {
         self.send(&Request::ping(agent, key, body).bytes());
         self.response()
     }
 
-    /// The next response.
     pub(crate) fn response(&mut self) -> Response {
         self.try_response().expect("a response before the end")
     }
 
-    /// The next response to a HEAD request, which has no body whatever Content-Length says.
+    /// The response to a HEAD request, which has no body in spite of its Content-Length.
     pub(crate) fn head_response(&mut self) -> Response {
         self.next_head().expect("a response before the end")
     }
 
-    /// The next response; `None` when the connection ended instead. Panics at the deadline.
+    /// `None` if the connection ended before it. Panics at the deadline.
     pub(crate) fn try_response(&mut self) -> Option<Response> {
         let mut response = self.next_head()?;
         // RFC 9112 section 6.3: these have no body.
@@ -230,12 +217,12 @@ impl Conn {
         Some(response)
     }
 
-    /// Whether the peer ends the connection now, without another byte. Panics at the deadline.
+    /// Whether the peer ends the connection without sending another byte. Panics at the deadline.
     pub(crate) fn is_ended(&mut self) -> bool {
         self.unread.is_empty() && !self.fill(Deadline::usual())
     }
 
-    /// Whether nothing (no byte, no end) comes within `time`.
+    /// Whether neither a byte nor the end of the connection arrives within `time`.
     pub(crate) fn is_silent_for(&mut self, time: std::time::Duration) -> bool {
         self.stream.set_read_timeout(Some(time)).unwrap();
         let mut byte = [0];
@@ -268,7 +255,7 @@ impl Conn {
         Some(Response { version, status, headers, body: Vec::new() })
     }
 
-    /// Reads once; whether there was anything but the end (or a reset).
+    /// Reads once; `false` at the end or after a reset.
     fn fill(&mut self, deadline: Deadline) -> bool {
         let mut chunk = [0; 16 * 1024];
         loop {
@@ -289,7 +276,7 @@ impl Conn {
     }
 }
 
-/// Whether a read gave up waiting; the kind differs between systems.
+/// Whether a read timed out; the kind differs between systems.
 pub(crate) fn is_timeout(error: &std::io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted)
 }

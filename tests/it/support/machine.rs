@@ -1,4 +1,4 @@
-//! What this machine does, read from `/proc` and not by the product.
+//! CPU and memory of this machine as `/proc` shows them.
 
 use std::fs;
 
@@ -11,7 +11,6 @@ pub(crate) struct CpuTimes {
 }
 
 impl CpuTimes {
-    /// Now.
     pub(crate) fn read() -> Self {
         let text = fs::read_to_string("/proc/stat").unwrap();
         let line = text.lines().next().unwrap().strip_prefix("cpu ").unwrap();
@@ -22,8 +21,8 @@ impl CpuTimes {
         Self { busy: user + nice + system + irq + softirq, stolen: steal, idle: idle + iowait }
     }
 
-    /// Between which two shares, in percent, the truth since `before` lies: what another guest of
-    /// the same host took may count as used, or as not there.
+    /// The lowest and highest correct percentage since `before`: stolen time may count as used, as
+    /// idle, or not at all.
     pub(crate) fn percent_since(self, before: Self) -> (f64, f64) {
         let busy = self.busy.saturating_sub(before.busy) as f64;
         let stolen = self.stolen.saturating_sub(before.stolen) as f64;

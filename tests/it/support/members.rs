@@ -1,26 +1,23 @@
-//! JSON objects with their members in the order of the text, which `serde_json::Value` forgets.
+//! JSON objects with their members in the order of the text, which `serde_json::Value` does not keep.
 
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// An object's members: name and text, in order.
+/// Names and texts of the members, in order.
 #[derive(Debug)]
 pub(crate) struct Members(Vec<(String, Box<RawValue>)>);
 
 impl Members {
-    /// Of the object that `text` is.
     pub(crate) fn of(text: &str) -> Self {
         serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
     }
 
-    /// The names, in order.
     pub(crate) fn names(&self) -> Vec<&str> {
         self.0.iter().map(|(name, _)| name.as_str()).collect()
     }
 
-    /// The text of a member.
     pub(crate) fn text(&self, name: &str) -> &str {
         let found = self.0.iter().find(|(present, _)| present == name);
         found.unwrap_or_else(|| panic!("no {name} in {:?}", self.names())).1.get()

@@ -1,6 +1,5 @@
-//! What the tests share: starting a server, raw HTTP, a dashboard, a browser, waiting, and reading
-//! `/proc`.
-//! Nothing here judges the product; it fails only when a deadline passes.
+//! What the tests share: starting processes, raw HTTP, dashboards, a browser, waiting, and reading
+//! `/proc`. Asserts nothing about the product, except that it responds before a deadline.
 
 pub(crate) mod browser;
 pub(crate) mod child;

@@ -1,24 +1,23 @@
-//! A test in a network of its own, where every port is free: the test binary starts itself again
-//! in a new network namespace (unshare(1)), as root or in a user namespace.
+//! Runs a test in a network namespace of its own, where every port is free: the test binary starts
+//! itself again with unshare(1), as root or in a user namespace.
 
 use std::process::Command;
 
 use super::child::Process;
 use super::tools::left_out;
 
-/// Set where we are in that namespace already.
+/// Set in the new namespace.
 const MARK: &str = "AGENT_METRICS_TEST_OWN_NETWORK";
 
-/// Where a test that wants a network of its own runs.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// In this process: its network is its own, or the best there is.
+    /// To be run in this process: in the namespace, or without one if none can be created.
     Here,
-    /// It has run elsewhere, and passed.
+    /// It has passed in another process.
     Elsewhere,
 }
 
-/// Runs the test `name` (its full path) in a network of its own, if there can be one.
+/// `name` is the full path of the test.
 pub(crate) fn run(name: &str) -> Place {
     if std::env::var_os(MARK).is_some() {
         return Place::Here;
@@ -30,7 +29,7 @@ pub(crate) fn run(name: &str) -> Place {
             .output()
             .is_ok_and(|output| output.status.success())
     }) else {
-        left_out("no network namespace can be made here: its port is shared with all that runs");
+        left_out("no network namespace can be created: other processes may use its port");
         return Place::Here;
     };
     let mut command = Command::new("unshare");

@@ -1,4 +1,4 @@
-//! What the kernel says of a process, from `/proc`.
+//! A process as `/proc` shows it.
 
 use std::fs;
 
@@ -7,12 +7,10 @@ pub(crate) fn resident_kib(pid: u32) -> u64 {
     status_field(pid, "VmRSS:")
 }
 
-/// Number of threads.
 pub(crate) fn threads(pid: u32) -> u64 {
     status_field(pid, "Threads:")
 }
 
-/// Number of open descriptors.
 pub(crate) fn descriptors(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
 }
@@ -20,8 +18,8 @@ pub(crate) fn descriptors(pid: u32) -> usize {
 /// User and system time so far, in clock ticks (hundredths of a second on Linux).
 pub(crate) fn cpu_ticks(pid: u32) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    // The name may hold spaces and brackets, so count from behind it: state is field 3, utime
-    // 14 and stime 15 (proc_pid_stat(5)).
+    // The name may contain spaces and brackets, so count after it: state is field 3, utime 14 and
+    // stime 15 (proc_pid_stat(5)).
     let (_, rest) = stat.rsplit_once(") ").unwrap();
     rest.split(' ').skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum()
 }
@@ -43,8 +41,7 @@ pub(crate) fn child_processes(pid: u32) -> Vec<u32> {
     pids.filter(|&child| parent_and_state(child).is_some_and(|(parent, _)| parent == pid)).collect()
 }
 
-/// Its state, such as `R`, `S`, `T` (stopped) or `Z` (ended, its parent does not know);
-/// `None` when it is gone.
+/// Its state, such as `R`, `S`, `T` (stopped) or `Z` (zombie); `None` if there is no such process.
 pub(crate) fn state(pid: u32) -> Option<String> {
     parent_and_state(pid).map(|(_, state)| state)
 }
@@ -57,7 +54,7 @@ fn parent_and_state(pid: u32) -> Option<(u32, String)> {
     Some((words.next()?.parse().ok()?, state))
 }
 
-/// The mask of signals that are ignored; the lowest bit is signal 1.
+/// A mask; the lowest bit is signal 1.
 pub(crate) fn ignored_signals(pid: u32) -> u64 {
     u64::from_str_radix(&status_text(pid, "SigIgn:"), 16).unwrap()
 }

@@ -1,5 +1,5 @@
-//! A network between a client and a server that can be cut without a word, as when a cable is
-//! pulled: nobody gets a FIN, nothing goes through, and new connections get no answer.
+//! A proxy that can be cut like a cable: then no data and no FIN gets through in either direction, and
+//! new connections get no response.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -8,7 +8,7 @@ use std::thread::{Builder, JoinHandle};
 
 use super::wait::DEADLINE;
 
-/// Forwards connections to one address. Ends, with all of them, when dropped.
+/// Forwards connections to one address; dropping it ends them.
 #[derive(Debug)]
 pub(crate) struct Proxy {
     addr: SocketAddr,
@@ -17,7 +17,6 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    /// To the server at `target`.
     pub(crate) fn to(target: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
@@ -34,17 +33,16 @@ impl Proxy {
         Self { addr, wire, acceptor }
     }
 
-    /// Where it listens.
     pub(crate) fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// Lets nothing through, in either direction, until [`Proxy::heal`].
+    /// Until [`Proxy::heal`].
     pub(crate) fn cut(&self) {
         self.wire.state.lock().unwrap().cut = true;
     }
 
-    /// Lets everything through again, what was under way first: TCP would send it again.
+    /// Forwards again, first what was held back, as TCP would retransmit it.
     pub(crate) fn heal(&self) {
         self.wire.state.lock().unwrap().cut = false;
         self.wire.changed.notify_all();
@@ -73,12 +71,12 @@ struct Wire {
 struct State {
     cut: bool,
     ended: bool,
-    /// Every socket, so that the threads that read them end.
+    /// All sockets: shutting them down ends the threads that read them.
     sockets: Vec<TcpStream>,
 }
 
 impl Wire {
-    /// Forwards between `client` and the server from now on; `false` when all is over.
+    /// Starts to forward between `client` and the server; `false` after the end.
     fn connect(wire: &Arc<Self>, client: TcpStream) -> bool {
         let Ok(server) = TcpStream::connect_timeout(&wire.target, DEADLINE) else {
             return !wire.state.lock().unwrap().ended;
@@ -103,7 +101,7 @@ impl Wire {
         let mut chunk = [0; 16 * 1024];
         loop {
             let read = from.read(&mut chunk).unwrap_or(0);
-            // The end is news, too, and waits like all else.
+            // The end is held back like data.
             if !self.wait_for_passage() || read == 0 || to.write_all(&chunk[..read]).is_err() {
                 let _ = to.shutdown(Shutdown::Write);
                 return;
@@ -111,7 +109,7 @@ impl Wire {
         }
     }
 
-    /// Waits while the wire is cut; `false` when all is over.
+    /// Waits while the wire is cut; `false` after the end.
     fn wait_for_passage(&self) -> bool {
         let state = self.state.lock().unwrap();
         let held = |state: &mut State| state.cut && !state.ended;

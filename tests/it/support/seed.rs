@@ -1,5 +1,5 @@
-//! The seed's two examples, kept word for word in `tests/it/seed/`, run by programs that are not
-//! ours: curl, and Node with the package `ws`.
+//! The seed's two examples, unchanged in `tests/it/seed/`, run by curl and by Node with the package
+//! `ws`.
 
 use std::process::Command;
 
@@ -12,14 +12,13 @@ use super::tools::Tool;
 const HEARTBEAT: &str = include_str!("../seed/heartbeat.sh");
 const SUBSCRIBE: &str = include_str!("../seed/subscribe.ts");
 
-/// Runs the seed's curl line against `host` (`localhost:8080` changes nothing there), with ids
-/// and keys filled in. The answer's body.
+/// Runs the seed's curl line with this host, id and key; returns the response's body.
 pub(crate) fn heartbeat(host: &str, agent: &str, key: Key) -> Value {
     let line = replace(HEARTBEAT, "localhost:8080", host);
     let line = replace(&line, "{agent_id}", agent);
     let line = replace(&line, "X-App-Key: xxx", &format!("X-App-Key: {}", key.key));
     let line = replace(&line, "X-App-Secret: xxx", &format!("X-App-Secret: {}", key.secret));
-    // The machine may name a proxy for everything; loopback is not for it.
+    // The machine may have a proxy for all hosts.
     let output = Command::new("sh").args(["-c", &line]).env("no_proxy", "*").output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -53,7 +52,7 @@ impl Subscriber {
         Self { process: Process::start(Command::new("node").args(["-e", &script])) }
     }
 
-    /// Waits for the snippet's call of `function`: its argument, and the message that it came in.
+    /// Waits for the snippet's call of `function`; returns its argument, and the text of the message.
     pub(crate) fn wait_for_call(&self, function: &str, kind: &str) -> (Value, String) {
         let line = self.process.stdout.wait_for(&format!("call {function} "));
         let (_, argument) = line.split_once(&format!("call {function} ")).unwrap();
@@ -62,8 +61,7 @@ impl Subscriber {
     }
 }
 
-/// `text` with the only kind of change that the examples may need; panics when there is nothing
-/// to change, so that an example that was edited does not pass for another.
+/// Panics if `text` does not contain `from`: then the example has been edited.
 fn replace(text: &str, from: &str, to: &str) -> String {
     assert!(text.contains(from), "{from} in {text}");
     text.replace(from, to)

@@ -1,4 +1,4 @@
-//! A server process: started with a configuration, watched through its log, ended with the test.
+//! Server processes: starts them with a configuration, reads their log, kills them with the test.
 
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener};
@@ -11,17 +11,16 @@ use super::child::{Log, Process};
 use super::http::{Conn, Request};
 use super::wait::eventually;
 
-/// The binary under test.
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_agent-metrics");
 
-/// What becomes of the server's stderr.
+/// The server's standard error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stderr {
-    /// Collected; the server's port is read there.
+    /// Collected; it tells the server's port.
     Collected,
-    /// A pipe whose reader is gone: every write fails.
+    /// A pipe without a reader: every write fails.
     Broken,
-    /// A pipe that is full and never read: every write would block.
+    /// A full pipe that is not read: every write blocks.
     Full,
 }
 
@@ -54,32 +53,30 @@ impl Launch {
         }
     }
 
-    /// Another `--listen`; `None` leaves the option away.
+    /// Another `--listen`, or none.
     pub(crate) fn listen(mut self, listen: Option<&str>) -> Self {
         self.listen = listen.map(str::to_owned);
         self
     }
 
-    /// One argument more.
     pub(crate) fn arg(mut self, arg: &str) -> Self {
         self.args.push(arg.to_owned());
         self
     }
 
-    /// One environment variable more.
     pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
         self.env.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    /// Runs the server through a command that replaces itself by it, such as `prlimit --nofile=128`.
+    /// Runs the server with a command that executes it, such as `prlimit --nofile=128`.
     pub(crate) fn under(mut self, wrapper: &[&str]) -> Self {
         self.wrapper = wrapper.iter().map(|&part| part.to_owned()).collect();
         self
     }
 
-    /// Another fate for stderr. Unless collected, the port is chosen here and start-up is over
-    /// when `/readyz` answers 200.
+    /// Unless it is collected, the port is chosen here, and the server has started when `/readyz`
+    /// answers 200.
     pub(crate) fn stderr(mut self, stderr: Stderr) -> Self {
         self.stderr = stderr;
         self
@@ -101,8 +98,7 @@ impl Launch {
         server
     }
 
-    /// Starts the process without waiting: for those that are to refuse. The address means
-    /// nothing then.
+    /// Starts a process that is expected to fail. Its address is not valid.
     pub(crate) fn spawn(&self) -> Server {
         let dir = tempfile::tempdir().unwrap();
         let mut words = self.wrapper.clone();
@@ -121,7 +117,7 @@ impl Launch {
         words.extend(self.args.iter().cloned());
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]).current_dir(dir.path()).stdin(Stdio::null());
-        // What a killed server leaves behind goes with the test.
+        // So that files of a killed server are removed with the test.
         command.env("TMPDIR", dir.path());
         without_our_variables(&mut command);
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
@@ -129,7 +125,7 @@ impl Launch {
     }
 }
 
-/// Takes from `command` every variable that would configure the binary.
+/// Removes the variables that would configure the binary.
 pub(crate) fn without_our_variables(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("AGENT_METRICS_") {
@@ -138,7 +134,7 @@ pub(crate) fn without_our_variables(command: &mut Command) {
     }
 }
 
-/// An address of 127.0.0.1 that was free a moment ago.
+/// An address of 127.0.0.1 that is free now.
 pub(crate) fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
@@ -148,14 +144,14 @@ pub(crate) fn free_address() -> SocketAddr {
 pub(crate) struct Server {
     process: Process,
     addr: SocketAddr,
-    /// Held so that its stderr is full and not broken.
+    /// Keeps its standard error full instead of broken.
     _full_pipe: Option<std::io::PipeReader>,
     /// Its working directory, with its configuration.
     _dir: TempDir,
 }
 
 impl Server {
-    /// A server with this configuration on a free port.
+    /// With this configuration, on a free port.
     pub(crate) fn start(toml: &str) -> Self {
         Launch::config(toml).start()
     }
@@ -165,7 +161,7 @@ impl Server {
         Launch::dev().start()
     }
 
-    /// The (first) address that it listens on.
+    /// The first address that it listens on.
     pub(crate) fn addr(&self) -> SocketAddr {
         self.addr
     }
@@ -175,32 +171,28 @@ impl Server {
         self.log().text().lines().filter_map(listening_on).collect()
     }
 
-    /// Its process id.
     pub(crate) fn pid(&self) -> u32 {
         self.process.pid()
     }
 
-    /// Its log; empty unless stderr is collected.
+    /// Empty unless standard error is collected.
     pub(crate) fn log(&self) -> &Log {
         &self.process.stderr
     }
 
-    /// Sends it a signal.
     pub(crate) fn signal(&self, signal: Signal) {
         self.process.signal(signal);
     }
 
-    /// Whether it still runs.
     pub(crate) fn is_running(&mut self) -> bool {
         self.process.is_running()
     }
 
-    /// Waits for its end.
     pub(crate) fn wait(&mut self) -> ExitStatus {
         self.process.wait_alone()
     }
 
-    /// Waits for its end, then until all of its log has been read.
+    /// Waits until it has ended and all of its log has been read.
     pub(crate) fn wait_with_log(&mut self) -> (ExitStatus, String) {
         let status = self.wait();
         self.log().wait_for_end();
@@ -224,11 +216,11 @@ impl Server {
     }
 }
 
-/// A pipe without room. Blocking for who writes to it, like any other stderr.
+/// A full pipe. Writing to it blocks, as to any other standard error.
 fn full_stderr() -> (std::io::PipeReader, std::io::PipeWriter) {
     let (reader, mut writer) = std::io::pipe().unwrap();
     rustix::io::ioctl_fionbio(&writer, true).unwrap();
-    // Whole pages while they fit, then single bytes: the last gap must go too.
+    // Whole pages while they fit, then single bytes to fill the rest.
     for chunk in [4096, 1] {
         while writer.write(&vec![b'.'; chunk]).is_ok() {}
     }

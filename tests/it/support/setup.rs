@@ -1,21 +1,18 @@
-//! Configurations for tests: two pools, their keys, who may look, and limits.
+//! Configurations for tests: two pools, their keys, viewers, and limits.
 
 use std::fmt::Write as _;
 
 use sha2::Digest as _;
 
-/// The key and secret of an agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Key {
-    /// `X-App-Key`.
     pub(crate) key: &'static str,
-    /// `X-App-Secret`.
     pub(crate) secret: &'static str,
 }
 
 /// Of `pool-a`.
 pub(crate) const KEY_A: Key = Key { key: "key-a", secret: "secret-of-pool-a-3f9c" };
-/// Of `pool-a` also: a pool may have several.
+/// Also of `pool-a`.
 pub(crate) const KEY_A_NEW: Key = Key { key: "key-a-new", secret: "secret-of-pool-a-new-77d0" };
 /// Of `pool-b`.
 pub(crate) const KEY_B: Key = Key { key: "key-b", secret: "secret-of-pool-b-81ee" };
@@ -26,11 +23,11 @@ pub(crate) const TOKEN_A: &str = "token-of-pool-a-c4d8";
 /// Sees `pool-b`, with [`Setup::guarded`].
 pub(crate) const TOKEN_B: &str = "token-of-pool-b-09fa";
 
-/// Everything that must never be seen in a log or an error.
+/// No log or error may contain any of these.
 pub(crate) const SECRETS: [&str; 6] =
     [KEY_A.secret, KEY_A_NEW.secret, KEY_B.secret, TOKEN_ALL, TOKEN_A, TOKEN_B];
 
-/// A configuration in the making: pools `pool-a` ("Pool A") and `pool-b` (no name given).
+/// Builds a configuration with the pools `pool-a` ("Pool A") and `pool-b` (without a name).
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Setup {
     guarded: bool,
@@ -39,29 +36,28 @@ pub(crate) struct Setup {
 }
 
 impl Setup {
-    /// Anyone may look.
+    /// Viewing needs no token.
     pub(crate) fn open() -> Self {
         Self::default()
     }
 
-    /// Looking takes [`TOKEN_ALL`], [`TOKEN_A`] or [`TOKEN_B`].
+    /// Viewing needs [`TOKEN_ALL`], [`TOKEN_A`] or [`TOKEN_B`].
     pub(crate) fn guarded() -> Self {
         Self { guarded: true, ..Self::default() }
     }
 
-    /// A line of the file's top level, such as `evict_after = "2s"`.
+    /// Adds a top-level line, such as `evict_after = "2s"`.
     pub(crate) fn line(mut self, line: &str) -> Self {
         let _ = writeln!(self.top, "{line}");
         self
     }
 
-    /// A line of `[limits]`, such as `max_dashboards = 3`.
+    /// Adds a line to `[limits]`, such as `max_dashboards = 3`.
     pub(crate) fn limit(mut self, line: &str) -> Self {
         let _ = writeln!(self.limits, "{line}");
         self
     }
 
-    /// The file.
     pub(crate) fn toml(&self) -> String {
         let (viewers, viewer_a, viewer_b) = if self.guarded {
             (
@@ -83,7 +79,7 @@ impl Setup {
     }
 }
 
-/// SHA-256 in the hexadecimal that the file takes.
+/// In hexadecimal.
 pub(crate) fn sha256(text: &str) -> String {
     hex::encode(sha2::Sha256::digest(text))
 }

@@ -1,28 +1,24 @@
-//! Programs and packages that are not ours. A test that wants one that is missing is left out and
-//! says so; where `AGENT_METRICS_TEST_TOOLS=required` says that all are there (`make test`), it
-//! fails.
+//! Programs and packages that tests need. If one is missing, the test is left out and says so; with
+//! `AGENT_METRICS_TEST_TOOLS=required` (`make test`) it fails.
 
 use std::io::Write as _;
 use std::path::PathBuf;
 
-/// Says that nothing may be left out.
 const REQUIRED: &str = "AGENT_METRICS_TEST_TOOLS";
 
-/// Looked for on the path, in this order, where `CHROMIUM` names none.
+/// Searched in `PATH`, in this order, if the variable `CHROMIUM` is not set.
 const CHROMIUM_NAMES: [&str; 4] = ["chromium", "chromium-browser", "google-chrome", "chrome"];
 
-/// What a test may want.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Tool {
-    /// A browser.
     Chromium,
-    /// A program on the path.
+    /// In `PATH`.
     Program(&'static str),
-    /// An npm package among the test tools.
+    /// From npm, in `target/test-tools`.
     Package(&'static str),
 }
 
-/// Ends the test here when one of these [`Tool`]s is missing and may be.
+/// Returns from the test if one of these [`Tool`]s is missing.
 macro_rules! needs {
     ($($tool:expr),+ $(,)?) => {{
         use $crate::support::tools::Tool::{self, *};
@@ -34,7 +30,6 @@ macro_rules! needs {
 }
 pub(crate) use needs;
 
-/// What becomes of a test.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Decision {
     Run,
@@ -57,7 +52,7 @@ fn decide(missing: &[Tool], required: Option<&str>) -> Decision {
     if required == Some("required") { Decision::Fail(why) } else { Decision::LeaveOut(why) }
 }
 
-/// Whether all of `tools` are there; if not, that has been said. Panics where they are required.
+/// If some of `tools` are missing, says so, or panics if they are required.
 pub(crate) fn are_there(tools: &[Tool]) -> bool {
     let missing: Vec<Tool> = tools.iter().copied().filter(|tool| tool.find().is_none()).collect();
     match decide(&missing, std::env::var(REQUIRED).ok().as_deref()) {
@@ -70,8 +65,8 @@ pub(crate) fn are_there(tools: &[Tool]) -> bool {
     }
 }
 
-/// Says that the test that runs, or a part of it, is left out. On the real standard error, since
-/// the test harness keeps what `eprintln!` says of tests that pass.
+/// Says that the current test, or a part of it, is left out. Writes to standard error directly, since
+/// the test harness hides what `eprintln!` prints in tests that pass.
 pub(crate) fn left_out(why: &str) {
     let thread = std::thread::current();
     let line = format!("left out of {}: {why}\n", thread.name().unwrap_or("a test"));
@@ -79,7 +74,6 @@ pub(crate) fn left_out(why: &str) {
 }
 
 impl Tool {
-    /// Where it is.
     pub(crate) fn find(self) -> Option<PathBuf> {
         match self {
             Self::Chromium => match std::env::var_os("CHROMIUM") {
@@ -95,7 +89,7 @@ impl Tool {
         }
     }
 
-    /// Where it is, for a test that [`needs`] it.
+    /// For a test that [`needs`] it.
     pub(crate) fn path(self) -> PathBuf {
         self.find().unwrap_or_else(|| panic!("{self:?} is missing: run `make test-tools`"))
     }

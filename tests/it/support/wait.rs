@@ -1,11 +1,10 @@
-//! Waiting with a deadline. Deadlines catch hangs; they measure nothing.
+//! Waiting with deadlines, which detect hangs and measure nothing.
 
 use std::time::{Duration, Instant};
 
-/// How long anything may take that a person would call instant: generous, for loaded machines.
+/// For anything that normally happens at once; long enough for a loaded machine.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
-/// A moment after which waiting is over.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Deadline(Instant);
 
@@ -20,13 +19,13 @@ impl Deadline {
         Self(now() + wait)
     }
 
-    /// What is left; `None` when it has passed.
+    /// The remaining time; `None` after the deadline.
     pub(crate) fn left(self) -> Option<Duration> {
         self.0.checked_duration_since(now()).filter(|left| !left.is_zero())
     }
 }
 
-/// Holds a reader to a number of bytes a second.
+/// Limits a reader to a number of bytes per second.
 #[derive(Debug)]
 pub(crate) struct Pace {
     bytes_per_second: u32,
@@ -38,32 +37,31 @@ impl Pace {
         Self { bytes_per_second, due: now() }
     }
 
-    /// Pauses for as long as `bytes` more take.
+    /// Pauses for as long as `bytes` take.
     pub(crate) fn spend(&mut self, bytes: usize) {
         let share = u32::try_from(bytes).unwrap();
         self.due += Duration::from_secs(1) * share / self.bytes_per_second;
         match self.due.checked_duration_since(now()) {
             Some(early) => pause(early),
-            // Time that the sender did not use is not made up for.
+            // Idle time is not made up for.
             None => self.due = now(),
         }
     }
 }
 
-/// Now.
-#[expect(clippy::disallowed_methods, reason = "tests of a real process live in real time")]
+#[expect(clippy::disallowed_methods, reason = "tests of real processes need real time")]
 pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
-/// The wall clock, as the server writes times: RFC 3339, UTC, milliseconds (rounded down).
-#[expect(clippy::disallowed_methods, reason = "tests of a real process live in real time")]
+/// The time as the server writes it: RFC 3339, UTC, milliseconds (rounded down).
+#[expect(clippy::disallowed_methods, reason = "tests of real processes need real time")]
 pub(crate) fn wall() -> String {
     humantime::format_rfc3339_millis(std::time::SystemTime::now()).to_string()
 }
 
-/// Asks `probe` every 10 ms until it has an answer. For what cannot be waited for: another
-/// process's state. Panics with `what` after [`DEADLINE`].
+/// Calls `probe` every 10 ms until it returns something, for events that cannot be waited for.
+/// Panics with `what` after [`DEADLINE`].
 pub(crate) fn eventually<T>(what: &str, probe: impl FnMut() -> Option<T>) -> T {
     eventually_within(DEADLINE, what, probe)
 }
@@ -89,7 +87,7 @@ pub(crate) fn within<T>(wait: Duration, mut probe: impl FnMut() -> Option<T>) ->
     }
 }
 
-/// Lets `time` go by, where the passing of time is itself what a test is about.
+/// For tests of what happens, or does not happen, within a time.
 pub(crate) fn pause(time: Duration) {
     let _ = crossbeam_channel::never::<()>().recv_timeout(time);
 }

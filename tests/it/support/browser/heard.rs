@@ -1,4 +1,4 @@
-//! What a page does beside what it shows: requests, and everything that goes wrong.
+//! A page's requests and errors.
 
 use std::sync::{Condvar, Mutex};
 
@@ -8,38 +8,34 @@ use headless_chrome::protocol::cdp::{Log, Runtime};
 
 use crate::support::wait::DEADLINE;
 
-/// For the page itself: violations of its policy, said on the console, where they are heard.
+/// Runs in the page: logs policy violations on the console.
 pub(super) const LISTEN: &str = r"{
     const say = console.error.bind(console);
     addEventListener('securitypolicyviolation', event =>
         say('policy violated:', event.effectiveDirective, event.blockedURI, event.sample));
 }";
 
-/// Where a fault showed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// `console.error`, or an assertion.
+    /// `console.error` or a failed `console.assert`.
     Console,
-    /// An exception or a rejected promise that nothing caught.
+    /// An uncaught exception or rejected promise.
     Exception,
-    /// A violation of the page's policy.
+    /// A violation of the content security policy.
     Policy,
-    /// A request or a WebSocket that failed.
+    /// A failed request or WebSocket.
     Network,
-    /// Another of the browser's own complaints.
+    /// Another error of the browser.
     Other,
 }
 
-/// Something that went wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Fault {
-    /// Where it showed.
     pub(crate) kind: Kind,
-    /// In the browser's words.
     pub(crate) text: String,
 }
 
-/// Everything heard of one page.
+/// The events of one page.
 #[derive(Debug, Default)]
 pub(super) struct Heard {
     notes: Mutex<Notes>,
@@ -50,7 +46,7 @@ pub(super) struct Heard {
 struct Notes {
     faults: Vec<Fault>,
     requests: Vec<String>,
-    /// Marks given out, and the last one heard.
+    /// The number of the last mark, and the last mark that was received.
     marks: u32,
     marked: Option<String>,
 }
@@ -64,7 +60,7 @@ impl Heard {
         self.notes.lock().unwrap().requests.clone()
     }
 
-    /// A text that, said with `console.debug`, [`Heard::wait_for`] waits for.
+    /// A text for `console.debug`, which [`Heard::wait_for`] waits for.
     pub(super) fn next_mark(&self) -> String {
         let mut notes = self.notes.lock().unwrap();
         notes.marks += 1;
@@ -75,7 +71,7 @@ impl Heard {
         let notes = self.notes.lock().unwrap();
         let unheard = |notes: &mut Notes| notes.marked.as_deref() != Some(mark);
         let (_notes, timeout) = self.changed.wait_timeout_while(notes, DEADLINE, unheard).unwrap();
-        assert!(!timeout.timed_out(), "the browser tells nothing any more");
+        assert!(!timeout.timed_out(), "the browser sends no events any more");
     }
 
     fn fault(&self, kind: Kind, text: String) {

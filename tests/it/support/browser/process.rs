@@ -1,4 +1,4 @@
-//! The browser's process, with a profile of its own, both gone when dropped.
+//! The browser's process and its profile.
 
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -10,8 +10,8 @@ use crate::support::child::Log;
 use crate::support::tools::Tool;
 use crate::support::wait::within;
 
-/// No window, no sandbox (containers and root have none, and the pages are our own), nothing
-/// asked of the network unasked, and memory where containers have some.
+/// No window; no sandbox, which does not work in containers and as root; no requests of its own; no
+/// `/dev/shm`, which is small in containers.
 const FLAGS: [&str; 16] = [
     "--headless",
     "--no-sandbox",
@@ -31,10 +31,10 @@ const FLAGS: [&str; 16] = [
     "--remote-debugging-port=0",
 ];
 
-/// How long the browser may take to end in order.
+/// For the browser to end by itself.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// A running browser.
+/// Dropping it ends the process and removes the profile.
 pub(super) struct Process {
     child: Child,
     url: String,
@@ -48,7 +48,7 @@ impl Process {
             .args(FLAGS)
             .arg(format!("--user-data-dir={}", profile.path().display()))
             .arg("about:blank")
-            // It leaves things there.
+            // It leaves files there.
             .env("TMPDIR", profile.path())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -62,7 +62,7 @@ impl Process {
         process
     }
 
-    /// Of its DevTools.
+    /// The DevTools URL.
     pub(super) fn url(&self) -> &str {
         &self.url
     }
@@ -70,7 +70,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It ends its own children when it is asked; those of one that is killed end by themselves.
+        // On SIGTERM it ends its children, too; if it is killed, they end by themselves later.
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
         let asked = pid.is_some_and(|pid| kill_process(pid, Signal::TERM).is_ok());
         let has_ended = || (!matches!(self.child.try_wait(), Ok(None))).then_some(());
@@ -78,7 +78,7 @@ impl Drop for Process {
             let _ = self.child.kill();
             let _ = self.child.wait();
         }
-        // Until then they may still write.
+        // Children may still write to the profile.
         let Some(profile) = self.profile.take() else { return };
         let path = profile.keep();
         let is_gone = || (std::fs::remove_dir_all(&path).is_ok() || !path.exists()).then_some(());
