@@ -1,5 +1,5 @@
-//! What the agent costs its machine at the default interval, as a table: memory, and CPU time as the
-//! kernel counts it for each thread (schedstat, in nanoseconds).
+//! What the agent costs its machine at the default interval, as a table: memory, and CPU time as
+//! the kernel counts it for each thread (schedstat, in nanoseconds).
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a bench stops at the first error")]
 #![expect(clippy::print_stdout, reason = "it prints a table")]

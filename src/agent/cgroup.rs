@@ -1,13 +1,10 @@
-//! CPU and memory limits of the control group that we run in, and what has been used of them: cgroup
-//! v2 (Linux kernel, Documentation/admin-guide/cgroup-v2.rst). A limit applies to everything below
-//! it, so the lowest one from our own group up to the root counts. sysinfo's `cgroup_limits` has no
-//! CPU limit and takes page cache for used memory.
+//! CPU and memory limits of the control group that we run in, and what has been used of them:
+//! cgroup v2 (Linux kernel, Documentation/admin-guide/cgroup-v2.rst). A limit applies to everything
+//! below it, so the lowest one from our own group up to the root counts. sysinfo's `cgroup_limits`
+//! has no CPU limit and takes page cache for used memory.
 
 use std::fs;
 use std::path::{Path, PathBuf};
-
-/// Microseconds in a second.
-const MICROS: f64 = 1e6;
 
 /// Our control group and those above it, ours first.
 #[derive(Debug)]
@@ -54,7 +51,7 @@ impl Cgroup {
             (cpus < machine_cpus).then_some((level, cpus))
         });
         let (level, cpus) = limits.min_by(|(_, left), (_, right)| left.total_cmp(right))?;
-        let used_seconds = field(&level.join("cpu.stat"), "usage_usec")? as f64 / MICROS;
+        let used_seconds = field(&level.join("cpu.stat"), "usage_usec")? as f64 / 1e6;
         Some(CpuLimit { cpus, used_seconds })
     }
 

@@ -45,16 +45,11 @@ pub(crate) enum HeartbeatError {
     Rejected(String),
     /// No response, or one that may differ the next time (408, 429, 5xx).
     #[error("heartbeats don't get through ({reason})")]
-    Unavailable {
-        reason: String,
-        /// RFC 9110 section 10.2.3.
-        retry_after: Option<Duration>,
-    },
+    Unavailable { reason: String, retry_after: Option<Duration> },
 }
 
 pub(crate) type HeartbeatResult = Result<(), HeartbeatError>;
 
-/// A POST of `json`.
 #[derive(Debug)]
 pub(super) struct Request {
     pub(super) json: Vec<u8>,
@@ -136,7 +131,7 @@ impl Client {
         let mut headers = HeaderMap::new();
         headers.insert("content-type", HeaderValue::from_static("application/json"));
         headers.insert("x-app-key", settings.app_key.clone());
-        headers.insert("x-app-secret", settings.secret.header_value());
+        headers.insert("x-app-secret", settings.secret.0.clone());
         Ok(Self {
             agent: new_agent(&config),
             config,
@@ -233,13 +228,9 @@ impl Resolver for CachingResolver {
 }
 
 fn is_closed_connection(error: &ureq::Error) -> bool {
-    use io::ErrorKind::{
-        BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof,
-    };
-    matches!(error, ureq::Error::Io(error) if matches!(
-        error.kind(),
-        BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected | UnexpectedEof
-    ))
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(error, ureq::Error::Io(error)
+        if matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof))
 }
 
 /// Such as `503 Service Unavailable: the pool is full`, safe to log.

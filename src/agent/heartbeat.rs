@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::machine::Reading;
-use super::task_files::{DEFAULT_DIR, Task};
+use super::task_files::Task;
 
 /// What an agent is told to report beside its measurements.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Profile {
     /// What dashboards show instead of the id.
     pub name: Option<String>,
@@ -16,12 +16,6 @@ pub(crate) struct Profile {
     pub status: Option<String>,
     /// The directories of the running tasks.
     pub task_dirs: Vec<PathBuf>,
-}
-
-impl Default for Profile {
-    fn default() -> Self {
-        Self { name: None, status: None, task_dirs: vec![PathBuf::from(DEFAULT_DIR)] }
-    }
 }
 
 /// Its members in the seed's order.

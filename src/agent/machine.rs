@@ -10,8 +10,8 @@ use super::AgentError;
 use super::cgroup::{Cgroup, CpuLimit};
 use crate::wire::MIB;
 
-/// Between creating a [`Machine`] and its first reading, so that the CPU figure is not the mean since
-/// boot. The margin is for a timer that fires slightly early.
+/// Between creating a [`Machine`] and its first reading, so that the CPU figure is not the mean
+/// since boot. The margin is for a timer that fires slightly early.
 pub(super) const FIRST_WINDOW: Duration =
     sysinfo::MINIMUM_CPU_UPDATE_INTERVAL.saturating_add(Duration::from_millis(50));
 

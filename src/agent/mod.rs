@@ -12,9 +12,9 @@
 //! does not delay the stop. It reads the task directories twice a second and soon sends what has
 //! changed there.
 //!
-//! [`settings`]: what the agent is told. `machine`, `cgroup`: what it measures. `heartbeat`: the JSON.
-//! `schedule`: when to send, what to log. `client`, `tls`: HTTP, and its errors in plain words.
-//! [`task_files`], [`task_command`]: running tasks as files, and the command that makes one.
+//! [`settings`]: what the agent is told. `machine`, `cgroup`: what it measures. `heartbeat`: the
+//! JSON. `schedule`: when to send, what to log. `client`, `tls`: HTTP, and its errors in plain
+//! words. [`task_files`], [`task_command`]: running tasks as files, and the command that makes one.
 
 mod cgroup;
 mod client;
@@ -67,8 +67,9 @@ pub(crate) enum AgentError {
     ThreadEnded,
 }
 
-/// Sends heartbeats until `stop` yields a message or is disconnected, then says goodbye and returns,
-/// within about a second. Each failure is logged once, and the next heartbeat is the next try.
+/// Sends heartbeats until `stop` yields a message or is disconnected, then says goodbye and
+/// returns, within about a second. Each failure is logged once, and the next heartbeat is the next
+/// try.
 pub(crate) fn run(settings: Settings, stop: Receiver<()>, clock: Clock) -> Result<(), AgentError> {
     let mut machine = Machine::new(clock.now())?;
     log::info!("CPU and memory are of {}", machine.describe());
@@ -140,9 +141,7 @@ struct Reporter<'a> {
     task_dirs: TaskDirs,
     /// The tasks of the last heartbeat.
     reported: Vec<Task>,
-    /// When the last heartbeat was sent.
     sent_at: Option<Instant>,
-    /// When the next heartbeat is due.
     due: Instant,
     /// When the task directories are read next.
     look_at: Instant,
@@ -200,8 +199,8 @@ impl<'a> Reporter<'a> {
         self.is_received = result.is_ok();
         let wait = self.schedule.next(result, random_fraction());
         let now = self.clock.now();
-        // After success the interval runs from when the heartbeat was due, so that slow responses do
-        // not lengthen it. One that is overdue (the machine was suspended) is sent at once.
+        // After success the interval runs from when the heartbeat was due, so that slow responses
+        // do not lengthen it. One that is overdue (the machine was suspended) is sent at once.
         self.due = match self.in_flight.take() {
             Some(was_due) if result.is_ok() => (was_due + wait).max(now),
             _ => now + wait,

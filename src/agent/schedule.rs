@@ -1,5 +1,5 @@
-//! When the next heartbeat is due, and which results are logged. Pure: results and random numbers in,
-//! delays and log lines out.
+//! When the next heartbeat is due, and which results are logged. Pure: results and random numbers
+//! in, delays and log lines out.
 
 use std::time::Duration;
 

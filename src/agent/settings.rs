@@ -21,8 +21,8 @@ use crate::wire::{GOODBYE, is_valid_status};
 const SECRET_VARIABLE: &str = "AGENT_METRICS_APP_SECRET";
 const SECRET_FILE_VARIABLE: &str = "AGENT_METRICS_APP_SECRET_FILE";
 
-/// The kernel counts CPU time in hundredths of a second, so shorter intervals measure noise. Servers
-/// evict after minutes, so a longer one is a mistake.
+/// The kernel counts CPU time in hundredths of a second, so shorter intervals measure noise.
+/// Servers evict after minutes, so a longer one is a mistake.
 pub(crate) const INTERVALS: RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(24 * 60 * 60);
 
@@ -94,7 +94,7 @@ fn id_from(host: &str) -> Result<AgentId, InvalidId> {
 
 /// An app key's secret; `Debug` does not show it.
 #[derive(Debug, Clone)]
-pub(crate) struct Secret(HeaderValue);
+pub(crate) struct Secret(pub(super) HeaderValue);
 
 impl Secret {
     pub(crate) fn new(text: &str) -> Result<Self, String> {
@@ -139,10 +139,6 @@ impl Secret {
             .map_err(|error| error.to_string())
             .and_then(|_| Self::new(&text))
             .map_err(|why| format!("file {}: {why}", path.display()))
-    }
-
-    pub(super) fn header_value(&self) -> HeaderValue {
-        self.0.clone()
     }
 }
 

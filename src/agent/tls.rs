@@ -1,8 +1,9 @@
 //! TLS errors in plain words: what is wrong, and what to do about it. Checks the file of trusted
 //! certificates, if one is named.
 //!
-//! The errors are recognised by rustls' text, since ureq's API does not include rustls' types. Other
-//! texts are shown as they are. `tests/it/agent_tls.rs` produces the errors with a real server.
+//! The errors are recognised by rustls' text, since ureq's API does not include rustls' types.
+//! Other texts are shown as they are. `tests/it/agent_tls.rs` produces the errors with a real
+//! server.
 
 use std::env;
 use std::fs::File;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::args::ServeArgs;
 use super::{Failure, logged};
+use crate::agent::task_files::DEFAULT_DIR;
 use crate::agent::{self, Profile, Secret, Settings, settings::default_id};
 use crate::runtime::clock::Clock;
 use crate::runtime::counters::Counters;
@@ -91,6 +92,6 @@ fn dev_agent(server: &Server) -> Result<Settings, Failure> {
     let address = server.addresses().first().ok_or("no address to beat to")?;
     let secret = Secret::new(DEV_SECRET)?;
     let url = format!("http://{address}");
-    let profile = Profile::default();
+    let profile = Profile { task_dirs: vec![DEFAULT_DIR.into()], ..Profile::default() };
     Ok(Settings::new(&url, DEV_KEY, secret, default_id()?, DEV_INTERVAL, profile)?)
 }

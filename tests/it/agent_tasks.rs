@@ -1,5 +1,5 @@
-//! Running tasks on the live feed: when they start, end or are killed, and with other files in their
-//! directory.
+//! Running tasks on the live feed: when they start, end or are killed, and with other files in
+//! their directory.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;

@@ -1,5 +1,5 @@
-//! The agent over https: it trusts only the certificates that its machine trusts. Those in `tls/` are
-//! for these tests only and are valid for a hundred years.
+//! The agent over https: it trusts only the certificates that its machine trusts. Those in `tls/`
+//! are for these tests only and are valid for a hundred years.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -18,7 +18,8 @@ fn file(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/it/tls").join(name)
 }
 
-/// Sends one heartbeat to `url`, trusting only `authority`; whether it was received, and the output.
+/// Sends one heartbeat to `url`, trusting only `authority`; whether it was received, and the
+/// output.
 fn beat_once(url: &str, authority: Option<&str>) -> (bool, String) {
     beat_once_with(url, authority.map(file))
 }

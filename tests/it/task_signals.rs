@@ -1,5 +1,5 @@
-//! `agent-metrics task`: a signal reaches the command exactly once, to whichever process it was sent,
-//! and job control works as without the wrapper.
+//! `agent-metrics task`: a signal reaches the command exactly once, to whichever process it was
+//! sent, and job control works as without the wrapper.
 
 use std::fs;
 use std::os::unix::process::CommandExt as _;
@@ -142,8 +142,8 @@ fn a_signal_from_a_descendant_to_the_group_reaches_the_command_once() {
     counter.end();
 }
 
-/// A signal to the wrapper's group does not reach a command in a group of its own. setsid(1) execs its
-/// command; timeout(1) remains, and forwards signals to its child and its group.
+/// A signal to the wrapper's group does not reach a command in a group of its own. setsid(1) execs
+/// its command; timeout(1) remains, and forwards signals to its child and its group.
 #[test]
 fn signals_to_the_group_are_forwarded_to_a_command_that_left_it() {
     needs!(Program("node"));

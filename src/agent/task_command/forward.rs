@@ -2,8 +2,8 @@
 //!
 //! A signal to the process group (Ctrl-C, `kill -- -PGID`, timeout(1)) has already reached the
 //! command. Forwarded, it would arrive twice, and many programs take a second one as a request to
-//! end at once, without cleaning up. [`Probe`] tells whether a signal was sent to the group. A command
-//! that has left the group gets none of those, and each signal is forwarded to it.
+//! end at once, without cleaning up. [`Probe`] tells whether a signal was sent to the group. A
+//! command that has left the group gets none of those, and each signal is forwarded to it.
 
 use std::collections::BTreeMap;
 use std::io;

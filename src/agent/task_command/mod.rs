@@ -2,9 +2,9 @@
 //! agents report it. The command keeps the terminal, its input and output, and its process group;
 //! signals reach it. Knows no server.
 //!
-//! One thread waits for signals only; SIGCHLD is one of them. Only this thread reaps the command, so
-//! no signal can go to another process that got the command's number. [`probe`] is a second process
-//! that finds out whether a signal has already reached the command.
+//! One thread waits for signals only; SIGCHLD is one of them. Only this thread reaps the command,
+//! so no signal can go to another process that got the command's number. [`probe`] is a second
+//! process that finds out whether a signal has already reached the command.
 
 mod forward;
 pub(crate) mod probe;

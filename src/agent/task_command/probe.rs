@@ -4,8 +4,9 @@
 //!
 //! It runs this program with a hidden subcommand and holds nothing but one end of a socket pair: it
 //! ends when the other end is closed, even if its parent was killed. Its name differs from the
-//! program's, so that `pkill agent-metrics` selects only its parent. What selects by executable, such
-//! as pidof(1) with a path, selects both: a signal to each of them looks like one to the group.
+//! program's, so that `pkill agent-metrics` selects only its parent. What selects by executable,
+//! such as pidof(1) with a path, selects both: a signal to each of them looks like one to the
+//! group.
 
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -20,7 +21,6 @@ use rustix::process::getegid;
 
 use super::forward::FORWARDED;
 
-/// The hidden subcommand.
 pub(crate) const SUBCOMMAND: &str = "signal-probe";
 
 /// Far longer than an answer takes on a busy machine; a signal is delayed by this if somebody has
@@ -56,9 +56,9 @@ impl Probe {
 
     /// Whether `signal` was sent to the group since the last question about it.
     pub(super) fn reached_group(&mut self, signal: i32) -> Option<bool> {
-        let answer = self.0.as_mut().map(|running| running.ask(signal));
-        if let Some(Ok(answer)) = answer {
-            return Some(answer);
+        let answer = self.0.as_mut().and_then(|running| running.ask(signal).ok());
+        if answer.is_some() {
+            return answer;
         }
         // A probe without handlers yet was killed by the signal to its group.
         let killed_by = self.0.take().and_then(Running::stop);
@@ -86,8 +86,8 @@ impl Running {
         let process = Command::new("/proc/self/exe")
             .arg0("task-signal-probe")
             .arg(SUBCOMMAND)
-            // Unchanged, but it makes std use fork instead of vfork: if Ctrl-Z stopped a vfork child
-            // before its exec, it would block us, and the shell that waits for us.
+            // Unchanged, but it makes std use fork instead of vfork: if Ctrl-Z stopped a vfork
+            // child before its exec, it would block us, and the shell that waits for us.
             .gid(getegid().as_raw())
             .stdin(Stdio::from(OwnedFd::from(probes_end)))
             // Must not keep the command's output open.

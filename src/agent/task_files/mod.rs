@@ -94,21 +94,20 @@ pub(crate) struct TaskFile {
 }
 
 impl TaskFile {
-    /// Creates the file of `task` in `dir`, and `dir` if it is missing. The file appears complete
-    /// and locked. Other users cannot open it before that, nor guess its name, so they can neither
-    /// lock nor create it first; nothing here waits for a lock that they hold.
+    /// Creates the file of `task` in the directory `path`, and that if it is missing. The file
+    /// appears complete and locked. Other users cannot open it before that, nor guess its name, so
+    /// they can neither lock nor create it first; nothing here waits for a lock that they hold.
     ///
     /// # Errors
-    /// The system's; [`io::ErrorKind::NotADirectory`] if `dir` is not a directory.
-    pub(crate) fn create(dir: &Path, task: &Task) -> io::Result<Self> {
-        let opened = ensure_dir(dir)?;
-        remove_dead_files(dir);
+    /// The system's; [`io::ErrorKind::NotADirectory`] if `path` is not a directory.
+    pub(crate) fn create(path: &Path, task: &Task) -> io::Result<Self> {
+        let dir = ensure_dir(path)?;
+        remove_dead_files(path);
         let json = serde_json::to_vec(task)?;
         let random = getrandom::u64().map_err(|error| io::Error::other(error.to_string()))?;
         let unique = format!("{}-{random:016x}", std::process::id());
         let draft = format!(".{unique}{DRAFT_SUFFIX}");
         let name = format!("{unique}{LOCKED_SUFFIX}");
-        let dir = opened;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let mut file = File::from(openat(&dir, &draft, flags, Mode::RUSR | Mode::WUSR)?);
         let created = file
@@ -132,8 +131,8 @@ impl Drop for TaskFile {
     }
 }
 
-/// Opens `dir`, and creates it if it is missing; [`DEFAULT_DIR`] with write permission for all users
-/// and the sticky bit.
+/// Opens `dir`, and creates it if it is missing; [`DEFAULT_DIR`] with write permission for all
+/// users and the sticky bit.
 ///
 /// # Errors
 /// The system's; [`io::ErrorKind::NotADirectory`] if `dir` exists and is not a directory.
@@ -169,7 +168,6 @@ pub(crate) struct TaskDirs {
 }
 
 impl TaskDirs {
-    #[must_use]
     pub(crate) fn new(dirs: Vec<PathBuf>) -> Self {
         Self { dirs, problems: HashMap::new(), opened: 0 }
     }
@@ -208,7 +206,6 @@ impl TaskDirs {
 
     /// How many times a heartbeat's full number of tasks the last read had to open: 0 unless a
     /// directory is full of other files.
-    #[must_use]
     pub(crate) fn excess(&self) -> u32 {
         u32::try_from(self.opened / (MAX_TASKS + 2)).unwrap_or(u32::MAX)
     }
@@ -229,10 +226,9 @@ impl TaskDirs {
                 name.ends_with(b".json") && !name.starts_with(b".")
             }));
             if entries.next().is_some() {
-                let shown = dir.display().to_string();
-                let shown = printable(&shown);
-                large_dirs
-                    .push(format!("{shown} has more than {MAX_ENTRIES} files: some are not read"));
+                let dir = dir.display().to_string();
+                let dir = printable(&dir);
+                large_dirs.push(format!("{dir} has over {MAX_ENTRIES} files: some are not read"));
             }
         }
         files.sort();

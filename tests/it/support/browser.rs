@@ -1,5 +1,5 @@
-//! A browser with one page, driven over the DevTools protocol: user input, the page's content, and the
-//! errors that it reports. Asserts nothing, and knows nothing about our page.
+//! A browser with one page, driven over the DevTools protocol: user input, the page's content, and
+//! the errors that it reports. Asserts nothing, and knows nothing about our page.
 
 mod heard;
 mod process;
@@ -19,8 +19,8 @@ pub(crate) use heard::{Fault, Kind};
 use heard::{Heard, LISTEN};
 use process::Process;
 
-/// A call of the protocol with JSON parameters and reply: the crate's types belong to another version
-/// of the protocol than the browser's.
+/// A call of the protocol with JSON parameters and reply: the crate's types belong to another
+/// version of the protocol than the browser's.
 macro_rules! call {
     ($tab:expr, $name:literal, $params:tt) => {{
         #[derive(Debug, Serialize)]
@@ -209,8 +209,8 @@ impl Browser {
         call!(self.tab, "Network.disable", {});
     }
 
-    /// The browser's metrics of the page after garbage collection: of three collections the one with
-    /// the smallest heap, since a single one may leave garbage.
+    /// The browser's metrics of the page after garbage collection: of three collections the one
+    /// with the smallest heap, since a single one may leave garbage.
     pub(crate) fn metrics(&self) -> BTreeMap<String, f64> {
         let heap = |metrics: &BTreeMap<String, f64>| metrics["JSHeapUsedSize"];
         let collected = [(); 3].map(|()| self.metrics_after_collection());

@@ -93,8 +93,8 @@ impl RawFeed {
         self.send_bytes(&frame(first_byte, payload))
     }
 
-    /// Sends any bytes; `false` if the server has closed the connection. Panics if it accepts nothing
-    /// before the deadline.
+    /// Sends any bytes; `false` if the server has closed the connection. Panics if it accepts
+    /// nothing before the deadline.
     pub(crate) fn send_bytes(&mut self, bytes: &[u8]) -> bool {
         match self.stream.write_all(bytes) {
             Ok(()) => true,

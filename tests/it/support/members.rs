@@ -1,4 +1,5 @@
-//! JSON objects with their members in the order of the text, which `serde_json::Value` does not keep.
+//! JSON objects with their members in the order of the text, which `serde_json::Value` does not
+//! keep.
 
 use std::fmt;
 

@@ -1,5 +1,5 @@
-//! A proxy that can be cut like a cable: then no data and no FIN gets through in either direction, and
-//! new connections get no response.
+//! A proxy that can be cut like a cable: then no data and no FIN gets through in either direction,
+//! and new connections get no response.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};

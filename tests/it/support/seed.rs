@@ -52,7 +52,8 @@ impl Subscriber {
         Self { process: Process::start(Command::new("node").args(["-e", &script])) }
     }
 
-    /// Waits for the snippet's call of `function`; returns its argument, and the text of the message.
+    /// Waits for the snippet's call of `function`; returns its argument, and the text of the
+    /// message.
     pub(crate) fn wait_for_call(&self, function: &str, kind: &str) -> (Value, String) {
         let line = self.process.stdout.wait_for(&format!("call {function} "));
         let (_, argument) = line.split_once(&format!("call {function} ")).unwrap();

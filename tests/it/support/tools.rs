@@ -65,8 +65,8 @@ pub(crate) fn are_there(tools: &[Tool]) -> bool {
     }
 }
 
-/// Says that the current test, or a part of it, is left out. Writes to standard error directly, since
-/// the test harness hides what `eprintln!` prints in tests that pass.
+/// Says that the current test, or a part of it, is left out. Writes to standard error directly,
+/// since the test harness hides what `eprintln!` prints in tests that pass.
 pub(crate) fn left_out(why: &str) {
     let thread = std::thread::current();
     let line = format!("left out of {}: {why}\n", thread.name().unwrap_or("a test"));
