@@ -1,4 +1,4 @@
-//! The whole agent against a server of the test's own, one request at a time.
+//! The whole agent against the test's own server, one request at a time.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -11,24 +11,22 @@ use super::schedule::Timing;
 use super::*;
 use crate::wire::id::AgentId;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 const SOON: Duration = Duration::from_millis(2);
-/// A wait that no test would live to see the end of.
+/// Longer than any test.
 const NEVER: Duration = Duration::from_secs(60 * 60);
 
-/// A request as the server got it.
 struct Request {
-    /// Counts the connections: equal numbers came on the same one.
+    /// The number of its connection.
     connection: usize,
     line: String,
     headers: Vec<String>,
     body: serde_json::Value,
 }
 
-/// What the server does next.
 enum Reply {
     Status(u16, &'static str),
-    /// Answers 200, then closes.
+    /// Replies 200, then closes the connection.
     OkAndClose,
 }
 
@@ -45,7 +43,7 @@ impl Server {
         Self::on(TcpListener::bind("127.0.0.1:0").unwrap())
     }
 
-    /// Serves one connection after the other; the thread ends with the test's process.
+    /// Serves one connection after the other; the thread ends with the process.
     fn on(listener: TcpListener) -> Self {
         let address = listener.local_addr().unwrap();
         let (outbox, requests) = bounded(0);
@@ -65,14 +63,14 @@ impl Server {
     }
 
     fn next(&self) -> Request {
-        self.requests.recv_timeout(PATIENCE).expect("a request")
+        self.requests.recv_timeout(TIMEOUT).expect("a request")
     }
 
     fn reply(&self, reply: Reply) {
         self.replies.send(reply).unwrap();
     }
 
-    /// Answers 200 to all until the goodbye, and returns that.
+    /// Replies 200 up to the goodbye, and returns that.
     fn until_goodbye(&self) -> Request {
         loop {
             let request = self.next();
@@ -123,8 +121,8 @@ fn settings(url: &str) -> Settings {
         backoff_min: SOON,
         backoff_max: SOON,
         unauthorized_retry: SOON,
-        request_timeout: PATIENCE,
-        goodbye_timeout: PATIENCE,
+        request_timeout: TIMEOUT,
+        goodbye_timeout: TIMEOUT,
     };
     settings
 }
@@ -154,7 +152,7 @@ fn start(settings: Settings) -> Running {
 }
 
 #[test]
-fn heartbeats_come_in_the_seeds_shape_on_one_connection_and_a_stop_says_goodbye() {
+fn heartbeats_have_the_seeds_format_use_one_connection_and_end_with_a_goodbye() {
     let server = Server::start();
     let agent = start(settings(&server.url()));
     for count in 1..=3 {
@@ -182,7 +180,7 @@ fn heartbeats_come_in_the_seeds_shape_on_one_connection_and_a_stop_says_goodbye(
 }
 
 #[test]
-fn the_real_machine_reads_within_range_from_the_first_heartbeat_on() {
+fn the_real_machine_is_measured_from_the_first_heartbeat_on() {
     let server = Server::start();
     let id = AgentId::parse("real").unwrap();
     let secret = Secret::new("hush").unwrap();
@@ -197,20 +195,20 @@ fn the_real_machine_reads_within_range_from_the_first_heartbeat_on() {
     }
     assert!(request.body.get("agent_name").is_none());
     server.reply(OK);
-    // Disconnected, not sent: the other way to stop.
+    // Disconnecting the channel stops it, too.
     drop(stop);
     server.until_goodbye();
     thread.join().unwrap().unwrap();
 }
 
 #[test]
-fn a_server_that_was_away_gets_the_newest_state_and_no_backlog() {
+fn a_server_that_was_unavailable_gets_the_newest_state_and_no_backlog() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
     let agent = start(settings(&format!("http://{address}")));
-    // The third read means that two tries were refused.
-    while agent.reads.recv_timeout(PATIENCE).expect("a try") < 3 {}
+    // The third reading means that two requests have failed.
+    while agent.reads.recv_timeout(TIMEOUT).expect("a try") < 3 {}
     let server = Server::on(TcpListener::bind(address).unwrap());
     let first = server.next().body["cpu_usage"].as_f64().unwrap();
     assert!(first >= 3.0, "a state from before the outage: {first}");
@@ -224,10 +222,10 @@ fn a_server_that_was_away_gets_the_newest_state_and_no_backlog() {
 }
 
 #[test]
-fn a_401_and_a_503_are_tried_again() {
+fn a_401_and_a_503_are_retried() {
     let server = Server::start();
     let mut settings = settings(&server.url());
-    // With these, only the two retries can lead to a second request.
+    // So that only a retry can cause the next request.
     settings.timing.interval = NEVER;
     let agent = start(settings);
     for reply in [Reply::Status(401, "{}"), Reply::Status(503, r#"{"detail":"full"}"#), OK] {
@@ -240,7 +238,7 @@ fn a_401_and_a_503_are_tried_again() {
 }
 
 #[test]
-fn a_kept_connection_that_the_server_closed_costs_no_heartbeat() {
+fn a_connection_that_the_server_closed_costs_no_heartbeat() {
     let server = Server::start();
     let mut settings = settings(&server.url());
     settings.timing.backoff_min = NEVER;
@@ -258,7 +256,7 @@ fn a_kept_connection_that_the_server_closed_costs_no_heartbeat() {
 }
 
 #[test]
-fn a_request_that_hangs_does_not_hold_up_the_stop() {
+fn a_request_that_hangs_does_not_delay_the_stop() {
     let server = Server::start();
     let mut settings = settings(&server.url());
     settings.timing.request_timeout = NEVER;
@@ -266,12 +264,12 @@ fn a_request_that_hangs_does_not_hold_up_the_stop() {
     let agent = start(settings);
     server.next();
     agent.stop.send(()).unwrap();
-    // Returns, though no answer ever comes: that is the test.
+    // Ends although the request gets no response.
     agent.thread.join().unwrap().unwrap();
 }
 
 #[test]
-fn a_stop_before_the_first_heartbeat_says_nothing() {
+fn a_stop_before_the_first_heartbeat_sends_nothing() {
     let server = Server::start();
     let mut settings = settings(&server.url());
     settings.timing.first_window = NEVER;

@@ -1,4 +1,5 @@
-//! Signals among crowds, half-finished requests and dashboards that do not read; a second signal.
+//! Signals to a server with many dashboards, incomplete requests, or a dashboard that does not read;
+//! a second signal.
 
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use super::support::status::Status;
 use super::support::wait::now;
 use super::support::{Conn, Launch, Request, Server, Setup, eventually};
 
-/// The promise is 2 s; this is for machines that do ten other things.
+/// The server promises 2 s; this allows for a loaded machine.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(10);
 
 fn assert_ends_well(server: &mut Server, signal: Signal) {
@@ -27,7 +28,7 @@ fn assert_ends_well(server: &mut Server, signal: Signal) {
 }
 
 #[test]
-fn sigterm_takes_leave_of_a_thousand_dashboards() {
+fn sigterm_closes_a_thousand_dashboards() {
     let _alone = heavy();
     raise_descriptor_limit(8_000);
     let mut server = Server::start(&Setup::open().toml());
@@ -51,7 +52,7 @@ fn sigterm_takes_leave_of_a_thousand_dashboards() {
 }
 
 #[test]
-fn half_finished_requests_do_not_hold_up_the_end() {
+fn incomplete_requests_do_not_delay_the_end() {
     for signal in [Signal::TERM, Signal::INT] {
         let mut server = Server::start(&Setup::open().toml());
         let addr = server.addr();
@@ -70,14 +71,14 @@ fn half_finished_requests_do_not_hold_up_the_end() {
     }
 }
 
-/// A dashboard that has fallen behind and reads nothing: shutdown waits a moment for it.
+/// A dashboard that is behind and reads nothing: shutdown waits a moment for it.
 fn fallen_behind(server: &Server) -> RawFeed {
     let addr = server.addr();
     let stream = connect_with(1, addr, Some(4 * 1024)).unwrap();
     let feed = RawFeed::join_over(stream, "pool-a");
     let mut agent = Conn::open(addr);
     let body = bulky_heartbeat(50.0, 30 * 1024);
-    eventually("who does not read falls behind", || {
+    eventually("the dashboard falls behind", || {
         assert_eq!(agent.ping("bulky", &body).status, 200);
         (Status::read(addr).counter("lags") > 0).then_some(())
     });
@@ -85,7 +86,7 @@ fn fallen_behind(server: &Server) -> RawFeed {
 }
 
 #[test]
-fn who_does_not_read_gets_a_moment_of_grace_and_no_more() {
+fn a_dashboard_that_does_not_read_delays_the_end_only_briefly() {
     let _alone = heavy();
     let mut server = Server::start(&Setup::open().toml());
     let _stalled = fallen_behind(&server);
@@ -101,19 +102,19 @@ fn a_second_signal_ends_it_at_once() {
         let mut reader = RawFeed::join(server.addr(), "pool-a");
         let from = now();
         server.signal(Signal::TERM);
-        // The first signal is being acted upon; the one who does not read holds up the end.
+        // The shutdown has begun, and the dashboard that does not read delays its end.
         assert_eq!(reader.farewell(), Heard::Close(Some(1001)));
         server.signal(second);
         let status = server.wait();
-        // On a machine that let the whole grace pass in between, the end was an orderly one.
+        // On a slow machine the orderly shutdown may have ended before the second signal.
         let too_late = from.elapsed() >= Duration::from_millis(900);
         assert!(status.code() != Some(0) || too_late, "{status}: the second signal did nothing");
     }
 }
 
-/// A closing terminal may send several; each means SIGTERM, and none means "at once".
+/// A closing terminal may send several SIGHUP; a second one does not end the server at once.
 #[test]
-fn hangups_end_it_in_order() {
+fn a_second_hangup_does_not_end_it_at_once() {
     let _alone = heavy();
     let mut server = Server::start(&Setup::open().toml());
     let mut reader = RawFeed::join(server.addr(), "pool-a");
@@ -126,7 +127,7 @@ fn hangups_end_it_in_order() {
 }
 
 #[test]
-fn a_hangup_that_was_to_be_ignored_stays_ignored() {
+fn an_ignored_hangup_stays_ignored() {
     let nohup = ["sh", "-c", r#"trap '' HUP; exec "$0" "$@""#];
     let mut server = Launch::config(&Setup::open().toml()).under(&nohup).start();
     let mask = ignored_signals(server.pid());

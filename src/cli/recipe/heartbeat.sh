@@ -26,7 +26,7 @@ case $interval in
 esac
 status=${AGENT_METRICS_STATUS:-idle}
 url="${AGENT_METRICS_SERVER%/}/api/v1/agents/$id/ping"
-away=
+failing=
 
 # A header as a line of curl's configuration, with " and \ escaped.
 header() {
@@ -101,12 +101,12 @@ while :; do
     memory=$percent
     beat="{\"status\":\"$status\",\"cpu_usage\":$cpu,\"memory_usage\":$memory}"
     if reason=$(post 10 "$beat" 2>&1); then
-        [ -z "$away" ] || echo "$url: received again" >&2
-        away=
+        [ -z "$failing" ] || echo "$url: received again" >&2
+        failing=
         last_busy=$busy last_total=$total
     else
-        [ -n "$away" ] || echo "$url: heartbeats don't get through ($reason); trying again" >&2
-        away=yes
+        [ -n "$failing" ] || echo "$url: heartbeats don't get through ($reason); trying again" >&2
+        failing=yes
     fi
     pause "$interval"
 done
