@@ -152,7 +152,7 @@ id = "b"
 keys = [{{ app_key = "key-three", app_secret_sha256 = "{digest}" }}]
 viewer_token_sha256 = "{other}"
 [limits]
-max_body_bytes = "128 KiB"
+max_pool_bytes = "128 MiB"
 "#
         ));
         assert_eq!(
@@ -179,7 +179,7 @@ Browsers and proxies
   trusted proxies: 10.0.0.0/8, ::1/128
 
 Limits that differ from the defaults
-  max_body_bytes is 128 KiB, default 64 KiB
+  max_pool_bytes is 128 MiB, default 32 MiB
 "#
         );
     }

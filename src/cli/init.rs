@@ -161,8 +161,8 @@ keys = [
 # A token that shows this pool only (choose one and put its SHA-256 here):
 # viewer_token_sha256 = "..."
 
-# Bounds that keep the server up whatever it is sent. These are the defaults; take away the
-# number sign of what you want to change.
+# Limits on what clients can make the server hold. These are the defaults; remove the number sign
+# of a line to change it.
 [limits]
 "##,
             port = DEFAULT_PORT,

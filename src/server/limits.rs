@@ -1,79 +1,89 @@
-//! Every bound of the server in one place: what `[limits]` may set, and the constants that
-//! need no setting. Values only.
+//! Every limit of the server in one place: those of [`Limits`], which `[limits]` or a test may set,
+//! and the constants that nothing sets. Values only.
 
 use std::time::Duration;
 
 use crate::wire::{KIB, MIB};
 
-/// The `[limits]` table. Sizes in bytes, times as durations; names are the file's.
+/// What a server's clients may make it hold, and for how long. Sizes in bytes. The first nine can be
+/// set in the file's table `[limits]`, under the same names, where the load or the machine gives a
+/// reason to; the others only by a test.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Limits {
-    /// Request line and headers together, in bytes; beyond it 431. Default 8 KiB, twice what
-    /// browsers with long cookies send.
-    pub max_head_bytes: usize,
-    /// Header lines of a request; beyond it 431. Default 64.
-    pub max_headers: usize,
-    /// A heartbeat's body, in bytes; beyond it 413. Default 64 KiB: 256 tasks with room.
-    pub max_body_bytes: usize,
-    /// All requests and answers that the door holds, in bytes. Answers over 64 KiB for which there
-    /// is no room are refused with 503; beyond it, who has made no progress for longest, in
-    /// sending a request or taking an answer, is closed. Default 64 MiB.
-    pub max_buffered_bytes: usize,
-    /// From a request's first byte (or the connection's start) to the end of its head; then 408. Default 10 s.
-    pub head_timeout: Duration,
-    /// From the end of the head to the end of the body; then 408. Default 10 s.
-    pub body_timeout: Duration,
-    /// How long a kept-alive connection may rest between requests; then closed. Default
-    /// 75 s, more than twice the heartbeat rhythm that we recommend.
-    pub idle_timeout: Duration,
-    /// From the whole request to the worker's answer; then 503. Default 5 s.
-    pub worker_timeout: Duration,
     /// Open HTTP connections (dashboards apart). Default 8,000.
     pub max_connections: usize,
     /// Open HTTP connections of one address (IPv6: one /64); trusted proxies are exempt.
     /// Default 1,000.
     pub max_connections_per_address: usize,
-    /// Requests handed to tiny_http and not yet answered: the bound of its queue. Others wait
-    /// in the door, one per connection. Default 1,024.
-    pub max_in_flight: usize,
     /// Connected dashboards. Default 8,000.
     pub max_dashboards: usize,
     /// Dashboards of one address (IPv6: one /64). Default 1,000.
     pub max_dashboards_per_address: usize,
     /// Agents of one pool; a new one beyond it gets 503. Default 10,000.
     pub max_agents_per_pool: usize,
-    /// Memory for one pool's metrics, in bytes; beyond it 503. Default 32 MiB.
+    /// Memory for one pool's metrics; beyond it 503. Default 32 MiB.
     pub max_pool_bytes: usize,
-    /// Running tasks in one heartbeat; beyond it 400. Default 256.
-    pub max_tasks_per_heartbeat: usize,
+    /// All requests and answers that the door holds. Answers over 64 KiB for which there is no room
+    /// are refused with 503; beyond it, the connection that has made no progress for longest, in
+    /// sending a request or taking an answer, is closed. Default 64 MiB.
+    pub max_buffered_bytes: usize,
     /// A dashboard that is behind, or a client that has not taken all of its answer, must take
     /// [`Limits::lag_min_bytes`] within this time or is cut off. Default 30 s.
     pub lag_timeout: Duration,
-    /// See [`Limits::lag_timeout`]. In bytes, default 16 KiB.
+    /// See [`Limits::lag_timeout`]. Default 16 KiB.
     pub lag_min_bytes: usize,
+
+    /// Request line and headers together; beyond it 431. 8 KiB, twice what browsers with long
+    /// cookies send, and enough for everyone: not settable.
+    pub max_head_bytes: usize,
+    /// Header lines of a request; beyond it 431. 64, far more than browsers and proxies send
+    /// together: not settable.
+    pub max_headers: usize,
+    /// A heartbeat's body; beyond it 413. 64 KiB: 256 tasks with room. Part of the protocol that
+    /// agents are written against: not settable.
+    pub max_body_bytes: usize,
+    /// Running tasks in one heartbeat; beyond it 400. 256, also part of the protocol: not settable.
+    pub max_tasks_per_heartbeat: usize,
+    /// From a request's first byte (or the connection's start) to the end of its head; then 408.
+    /// 10 s: 8 KiB take less on any line, and a longer time only helps attackers: not settable.
+    pub head_timeout: Duration,
+    /// From the end of the head to the end of the body; then 408. 10 s, for the same reason: not
+    /// settable.
+    pub body_timeout: Duration,
+    /// How long a kept-alive connection may be idle between requests; then closed. 75 s, more than
+    /// twice the interval between heartbeats that we recommend. Where it is too long,
+    /// [`Limits::max_connections`] closes the longest idle: not settable.
+    pub idle_timeout: Duration,
+    /// From the whole request to the worker's answer; then 503. 5 s: a worker takes milliseconds, so
+    /// beyond that the server is overloaded, whatever the load: not settable.
+    pub worker_timeout: Duration,
+    /// Requests handed to tiny_http and not yet answered: the bound of its queue. Others wait in
+    /// the door, one per connection. 1,024: less than [`MAX_GOODBYES`] without [`HUB_INBOX`], so that
+    /// no goodbye is forgotten while a heartbeat that it makes stale is on its way: not settable.
+    pub max_in_flight: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            max_head_bytes: 8 * KIB,
-            max_headers: 64,
-            max_body_bytes: 64 * KIB,
-            max_buffered_bytes: 64 * MIB,
-            head_timeout: Duration::from_secs(10),
-            body_timeout: Duration::from_secs(10),
-            idle_timeout: Duration::from_secs(75),
-            worker_timeout: Duration::from_secs(5),
             max_connections: 8_000,
             max_connections_per_address: 1_000,
-            max_in_flight: 1_024,
             max_dashboards: 8_000,
             max_dashboards_per_address: 1_000,
             max_agents_per_pool: 10_000,
             max_pool_bytes: 32 * MIB,
-            max_tasks_per_heartbeat: 256,
+            max_buffered_bytes: 64 * MIB,
             lag_timeout: Duration::from_secs(30),
             lag_min_bytes: 16 * KIB,
+            max_head_bytes: 8 * KIB,
+            max_headers: 64,
+            max_body_bytes: 64 * KIB,
+            max_tasks_per_heartbeat: 256,
+            head_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(75),
+            worker_timeout: Duration::from_secs(5),
+            max_in_flight: 1_024,
         }
     }
 }
@@ -162,6 +172,13 @@ pub(crate) const RESERVED_DESCRIPTORS: usize = 48;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn goodbyes_are_remembered_for_longer_than_a_heartbeat_is_on_its_way() {
+        let Limits { max_in_flight, worker_timeout, .. } = Limits::default();
+        assert!(max_in_flight + HUB_INBOX < MAX_GOODBYES);
+        assert!(2 * worker_timeout < GOODBYE_MEMORY);
+    }
 
     #[test]
     fn both_waits_for_the_hub_end_well_before_the_door_gives_up() {

@@ -90,18 +90,22 @@ fn init_overwrites_nothing_and_never_repeats_a_secret() {
 #[test]
 fn a_mistake_in_the_file_is_named_with_its_line() {
     let dir = tempfile::tempdir().unwrap();
-    let good =
-        Setup::open().line("# one").line("evict_after = \"5m\"").limit("max_headers = 64").toml();
+    let good = Setup::open()
+        .line("# one")
+        .line("evict_after = \"5m\"")
+        .limit("max_connections = 64")
+        .toml();
     let hash = sha256(KEY_A.secret);
     let cases = [
         ("evict_after =", "evict_aftre =", "evict_aftre"),
-        ("max_headers =", "max_header =", "max_header"),
+        ("max_connections =", "max_connection =", "max_connection"),
+        ("max_connections =", "max_headers =", "max_headers"),
         ("open = true", "opened = true", "opened"),
         ("app_key = \"key-b\"", "appkey = \"key-b\"", "appkey"),
         ("\"5m\"", "\"soon\"", "evict_after"),
         ("\"5m\"", "0", "evict_after"),
-        ("= 64", "= -64", "max_headers"),
-        ("= 64", "= \"many\"", "max_headers"),
+        ("= 64", "= -64", "max_connections"),
+        ("= 64", "= \"many\"", "max_connections"),
         ("open = true", "open = \"yes\"", "open"),
         ("id = \"pool-b\"", "id = \"pool b\"", "id"),
         ("id = \"pool-b\"", "id = \"pool-a\"", "pool-a"),
@@ -142,22 +146,23 @@ fn all_mistakes_in_the_file_are_named_at_once_and_in_order() {
     let text = Setup::open()
         .line("listen = \"localhost\"")
         .line("evict_after = \"soon\"")
-        .limit("max_headers = 7")
-        .limit("max_header = 64")
+        .limit("max_dashboards = 0")
+        .limit("max_headers = 64")
         .toml()
         .replacen("open = true", "token_file = \"token\"", 1)
         .replacen("id = \"pool-b\"", "id = \"pool b\"", 1);
     fs::write(dir.path().join("bad.toml"), &text).unwrap();
-    let causes = ["localhost", "soon", "token_file", "pool b", "max_headers = 7", "max_header ="];
+    let causes =
+        ["localhost", "soon", "token_file", "pool b", "max_dashboards = 0", "max_headers ="];
     let mut places: Vec<(usize, usize)> = causes
         .iter()
         .map(|cause| {
             let (number, line) =
                 text.lines().enumerate().find(|(_, line)| line.contains(cause)).unwrap();
             let value = |at: usize| at + line[at..].len() - line[at..].trim_start().len() + 1;
-            // An unknown key stands where it begins, anything else where its value begins.
+            // A key that is not allowed stands where it begins, anything else where its value begins.
             let column =
-                if *cause == "max_header =" { 1 } else { value(line.find('=').unwrap() + 1) };
+                if *cause == "max_headers =" { 1 } else { value(line.find('=').unwrap() + 1) };
             (number + 1, column)
         })
         .collect();

@@ -159,8 +159,7 @@ fn a_failing_thread_spawn_is_a_503_and_leaves_nothing_behind() {
 #[test]
 fn a_low_descriptor_limit_shrinks_the_caps_and_a_flood_passes() {
     const LIMIT: usize = 128;
-    let setup = Setup::open().limit(r#"head_timeout = "2s""#);
-    let mut server = Launch::config(&setup.toml())
+    let mut server = Launch::config(&Setup::open().toml())
         .under(&["sh", "-c", r#"ulimit -n 128 && exec "$0" "$@""#])
         .start();
     let (addr, pid) = (server.addr(), server.pid());

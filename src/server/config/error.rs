@@ -75,7 +75,7 @@ pub(crate) enum Problem {
         /// Those that it has.
         known: String,
     },
-    /// A key that an earlier release had.
+    /// A key of an earlier release.
     Gone {
         /// Which.
         key: &'static str,
@@ -101,15 +101,6 @@ pub(crate) enum Problem {
         min: String,
         /// Most allowed.
         max: String,
-    },
-    /// Less than another limit that it must reach.
-    Below {
-        /// As it was understood.
-        given: String,
-        /// The other limit.
-        other: &'static str,
-        /// And its value.
-        least: String,
     },
     /// `listen` names no address, or too many.
     ListenCount,
@@ -215,7 +206,7 @@ impl fmt::Display for Problem {
                 write!(f, "unknown field `{}`, expected one of {known}", key.escape_debug())
             }
             Self::Gone { key, instead } => {
-                write!(f, "`{key}` is no longer a limit, remove it: {instead}")
+                write!(f, "`{key}` cannot be set any more, remove it: {instead}")
             }
             Self::Missing(key) => write!(f, "missing field `{key}`"),
             Self::Type { found, expected } => {
@@ -224,9 +215,6 @@ impl fmt::Display for Problem {
             Self::Form(rule) => write!(f, "must be {rule}"),
             Self::Range { given, min, max } => {
                 write!(f, "{given} is out of range, {min} to {max} is allowed")
-            }
-            Self::Below { given, other, least } => {
-                write!(f, "{given} is too little, {other} ({least}) is the least")
             }
             Self::ListenCount => write!(f, "must name 1 to {MAX_LISTEN} addresses"),
             Self::ListenTwice(address) => write!(f, "{address} is named twice"),

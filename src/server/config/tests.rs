@@ -64,9 +64,9 @@ id = "pool-b"
 keys = [{{ app_key = "three", app_secret_sha256 = "{one}" }}]
 
 [limits]
-max_body_bytes = "128 KiB"
-max_headers = 32
-idle_timeout = "2m"
+max_pool_bytes = "128 MiB"
+max_connections = 32
+lag_timeout = "2m"
 lag_min_bytes = 4096
 "#,
         all = hex("all"),
@@ -94,10 +94,10 @@ lag_min_bytes = 4096
     assert!(gate.origin_allowed("https://board.example.org", "x.example", None));
     assert!(gate.trusts([10, 9, 8, 7].into()) && gate.trusts([192, 0, 2, 1].into()));
 
-    assert_eq!(config.limits.max_body_bytes, 128 * 1_024);
+    assert_eq!(config.limits.max_pool_bytes, 128 * 1_024 * 1_024);
     let changed: Vec<_> =
         changed_limits(&config.limits).into_iter().map(|(name, ..)| name).collect();
-    assert_eq!(changed, ["max_headers", "max_body_bytes", "idle_timeout", "lag_min_bytes"]);
+    assert_eq!(changed, ["max_connections", "max_pool_bytes", "lag_timeout", "lag_min_bytes"]);
 }
 
 #[test]
@@ -108,7 +108,7 @@ fn what_is_left_out_has_its_default() {
     assert_eq!(config.limits, Limits::default());
     // Loopback without a word on viewing: agents may report, nobody looks.
     assert!(!config.open && config.gate.viewer(None).is_none());
-    assert_eq!(default_limits().len(), 18);
+    assert_eq!(default_limits().len(), 9);
 }
 
 #[test]
@@ -118,7 +118,11 @@ fn an_unknown_key_is_named_with_its_line() {
         ":2",
         &["unknown field `evict_aftr`", "evict_after"],
     );
-    assert_error(&with_pool("\n[limits]\nmax_header = 5"), ":4", &["unknown field `max_header`"]);
+    assert_error(
+        &with_pool("\n[limits]\nmax_connection = 5"),
+        ":4",
+        &["unknown field `max_connection`"],
+    );
     assert_error(&with_pool("[viewers]\ntoken = 'x'"), ":3", &["unknown field `token`"]);
     assert_error("[[pools]]\nid = 'p'\nkey = []", ":3", &["unknown field `key`"]);
     let plain = "[[pools]]\nid = 'p'\nkeys = [\n{ app_key = 'k', app_secret = 'hunter2' }]";
@@ -130,7 +134,7 @@ fn an_unknown_key_is_named_with_its_line() {
 #[test]
 fn all_mistakes_are_told_at_once_in_the_files_order_with_line_and_column() {
     let text = r#"
-limits = { max_headers = 7, "max_é" = 1, max_pool_bytes = "63 KiB" }
+limits = { max_dashboards = 0, "max_é" = 1, max_pool_bytes = "63 KiB", head_timeout = 7 }
 listen = ["127.0.0.1:80", "localhost"]
 evict_after = 1.5
 allowed_hosts = ["é", 5]
@@ -145,9 +149,10 @@ token_sha256 = true
 open = "yes"
 "#;
     let told = [
-        ":2:26: [limits] max_headers: 7 is out of range, 8 to 1024 is allowed",
-        ":2:29: [limits]: unknown field `max_é`, expected one of `max_head_bytes`, ",
-        ":2:59: [limits] max_pool_bytes: 63 KiB is too little, one heartbeat of max_body_bytes",
+        ":2:29: [limits] max_dashboards: 0 is out of range, 1 to 100000 is allowed",
+        ":2:32: [limits]: unknown field `max_é`, expected one of `max_connections`, ",
+        ":2:62: [limits] max_pool_bytes: 63 KiB is out of range, 64 KiB to 64 GiB is allowed",
+        ":2:72: [limits]: `head_timeout` cannot be set any more, remove it: a request's head has 10 s",
         ":3:27: listen \"localhost\": must be an IP address and a port",
         ":4:15: evict_after: invalid type: float, expected a whole number or a text in quotes",
         ":5:18: allowed_hosts \"é\": must be a host name",
@@ -172,13 +177,44 @@ open = "yes"
 }
 
 #[test]
-fn a_limit_of_the_first_release_that_is_gone_is_told_what_holds_instead() {
-    for key in ["answer_timeout", "lag_max"] {
-        let place = ":3:1";
-        let words = [key, "no longer a limit", "`lag_timeout`", "remove it"];
-        assert_error(&with_pool(&format!("[limits]\n{key} = '5m'")), place, &words);
+fn a_limit_that_cannot_be_set_any_more_is_told_what_holds_instead() {
+    for (key, instead) in [
+        ("answer_timeout", "`lag_timeout`"),
+        ("lag_max", "`lag_timeout`"),
+        ("max_head_bytes", "8 KiB"),
+        ("max_headers", "64 headers"),
+        ("max_body_bytes", "64 KiB"),
+        ("head_timeout", "10 s"),
+        ("body_timeout", "10 s"),
+        ("idle_timeout", "75 s"),
+        ("worker_timeout", "5 s"),
+        ("max_in_flight", "1,024"),
+        ("max_tasks_per_heartbeat", "256"),
+    ] {
+        let words = [key, "cannot be set any more", "remove it", instead];
+        assert_error(&with_pool(&format!("[limits]\n{key} = '5m'")), ":3:1", &words);
     }
     assert_error(&with_pool("lag_max = '5m'"), ":2:1", &["unknown field `lag_max`"]);
+}
+
+#[test]
+fn what_is_said_of_limits_that_cannot_be_set_is_true() {
+    let Limits {
+        max_head_bytes,
+        max_headers,
+        max_body_bytes,
+        head_timeout,
+        body_timeout,
+        idle_timeout,
+        worker_timeout,
+        max_in_flight,
+        max_tasks_per_heartbeat,
+        ..
+    } = Limits::default();
+    assert_eq!((max_head_bytes, max_headers, max_body_bytes), (8 * 1_024, 64, 64 * 1_024));
+    let times = [head_timeout, body_timeout, idle_timeout, worker_timeout];
+    assert_eq!(times.map(|time| time.as_millis()), [10_000, 10_000, 75_000, 5_000]);
+    assert_eq!((max_in_flight, max_tasks_per_heartbeat), (1_024, 256));
 }
 
 #[test]
@@ -195,10 +231,10 @@ fn a_text_without_quotes_is_told_to_get_them() {
             ":2:26: limits.max_connections: must be a whole number",
         ),
         (
-            "[limits]\nmax_body_bytes = 64 KiB",
-            ":3:18: max_body_bytes: must be a whole number of bytes, or a text such as \"64 KiB\"",
+            "[limits]\nmax_pool_bytes = 64 KiB",
+            ":3:18: max_pool_bytes: must be a whole number of bytes, or a text such as \"64 KiB\"",
         ),
-        ("[limits]\nidle_timeout = 2m", ":3:16: idle_timeout: must be a text with a unit, such as"),
+        ("[limits]\nlag_timeout = 2m", ":3:15: lag_timeout: must be a text with a unit, such as"),
         ("viewers.open = yes", ":2:16: viewers.open: must be true or false"),
         ("viewers.open = True", ":2:16: viewers.open: must be true or false"),
     ] {
@@ -232,7 +268,7 @@ fn no_error_shows_a_value_that_may_be_a_secret() {
         "[viewers]\ntoken_sha256 = 'hunter2\n",
         "[viewers]\ntoken_sha256 = hunter2",
         "[[pools]]\nid = 'p'\nkeys = [{ app_key = k, app_secret_sha256 = hunter2 }]",
-        "[limits]\nmax_headers = ['hunter2']",
+        "[limits]\nmax_connections = ['hunter2']",
     ] {
         let error = error(text);
         assert!(!error.contains("hunter2"), "{error}");
@@ -492,29 +528,26 @@ fn an_agents_secret_comes_from_a_file_too_and_may_hold_what_no_cookie_can() {
 #[test]
 fn limits_have_bounds_and_units() {
     for (line, words) in [
-        ("max_head_bytes = 0", "0 B is out of range, 1 KiB to 1 MiB is allowed"),
-        ("max_head_bytes = '2 MiB'", "2 MiB is out of range"),
-        ("max_head_bytes = '8 KB'", "must be a whole number of bytes, or a text such as"),
-        ("max_headers = 7", "7 is out of range, 8 to 1024 is allowed"),
-        ("max_headers = '64'", "must be a whole number"),
-        ("max_headers = -1", "must be a whole number"),
-        ("head_timeout = '0s'", "0s is out of range, 100ms to 1day is allowed"),
-        ("head_timeout = 10", "must be a text with a unit"),
+        ("lag_min_bytes = 0", "0 B is out of range, 1 B to 16 MiB is allowed"),
+        ("lag_min_bytes = '17 MiB'", "17 MiB is out of range"),
+        ("lag_min_bytes = '8 KB'", "must be a whole number of bytes, or a text such as"),
+        ("max_dashboards = 100001", "100001 is out of range, 1 to 100000 is allowed"),
+        ("max_dashboards = '64'", "must be a whole number"),
+        ("max_dashboards = -1", "must be a whole number"),
+        ("max_dashboards = 99999999999999999999", "is out of range, 1 to 100000 is allowed"),
+        ("lag_timeout = '0s'", "0s is out of range, 100ms to 1day is allowed"),
+        ("lag_timeout = 10", "must be a text with a unit"),
         ("max_connections = 0", "0 is out of range"),
-        ("max_in_flight = 4097", "4097 is out of range, 1 to 4096 is allowed"),
         ("max_buffered_bytes = '1023 KiB'", "1023 KiB is out of range, 1 MiB to"),
-        ("max_pool_bytes = '63 KiB'", "one heartbeat of max_body_bytes (64 KiB) is the least"),
+        ("max_pool_bytes = '63 KiB'", "63 KiB is out of range, 64 KiB to"),
     ] {
         let key = line.split_once(' ').unwrap().0;
         let text = with_pool(&format!("[limits]\n{line}"));
         assert_error(&text, ":3", &[&format!("[limits] {key}: "), words]);
     }
-    for line in ["max_headers = 8", "max_headers = 1024", "head_timeout = '100ms'"] {
+    for line in ["max_dashboards = 1", "max_dashboards = 100000", "lag_timeout = '100ms'"] {
         assert!(parse(&with_pool(&format!("[limits]\n{line}"))).is_ok(), "{line}");
     }
-    let pair = "[limits]\nmax_buffered_bytes = '2 MiB'\nmax_body_bytes = '3 MiB'";
-    let words = "[limits] max_buffered_bytes: 2 MiB is too little, one request";
-    assert_error(&with_pool(pair), ":3", &[words]);
 }
 
 #[test]
