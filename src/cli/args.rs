@@ -85,7 +85,7 @@ impl ServeArgs {
         if self.dev {
             return Config::dev(&overrides);
         }
-        Config::load(named_file(self.config.as_deref()).as_deref(), &overrides)
+        Config::load(&config_file(self.config.as_deref())?, &overrides)
     }
 }
 
@@ -112,7 +112,7 @@ impl CheckArgs {
     /// # Errors
     /// [`ConfigError::NoFile`] when none is named and none is in the working directory.
     pub(super) fn path(&self) -> Result<PathBuf, ConfigError> {
-        Config::find(named_file(self.config.as_deref()).as_deref())
+        config_file(self.config.as_deref())
     }
 }
 
@@ -207,8 +207,9 @@ pub(super) struct RecipeArgs {
     pub recipe: Recipe,
 }
 
-fn named_file(flag: Option<&Path>) -> Option<PathBuf> {
-    first_named(flag, std::env::var_os(CONFIG_VARIABLE))
+fn config_file(flag: Option<&Path>) -> Result<PathBuf, ConfigError> {
+    let named = first_named(flag, std::env::var_os(CONFIG_VARIABLE));
+    config::find(named, Path::new(config::DEFAULT_FILE))
 }
 
 /// The flag goes before the variable; an empty variable is as good as none.

@@ -9,7 +9,7 @@ use std::path::Path;
 use super::args::CheckArgs;
 use super::print;
 use crate::server::auth::Viewer;
-use crate::server::config::{Config, ConfigError, Overrides, changed_limits, is_loopback};
+use crate::server::config::{Config, ConfigError, Overrides, is_loopback, settable_limits};
 use crate::wire::id::PoolIndex;
 
 /// Why a file was not described.
@@ -38,7 +38,7 @@ impl std::error::Error for CheckError {}
 /// [`CheckError`]; its text is for people.
 pub(super) fn run(args: &CheckArgs) -> Result<(), CheckError> {
     let path = args.path().map_err(CheckError::Config)?;
-    let config = Config::load(Some(&path), &Overrides::default()).map_err(CheckError::Config)?;
+    let config = Config::load(&path, &Overrides::default()).map_err(CheckError::Config)?;
     match print(&describe(&config, &path)) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(CheckError::Output(error)),
         _ => Ok(()),
@@ -69,7 +69,8 @@ fn describe(config: &Config, path: &Path) -> String {
     let evict_after = humantime::format_duration(config.evict_after);
     let _ = writeln!(text, "\nAgents are removed {evict_after} after their last heartbeat.");
     networks(config, &mut text);
-    let changed = changed_limits(&config.limits);
+    let changed: Vec<_> =
+        settable_limits(&config.limits).filter(|(_, value, default)| value != default).collect();
     if changed.is_empty() {
         let _ = writeln!(text, "\nAll limits are at their defaults.");
     } else {
@@ -82,7 +83,7 @@ fn describe(config: &Config, path: &Path) -> String {
 }
 
 fn viewers(config: &Config) -> Vec<String> {
-    if config.open {
+    if config.gate.is_open() {
         return vec!["anyone, without a token, at all pools (open = true)".to_owned()];
     }
     let mut lines = Vec::new();

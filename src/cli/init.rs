@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use super::args::InitArgs;
 use super::print;
 use crate::server::auth::SecretDigest;
-use crate::server::config::{DEFAULT_FILE, DEFAULT_PORT, default_limits};
+use crate::server::config::{DEFAULT_FILE, DEFAULT_PORT, settable_limits};
+use crate::server::limits::Limits;
 
 /// Random bytes of a secret: 256 bits, so that a plain hash of it cannot be reversed.
 const SECRET_BYTES: usize = 32;
@@ -170,7 +171,7 @@ keys = [
             key = self.app_key,
             secret = SecretDigest::of(&self.app_secret).to_hex(),
         );
-        for (name, default) in default_limits() {
+        for (name, _, default) in settable_limits(&Limits::default()) {
             let value = if default.bytes().all(|byte| byte.is_ascii_digit()) {
                 default
             } else {
@@ -242,7 +243,7 @@ mod tests {
 
     use super::*;
     use crate::server::auth::Viewer;
-    use crate::server::config::{Config, Overrides, changed_limits};
+    use crate::server::config::{Config, Overrides};
     use crate::wire::id::PoolIndex;
 
     /// The word behind `label` in what was printed.
@@ -268,10 +269,10 @@ mod tests {
         let printed = init(&path).unwrap();
         let (key, secret, token) =
             (shown(&printed, "app key"), shown(&printed, "app secret"), shown(&printed, "viewer"));
-        let config = Config::load(Some(&path), &Overrides::default()).unwrap();
+        let config = Config::load(&path, &Overrides::default()).unwrap();
         assert_eq!(config.gate.agent(key, secret), Some(PoolIndex(0)));
         assert_eq!(config.gate.viewer(Some(token)), Some(Viewer::All));
-        assert!(!config.open);
+        assert!(!config.gate.is_open());
         assert_eq!(secret.len(), 2 * SECRET_BYTES);
 
         let file = fs::read_to_string(&path).unwrap();
@@ -286,8 +287,8 @@ mod tests {
         let (head, limits) = text.split_once("[limits]\n").unwrap();
         let text = format!("{head}[limits]\n{}", limits.replace("# ", ""));
         let config = Config::parse(&text, Path::new("x"), &Overrides::default()).unwrap();
-        assert!(changed_limits(&config.limits).is_empty());
-        assert_eq!(limits.lines().count(), default_limits().len());
+        assert_eq!(config.limits, Limits::default());
+        assert_eq!(limits.lines().count(), settable_limits(&config.limits).count());
     }
 
     #[test]

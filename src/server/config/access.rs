@@ -1,212 +1,198 @@
-//! Pools, their keys, and who may look: from the file's tables to a [`Gate`]. Keeps only
-//! digests.
+//! Pools, their keys, and who may look: from the file's tables to a [`Gate`].
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use toml::Spanned;
 
-use super::error::{self, Problem};
-use super::file::{File, KeyTable, PoolTable, Source, ViewersTable};
-use super::secrets::{SecretKind, SecretSource};
-use super::{MAX_POOLS, Pool};
+use super::Pool;
+use super::secrets::{APP_SECRET, POOL_TOKEN, Secret, TOKEN};
+use super::source::Table;
 use crate::server::auth::{Authority, Gate, Origin, SecretDigest, Viewer};
 use crate::wire::MAX_TEXT_CHARS;
-use crate::wire::id::{MAX_ID_BYTES, PoolId, PoolIndex};
+use crate::wire::id::{ID_RULE, MAX_ID_BYTES, PoolId, PoolIndex};
 
-/// The file's pools in its order, and the gate before them. Without those that are mistaken.
-pub(super) fn checked(file: &File, source: &Source<'_>) -> (Vec<Pool>, Gate) {
-    let tables = file.pools.as_ref().map_or(&[][..], |pools| pools.get_ref());
-    if !(1..=MAX_POOLS).contains(&tables.len()) {
-        let span = file.pools.as_ref().map(Spanned::span);
-        source.report(span, "[[pools]]", Problem::PoolCount(tables.len()));
-    }
-    let mut builder = Builder {
-        source,
-        gate: networks(file, source),
-        pools: Vec::with_capacity(tables.len().min(MAX_POOLS)),
-        ids: HashSet::new(),
-        key_owners: HashMap::new(),
-        tokens: Vec::new(),
-    };
-    builder.all_pools_token(file);
-    // What is wrong with more pools than there may be is no use to anyone.
-    for (number, table) in tables.iter().take(MAX_POOLS).enumerate() {
-        builder.pool(PoolIndex(number), table);
-    }
-    builder.open(file);
-    (builder.pools, builder.gate)
+/// Most pools. The registry and the page hold one entry for each, agents or not.
+pub(super) const MAX_POOLS: usize = 1_000;
+
+/// What has been read so far, without what is mistaken.
+#[derive(Default)]
+pub(super) struct Access {
+    pub(super) pools: Vec<Pool>,
+    ids: HashSet<PoolId>,
+    /// App key to the table that has it.
+    key_owners: HashMap<String, String>,
+    keys: Vec<(String, PoolIndex, SecretDigest)>,
+    /// With where it is given.
+    tokens: Vec<(String, Viewer, SecretDigest)>,
+    is_open: bool,
+    /// Whether the file says who may look, rightly or wrongly.
+    pub(super) says_who_may_look: bool,
 }
 
-/// Whether the file says who may look, rightly or wrongly.
-pub(super) fn is_viewing_settled(file: &File, source: &Source<'_>) -> bool {
-    let ViewersTable { token_sha256, token_file, open } = &file.viewers;
-    let says_open = |open: &Spanned<bool>| *open.get_ref() || !source.is_sound(Some(open.span()));
-    let has_token =
-        |pool: &PoolTable| pool.viewer_token_sha256.is_some() || pool.viewer_token_file.is_some();
-    token_sha256.is_some()
-        || token_file.is_some()
-        || open.as_ref().is_some_and(says_open)
-        || file.pools.as_ref().is_some_and(|pools| pools.get_ref().iter().any(has_token))
+impl Access {
+    pub(super) fn read(root: &Table<'_>) -> Self {
+        let mut access = Self::default();
+        let viewers = root.table("viewers");
+        if let Some(viewers) = &viewers {
+            viewers.allow_only(&["token_sha256", "token_file", "open"], &[]);
+            access.token(viewers, &TOKEN, Viewer::All);
+        }
+        access.pools(root);
+        if let Some(viewers) = &viewers {
+            access.open(viewers);
+        }
+        access
+    }
+
+    fn pools(&mut self, root: &Table<'_>) {
+        const NONE: &str = "there is none, and every agent's key belongs to one: give at least one";
+        let Some(mut value) = root.get("pools") else {
+            root.source.report(None, "[[pools]]", NONE);
+            return;
+        };
+        value.name = "[[pools]]".to_owned();
+        let Some(tables) = value.tables() else { return };
+        if tables.is_empty() {
+            value.refuse(NONE);
+        }
+        if tables.len() > MAX_POOLS {
+            let count = tables.len();
+            value.refuse(format_args!("{count} are too many, {MAX_POOLS} are allowed"));
+        }
+        for (number, table) in tables.into_iter().take(MAX_POOLS).enumerate() {
+            self.pool(PoolIndex(number), table);
+        }
+    }
+
+    fn pool(&mut self, index: PoolIndex, mut table: Table<'_>) {
+        table.name = format!("[[pools]] number {}", index.0 + 1);
+        let id = self.id(&table);
+        if let Some(id) = &id {
+            table.name = format!("[[pools]] {:?}", id.as_str());
+        }
+        let known = ["id", "name", "keys", "viewer_token_sha256", "viewer_token_file"];
+        table.allow_only(&known, &[]);
+        let name = table.get("name").and_then(|value| {
+            let name = value.text()?;
+            let length_fits = (1..=MAX_TEXT_CHARS).contains(&name.chars().count());
+            if !length_fits || name.chars().any(char::is_control) {
+                value.refuse("must be 1 to 128 characters, none of them a control character");
+            }
+            Some(name.to_owned())
+        });
+        if let Some(id) = id {
+            self.pools.push(Pool { name: name.unwrap_or_else(|| id.to_string()), id });
+        }
+        self.keys(index, &table);
+        self.token(&table, &POOL_TOKEN, Viewer::Pool(index));
+    }
+
+    fn id(&mut self, table: &Table<'_>) -> Option<PoolId> {
+        let value = table.required("id")?;
+        let id = value.parse(ID_RULE, |text| PoolId::parse(text).ok())?;
+        let is_new = self.ids.insert(id.clone());
+        if !is_new {
+            value.refuse(format_args!("an earlier pool has the id {id}, ids must differ"));
+        }
+        is_new.then_some(id)
+    }
+
+    fn keys(&mut self, pool: PoolIndex, pool_table: &Table<'_>) {
+        let Some(value) = pool_table.required("keys") else { return };
+        let Some(tables) = value.tables() else { return };
+        if tables.is_empty() {
+            value.refuse("no agent could report to it: give at least one { app_key = ... }");
+        }
+        for table in tables {
+            self.key(pool, &pool_table.name, table);
+        }
+    }
+
+    fn key(&mut self, pool: PoolIndex, owner: &str, mut table: Table<'_>) {
+        table.allow_only(&["app_key", "app_secret_sha256", "app_secret_file"], &[]);
+        let value = table.required("app_key");
+        let app_key = value.as_ref().and_then(|value| value.text());
+        if let (Some(value), Some(app_key)) = (&value, app_key) {
+            let is_visible = app_key.bytes().all(|byte| byte.is_ascii_graphic());
+            if !is_visible || !(1..=MAX_ID_BYTES).contains(&app_key.len()) {
+                // Not shown: what breaks the rule may be a secret in the wrong place.
+                value.refuse("must be 1 to 128 visible ASCII characters");
+            } else {
+                table.name = format!("{owner} app_key {app_key:?}");
+                let owner = owner.to_owned();
+                if let Some(first) = self.key_owners.insert(app_key.to_owned(), owner) {
+                    let why = "has this app_key already, a key belongs to one pool";
+                    table.refuse(format_args!("{first} {why}"));
+                }
+            }
+        }
+        match (APP_SECRET.read(&table), app_key) {
+            (None, _) => table.refuse(APP_SECRET.ways()),
+            (Some((_, Some(digest))), Some(app_key)) => {
+                self.keys.push((app_key.to_owned(), pool, digest));
+            }
+            _ => {}
+        }
+    }
+
+    fn token(&mut self, table: &Table<'_>, kind: &Secret, viewer: Viewer) {
+        let Some((value, digest)) = kind.read(table) else { return };
+        self.says_who_may_look = true;
+        let Some(digest) = digest else { return };
+        if let Some((first, ..)) = self.tokens.iter().find(|(.., other)| other.matches(&digest)) {
+            value.refuse(format_args!(
+                "{first} has the same token; a token decides what is seen, so they must differ"
+            ));
+        } else {
+            self.tokens.push((value.name, viewer, digest));
+        }
+    }
+
+    fn open(&mut self, viewers: &Table<'_>) {
+        let Some(value) = viewers.get("open") else { return };
+        let flag = value.flag();
+        self.says_who_may_look |= flag != Some(false);
+        self.is_open = flag == Some(true);
+        if let (true, Some((token, ..))) = (self.is_open, self.tokens.first()) {
+            value.refuse(format_args!(
+                "anyone may look, and yet {token} asks for a token: remove one of them"
+            ));
+        }
+    }
+
+    /// A gate for these keys and tokens, and for the hosts, origins and proxies of `root`.
+    pub(super) fn gate(&self, root: &Table<'_>) -> Gate {
+        let mut gate = networks(root);
+        for (app_key, pool, secret) in &self.keys {
+            gate = gate.with_key(app_key, *pool, *secret);
+        }
+        for (_, viewer, token) in &self.tokens {
+            gate = gate.with_viewer(*viewer, *token);
+        }
+        if self.is_open { gate.with_open_viewing() } else { gate }
+    }
 }
 
-/// A gate that knows the file's hosts, origins and proxies.
-fn networks(file: &File, source: &Source<'_>) -> Gate {
-    let refuse = |key: &str, entry: &Spanned<String>, rule| {
-        let subject = format!("{key} {:?}", entry.get_ref());
-        source.report(Some(entry.span()), subject, Problem::Form(rule));
-    };
+fn networks(root: &Table<'_>) -> Gate {
     let mut gate = Gate::default();
-    for host in &file.allowed_hosts {
-        match Authority::parse(host.get_ref()) {
-            Some(read) => gate = gate.with_host(read),
-            None => refuse("allowed_hosts", host, error::HOST_RULE),
-        }
+    let rule = "a host name or address with or without a port, such as \"metrics.example.org\" (no \
+                scheme, no path, no wildcard)";
+    for host in root.parse_each("allowed_hosts", rule, Authority::parse) {
+        gate = gate.with_host(host);
     }
-    for origin in &file.allowed_origins {
-        match Origin::parse(origin.get_ref()) {
-            Some(read) => gate = gate.with_origin(read),
-            None => refuse("allowed_origins", origin, error::ORIGIN_RULE),
-        }
+    let rule = "a scheme and a host with or without a port, such as \"https://board.example.org\" \
+                (no path, no wildcard, not null)";
+    for origin in root.parse_each("allowed_origins", rule, Origin::parse) {
+        gate = gate.with_origin(origin);
     }
-    for proxy in &file.trusted_proxies {
-        let text = proxy.get_ref();
-        match text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from)) {
-            Some(read) => gate = gate.with_proxy(read),
-            None => refuse("trusted_proxies", proxy, error::PROXY_RULE),
-        }
+    let rule = "an IP address or a network, such as \"10.0.0.7\" or \"10.0.0.0/8\"";
+    for proxy in root.parse_each("trusted_proxies", rule, parse_network) {
+        gate = gate.with_proxy(proxy);
     }
     gate
 }
 
-/// What has been read so far, to find what comes twice.
-struct Builder<'a> {
-    source: &'a Source<'a>,
-    gate: Gate,
-    pools: Vec<Pool>,
-    /// Ids of the pools.
-    ids: HashSet<PoolId>,
-    /// App key to the pool that has it, in words.
-    key_owners: HashMap<String, String>,
-    /// Viewer tokens and where they stand.
-    tokens: Vec<(String, SecretDigest)>,
-}
-
-impl Builder<'_> {
-    fn all_pools_token(&mut self, file: &File) {
-        self.token(
-            Viewer::All,
-            &SecretSource {
-                subject: "[viewers]",
-                kind: SecretKind::ViewerToken,
-                sha256: ("token_sha256", file.viewers.token_sha256.as_ref()),
-                file: ("token_file", file.viewers.token_file.as_ref()),
-            },
-        );
-    }
-
-    /// Everything that a `[[pools]]` table says.
-    fn pool(&mut self, index: PoolIndex, table: &PoolTable) {
-        let subject = match self.named(index, table) {
-            Some(pool) => {
-                let subject = format!("[[pools]] {:?}", pool.id.as_str());
-                self.pools.push(pool);
-                subject
-            }
-            None => format!("[[pools]] number {}", index.0 + 1),
-        };
-        let keys = table.keys.as_ref().map_or(&[][..], |keys| keys.get_ref());
-        if keys.is_empty() {
-            let span = table.keys.as_ref().map(Spanned::span);
-            let span = span.or_else(|| table.id.as_ref().map(Spanned::span));
-            self.source.report(span, format!("{subject} keys"), Problem::NoKeys);
-        }
-        for key in keys {
-            self.key(index, &subject, key);
-        }
-        self.token(
-            Viewer::Pool(index),
-            &SecretSource {
-                subject: &subject,
-                kind: SecretKind::ViewerToken,
-                sha256: ("viewer_token_sha256", table.viewer_token_sha256.as_ref()),
-                file: ("viewer_token_file", table.viewer_token_file.as_ref()),
-            },
-        );
-    }
-
-    /// The pool's id and name; none where the id is a mistake.
-    fn named(&mut self, index: PoolIndex, table: &PoolTable) -> Option<Pool> {
-        let given = table.id.as_ref()?;
-        let shown: String = given.get_ref().chars().take(MAX_ID_BYTES).collect();
-        let refuse = |problem| {
-            let subject = format!("[[pools]] number {}, id {shown:?}", index.0 + 1);
-            self.source.report(Some(given.span()), subject, problem);
-        };
-        let id = PoolId::parse(given.get_ref()).map_err(|_| refuse(error::POOL_ID)).ok()?;
-        if !self.ids.insert(id.clone()) {
-            refuse(Problem::PoolTwice);
-            return None;
-        }
-        let Some(name) = &table.name else { return Some(Pool { name: id.to_string(), id }) };
-        let text = name.get_ref();
-        let length_fits = (1..=MAX_TEXT_CHARS).contains(&text.chars().count());
-        if !length_fits || text.chars().any(char::is_control) {
-            let subject = format!("[[pools]] {:?} name", id.as_str());
-            self.source.report(Some(name.span()), subject, Problem::Form(error::NAME_RULE));
-        }
-        Some(Pool { id, name: text.clone() })
-    }
-
-    fn key(&mut self, pool: PoolIndex, owner: &str, table: &KeyTable) {
-        let Some(given) = &table.app_key else { return };
-        let (app_key, span) = (given.get_ref(), Some(given.span()));
-        // Not shown here: what breaks the rule may be a secret in the wrong place.
-        let visible = app_key.bytes().all(|byte| byte.is_ascii_graphic());
-        let is_valid = visible && (1..=MAX_ID_BYTES).contains(&app_key.len());
-        let subject = if is_valid {
-            format!("{owner} app_key {app_key:?}")
-        } else {
-            format!("{owner} app_key")
-        };
-        if !is_valid {
-            self.source.report(span.clone(), &*subject, Problem::Form(error::APP_KEY_RULE));
-        } else if let Some(first) = self.key_owners.insert(app_key.clone(), owner.to_owned()) {
-            self.source.report(span.clone(), &*subject, Problem::KeyTwice { first });
-        }
-        let secret = SecretSource {
-            subject: &subject,
-            kind: SecretKind::AppSecret,
-            sha256: ("app_secret_sha256", table.app_secret_sha256.as_ref()),
-            file: ("app_secret_file", table.app_secret_file.as_ref()),
-        };
-        if !secret.is_given() {
-            let problem = Problem::NeitherWay("app_secret_sha256", "app_secret_file");
-            self.source.report(span, subject, problem);
-        } else if let Some(digest) = secret.digest(self.source) {
-            self.gate = std::mem::take(&mut self.gate).with_key(app_key, pool, digest);
-        }
-    }
-
-    fn token(&mut self, viewer: Viewer, token: &SecretSource<'_>) {
-        let Some(digest) = token.digest(self.source) else { return };
-        let subject = token.name();
-        if let Some((first, _)) = self.tokens.iter().find(|(_, other)| other.matches(&digest)) {
-            let problem = Problem::TokenTwice { first: first.clone() };
-            self.source.report(token.span(), subject, problem);
-            return;
-        }
-        self.tokens.push((subject, digest));
-        self.gate = std::mem::take(&mut self.gate).with_viewer(viewer, digest);
-    }
-
-    fn open(&mut self, file: &File) {
-        let Some(open) = file.viewers.open.as_ref().filter(|open| *open.get_ref()) else { return };
-        if let Some((token, _)) = self.tokens.first() {
-            let problem = Problem::OpenWithToken { token: token.clone() };
-            self.source.report(Some(open.span()), "[viewers] open", problem);
-        }
-        self.gate = std::mem::take(&mut self.gate).with_open_viewing();
-    }
+fn parse_network(text: &str) -> Option<IpNet> {
+    text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
 }

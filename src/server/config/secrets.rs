@@ -1,116 +1,106 @@
 //! A secret as the file gives it: its digest, or the name of a file that holds it. Reads that
-//! file; forgets what it held.
+//! file; keeps only digests.
 
 use std::fs;
-use std::io::Read as _;
-use std::ops::Range;
+use std::io::{self, Read as _};
 use std::path::Path;
 
-use toml::Spanned;
-
-use super::error::{self, Problem};
-use super::file::Source;
-use super::{MAX_TEXT_BYTES, MIN_TEXT_BYTES};
+use super::source::{Table, Value};
 use crate::server::auth::SecretDigest;
 
-/// Whose secret it is, which decides what characters it may have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum SecretKind {
-    /// Travels in a header of its own.
-    AppSecret,
-    /// Travels in a cookie too.
-    ViewerToken,
+/// Shortest secret that a file may hold, in bytes: 16 random letters are 75 bits, which cannot be
+/// guessed over a network. The length behind a digest is not known.
+const MIN_BYTES: usize = 16;
+
+/// Longest secret that a file may hold, in bytes: what fits a head beside all else.
+pub(super) const MAX_BYTES: usize = 1_024;
+
+/// One kind of secret: the two keys that may give it, and what it may hold.
+pub(super) struct Secret {
+    sha256_key: &'static str,
+    file_key: &'static str,
+    /// What its file holds, for an error.
+    rule: &'static str,
+    excluded: &'static [u8],
 }
 
-impl SecretKind {
-    fn rule(self) -> &'static str {
-        match self {
-            Self::AppSecret => error::SECRET_RULE,
-            Self::ViewerToken => error::TOKEN_RULE,
+/// An agent's, which comes in a header of its own.
+pub(super) const APP_SECRET: Secret = Secret {
+    sha256_key: "app_secret_sha256",
+    file_key: "app_secret_file",
+    rule: "a secret of 16 to 1024 visible ASCII characters, and at most a line end behind it",
+    excluded: b"",
+};
+
+/// A viewer's of all pools. RFC 6265 section 4.1.1 excludes what no cookie can carry.
+pub(super) const TOKEN: Secret = Secret {
+    sha256_key: "token_sha256",
+    file_key: "token_file",
+    rule: "a token of 16 to 1024 visible ASCII characters other than \" , ; \\ (which no cookie \
+           can carry), and at most a line end behind it",
+    excluded: b"\",;\\",
+};
+
+/// A viewer's of one pool.
+pub(super) const POOL_TOKEN: Secret =
+    Secret { sha256_key: "viewer_token_sha256", file_key: "viewer_token_file", ..TOKEN };
+
+impl Secret {
+    /// What the table gives, and its digest, where that is no mistake.
+    pub(super) fn read<'a>(&self, table: &Table<'a>) -> Option<(Value<'a>, Option<SecretDigest>)> {
+        let (value, digest) = match (table.get(self.sha256_key), table.get(self.file_key)) {
+            (None, None) => return None,
+            (Some(_), Some(file)) => (file, Some(Err(format!("{}, not both", self.ways())))),
+            (Some(hex), None) => {
+                let digest = hex.text().map(from_hex);
+                (hex, digest)
+            }
+            (None, Some(file)) => {
+                let digest = file.text().map(|name| self.read_file(name, table.source.path));
+                (file, digest)
+            }
+        };
+        let digest = digest.and_then(|digest| digest.map_err(|why| value.refuse(why)).ok());
+        Some((value, digest))
+    }
+
+    /// How a table may give it, for an error.
+    pub(super) fn ways(&self) -> String {
+        format!("give {} or {}", self.sha256_key, self.file_key)
+    }
+
+    /// Reads a secret from `name`, which is relative to the directory of `config`.
+    fn read_file(&self, name: &str, config: &Path) -> Result<SecretDigest, String> {
+        let path = config.parent().unwrap_or(Path::new("")).join(name);
+        let shown = path.display();
+        let text = read_start(&path).map_err(|error| format!("cannot read {shown}: {error}"))?;
+        let secret = text.trim_end_matches(['\n', '\r']);
+        let allowed = |byte: u8| byte.is_ascii_graphic() && !self.excluded.contains(&byte);
+        if (MIN_BYTES..=MAX_BYTES).contains(&secret.len()) && secret.bytes().all(allowed) {
+            Ok(SecretDigest::of(secret))
+        } else {
+            Err(format!("{shown} must hold {}", self.rule))
         }
     }
-
-    fn allows(self, secret: &str) -> bool {
-        let cookie_safe = |byte| !matches!(byte, b'"' | b',' | b';' | b'\\');
-        (MIN_TEXT_BYTES..=MAX_TEXT_BYTES).contains(&secret.len())
-            && secret.bytes().all(|byte| {
-                byte.is_ascii_graphic() && (self == Self::AppSecret || cookie_safe(byte))
-            })
-    }
 }
 
-/// The two keys of a table that can give one secret.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct SecretSource<'a> {
-    /// The table, for an error.
-    pub(super) subject: &'a str,
-    pub(super) kind: SecretKind,
-    /// Key and value.
-    pub(super) sha256: (&'static str, Option<&'a Spanned<String>>),
-    /// Key and value.
-    pub(super) file: (&'static str, Option<&'a Spanned<String>>),
-}
-
-impl SecretSource<'_> {
-    /// The secret's digest; none where the table gives no secret, or a mistake.
-    pub(super) fn digest(&self, source: &Source<'_>) -> Option<SecretDigest> {
-        let digest = match (self.sha256.1, self.file.1) {
-            (None, None) => return None,
-            (Some(_), Some(file)) => {
-                let problem = Problem::BothWays(self.sha256.0, self.file.0);
-                source.report(Some(file.span()), self.subject, problem);
-                return None;
-            }
-            (Some(hex), None) => from_hex(hex.get_ref()),
-            (None, Some(file)) => from_file(self.kind, file.get_ref(), source.path),
-        };
-        digest.map_err(|problem| source.report(self.span(), self.name(), problem)).ok()
-    }
-
-    /// Whether the table gives a secret, right or wrong.
-    pub(super) fn is_given(&self) -> bool {
-        self.span().is_some()
-    }
-
-    /// Table and key, for an error.
-    pub(super) fn name(&self) -> String {
-        let key = if self.file.1.is_some() { self.file.0 } else { self.sha256.0 };
-        format!("{} {key}", self.subject)
-    }
-
-    /// Where the secret stands, if it does.
-    pub(super) fn span(&self) -> Option<Range<usize>> {
-        self.sha256.1.or(self.file.1).map(Spanned::span)
-    }
-}
-
-fn from_hex(text: &str) -> Result<SecretDigest, Problem> {
-    let digest = SecretDigest::from_hex(text).ok_or(Problem::Form(error::DIGEST_RULE))?;
-    // What hashing an unset variable gives; a client that sends an empty header would pass.
+fn from_hex(text: &str) -> Result<SecretDigest, String> {
+    let digest = SecretDigest::from_hex(text).ok_or(
+        "must be a SHA-256 in 64 hexadecimal digits, as `printf %s \"$SECRET\" | sha256sum` prints it",
+    )?;
+    // The digest of an unset variable; a client that sends an empty header would pass.
     if digest.matches(&SecretDigest::of("")) {
-        return Err(Problem::EmptyDigest);
+        return Err("is the SHA-256 of the empty text; hash the secret itself, as in \
+                    `printf %s \"$SECRET\" | sha256sum`"
+            .to_owned());
     }
     Ok(digest)
 }
 
-/// Reads a secret from `name`, which is relative to the directory of `config`.
-fn from_file(kind: SecretKind, name: &str, config: &Path) -> Result<SecretDigest, Problem> {
-    let path = config.parent().unwrap_or(Path::new("")).join(name);
-    let text =
-        read_secret(&path).map_err(|source| Problem::SecretFile { path: path.clone(), source })?;
-    let secret = text.trim_end_matches(['\n', '\r']);
-    if kind.allows(secret) {
-        Ok(SecretDigest::of(secret))
-    } else {
-        Err(Problem::SecretText { path, rule: kind.rule() })
-    }
-}
-
-/// The beginning of the file: a little more than a secret may have, whatever the file is.
-fn read_secret(path: &Path) -> std::io::Result<String> {
+/// A little more than a secret may have, whatever the file is.
+fn read_start(path: &Path) -> io::Result<String> {
     let mut bytes = Vec::new();
-    let most = u64::try_from(MAX_TEXT_BYTES + 16).unwrap_or(u64::MAX);
-    fs::File::open(path)?.take(most).read_to_end(&mut bytes)?;
-    // What is no UTF-8 becomes a character that no secret may have.
+    fs::File::open(path)?.take(MAX_BYTES as u64 + 16).read_to_end(&mut bytes)?;
+    // Bytes that are not UTF-8 become a character that no secret may have.
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
