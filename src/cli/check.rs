@@ -1,46 +1,24 @@
 //! `agent-metrics check`: what a configuration file means, in words. Reads and prints; starts
 //! nothing.
 
-use std::fmt;
 use std::fmt::Write as _;
 use std::io;
 use std::path::Path;
 
 use super::args::CheckArgs;
-use super::print;
+use super::{Failure, print};
 use crate::server::auth::Viewer;
-use crate::server::config::{Config, ConfigError, Overrides, is_loopback, settable_limits};
+use crate::server::config::{Config, Overrides, is_loopback, settable_limits};
 use crate::wire::id::PoolIndex;
 
-/// Why a file was not described.
-#[derive(Debug)]
-pub(super) enum CheckError {
-    /// There is something wrong with it.
-    Config(ConfigError),
-    /// It is in order, and standard output cannot be written.
-    Output(io::Error),
-}
-
-impl fmt::Display for CheckError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Config(error) => error.fmt(f),
-            Self::Output(error) => write!(f, "cannot write to standard output: {error}"),
-        }
-    }
-}
-
-impl std::error::Error for CheckError {}
-
 /// Prints what the file means. A reader that closes the pipe early has read enough.
-///
-/// # Errors
-/// [`CheckError`]; its text is for people.
-pub(super) fn run(args: &CheckArgs) -> Result<(), CheckError> {
-    let path = args.path().map_err(CheckError::Config)?;
-    let config = Config::load(&path, &Overrides::default()).map_err(CheckError::Config)?;
+pub(super) fn run(args: &CheckArgs) -> Result<(), Failure> {
+    let path = args.path()?;
+    let config = Config::load(&path, &Overrides::default())?;
     match print(&describe(&config, &path)) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(CheckError::Output(error)),
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(format!("cannot write to standard output: {error}").into())
+        }
         _ => Ok(()),
     }
 }

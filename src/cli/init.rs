@@ -1,7 +1,6 @@
 //! `agent-metrics init`: a configuration file with fresh secrets. Writes the file, which holds
 //! only digests, and shows the secrets once.
 
-use std::fmt;
 use std::fmt::Write as _;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
@@ -23,49 +22,25 @@ const KEY_BYTES: usize = 4;
 /// The pool of a fresh file.
 const POOL: &str = "pool-1";
 
-/// Why there is no fresh configuration. None is left behind then.
-#[derive(Debug)]
+/// Why there is no fresh configuration. No file is left behind then.
+#[derive(Debug, thiserror::Error)]
 pub(super) enum InitError {
-    /// Something of that name is there, and stays as it is.
+    #[error(
+        "{} exists and stays as it is; name another file with --output, or move it away",
+        .0.display()
+    )]
     Exists(PathBuf),
-    /// The file cannot be written.
-    Write {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The system gives no random bytes.
+    #[error("cannot write {}: {source}", path.display())]
+    Write { path: PathBuf, source: io::Error },
+    #[error("the system gives no random bytes: {0}")]
     Random(getrandom::Error),
-    /// The secrets could not be shown, so nobody would ever know them.
-    Output {
-        /// The file that was removed again.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    /// The file was removed again, since nobody would ever know its secrets.
+    #[error(
+        "cannot show the secrets on standard output ({source}), so {} was removed again",
+        path.display()
+    )]
+    Output { path: PathBuf, source: io::Error },
 }
-
-impl fmt::Display for InitError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Exists(path) => write!(
-                f,
-                "{} exists and stays as it is; name another file with --output, or move it away",
-                path.display()
-            ),
-            Self::Write { path, source } => write!(f, "cannot write {}: {source}", path.display()),
-            Self::Random(error) => write!(f, "the system gives no random bytes: {error}"),
-            Self::Output { path, source } => write!(
-                f,
-                "cannot show the secrets on standard output ({source}), so {} was removed again",
-                path.display()
-            ),
-        }
-    }
-}
-
-impl std::error::Error for InitError {}
 
 /// Writes the file, then prints secrets and next steps.
 ///

@@ -39,7 +39,7 @@ pub fn run() -> ExitCode {
         Command::Task(args) => return task::run(args),
         Command::Recipe(args) => print(args.recipe.text()).map_err(Failure::from),
         Command::Init(args) => init::run(&args).map_err(Failure::from),
-        Command::Check(args) => check::run(&args).map_err(Failure::from),
+        Command::Check(args) => check::run(&args),
         Command::SignalProbe => probe::serve().map_err(Failure::from),
     };
     match result {

@@ -20,7 +20,6 @@ pub(crate) mod subscriber;
 mod tests;
 pub(crate) mod workers;
 
-use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -97,59 +96,36 @@ pub(crate) struct Server {
 }
 
 /// Why the server could not start.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub(crate) enum StartError {
-    /// An address could not be listened on.
-    Listen(SocketAddr, io::Error),
-    /// Something that the server is made of was not to be had: what, and why.
-    Resource(&'static str, io::Error),
+    #[error("{}", cannot_listen(.0, .1))]
+    Listen(SocketAddr, #[source] io::Error),
+    /// What could not be made, and why.
+    #[error("cannot make {0}: {1}")]
+    Resource(&'static str, #[source] io::Error),
 }
 
-impl fmt::Display for StartError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            // With port 0 the system chose: there is no next one.
-            Self::Listen(address, error)
-                if error.kind() == io::ErrorKind::AddrInUse && address.port() != 0 =>
-            {
-                let port = address.port().checked_add(1).unwrap_or(u16::MAX - 1);
-                let next = SocketAddr::new(address.ip(), port);
-                write!(
-                    f,
-                    "cannot listen on {address}: another program has this port; end that one, or \
-                     choose another port, as in --listen {next}"
-                )
-            }
-            Self::Listen(address, error) => write!(f, "cannot listen on {address}: {error}"),
-            Self::Resource(what, error) => write!(f, "cannot make {what}: {error}"),
-        }
+fn cannot_listen(address: &SocketAddr, error: &io::Error) -> String {
+    // For port 0 the system chose the port: there is no next one to propose.
+    if error.kind() != io::ErrorKind::AddrInUse || address.port() == 0 {
+        return format!("cannot listen on {address}: {error}");
     }
-}
-
-impl std::error::Error for StartError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Listen(_, error) | Self::Resource(_, error) => Some(error),
-        }
-    }
+    let port = address.port().checked_add(1).unwrap_or(u16::MAX - 1);
+    let next = SocketAddr::new(address.ip(), port);
+    format!(
+        "cannot listen on {address}: another program has this port; end that one, or choose \
+         another port, as in --listen {next}"
+    )
 }
 
 /// A thread that the server cannot do without has ended, and with it the server.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("thread {thread} ended: {reason}")]
 pub(crate) struct ThreadDied {
-    /// Its name.
     pub thread: String,
-    /// What it said, or its panic.
+    /// Its error, or its panic.
     pub reason: String,
 }
-
-impl fmt::Display for ThreadDied {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "thread {} ended: {}", self.thread, self.reason)
-    }
-}
-
-impl std::error::Error for ThreadDied {}
 
 impl Server {
     /// Where it listens, with the ports that the system chose.

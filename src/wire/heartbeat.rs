@@ -1,7 +1,6 @@
 //! A heartbeat's body: read, checked, and turned into the text that dashboards will get.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -32,16 +31,9 @@ pub(crate) enum Ping {
 }
 
 /// Why a body was not taken: a sentence that names the member and the rule.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
 pub(crate) struct Rejected(pub String);
-
-impl fmt::Display for Rejected {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Rejected {}
 
 /// One agent's newest state: what the registry sorts and sums by, and the JSON that goes out.
 #[derive(Debug, Clone, PartialEq)]

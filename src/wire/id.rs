@@ -24,16 +24,9 @@ pub(crate) fn is_valid_id(text: &str) -> bool {
 }
 
 /// An id outside [`ID_RULE`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("an id is {ID_RULE}")]
 pub(crate) struct InvalidId;
-
-impl fmt::Display for InvalidId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "an id is {ID_RULE}")
-    }
-}
-
-impl std::error::Error for InvalidId {}
 
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {

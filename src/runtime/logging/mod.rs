@@ -11,7 +11,7 @@ mod text;
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::cell::Cell;
-use std::fmt::{self, Write as _};
+use std::fmt::Write as _;
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
@@ -42,36 +42,14 @@ pub(crate) const MAX_LINE_BYTES: usize = 4 * 1_024;
 const OUR_TARGET: &str = env!("CARGO_CRATE_NAME");
 
 /// Why the log did not start.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub(crate) enum LoggingError {
-    /// [`LEVEL_VARIABLE`] holds something else than `off`, `error`, `warn`, `info`, `debug`
-    /// or `trace`.
+    #[error("{LEVEL_VARIABLE} must be off, error, warn, info, debug or trace")]
     Level,
-    /// The process has a logger already.
+    #[error("the process has a logger already")]
     Taken,
-    /// The thread could not be started.
+    #[error("cannot start the log thread: {0}")]
     Thread(io::Error),
-}
-
-impl fmt::Display for LoggingError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Level => {
-                write!(f, "{LEVEL_VARIABLE} must be off, error, warn, info, debug or trace")
-            }
-            Self::Taken => write!(f, "the process has a logger already"),
-            Self::Thread(error) => write!(f, "cannot start the log thread: {error}"),
-        }
-    }
-}
-
-impl std::error::Error for LoggingError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Thread(error) => Some(error),
-            _ => None,
-        }
-    }
 }
 
 /// The level that [`LEVEL_VARIABLE`] asks for; info where it is unset or empty.
