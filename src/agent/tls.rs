@@ -60,7 +60,7 @@ pub(super) fn explain(error: &str) -> String {
         return (*meaning).to_owned();
     }
     let explained = explain_expired(error).or_else(|| explain_wrong_name(error));
-    explained.unwrap_or_else(|| printable(error).to_string())
+    explained.unwrap_or_else(|| printable(error))
 }
 
 const MEANINGS: [(&str, &str); 9] = [

@@ -10,7 +10,7 @@ use super::{Failure, logged, print};
 use crate::agent::{self, Profile, Secret, Settings, settings::default_id};
 use crate::runtime::clock::Clock;
 use crate::runtime::signals::Signals;
-use crate::runtime::threads::{Crew, Role};
+use crate::runtime::threads::{Role, Threads};
 
 pub(super) fn run(args: AgentArgs) -> Result<(), Failure> {
     agent::ignore_empty_cert_file()?;
@@ -30,8 +30,8 @@ pub(super) fn run(args: AgentArgs) -> Result<(), Failure> {
     logged(&Arc::default(), || {
         let signals = Signals::start()?;
         let (stop, stopped) = bounded(1);
-        let (crew, ends) = Crew::new(1);
-        crew.spawn("agent", Role::Vital, move || {
+        let (threads, ends) = Threads::new(1);
+        threads.spawn("agent", Role::Essential, move || {
             agent::run(settings, stopped, Clock::start()).map_err(|error| error.to_string())
         })?;
         let ended = select! {
@@ -41,7 +41,7 @@ pub(super) fn run(args: AgentArgs) -> Result<(), Failure> {
                 ends.recv()?
             }
         };
-        crew.join(&ended);
+        threads.join(&ended);
         ended.outcome?;
         signals.close();
         Ok(())

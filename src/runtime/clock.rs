@@ -1,5 +1,5 @@
-//! The one place that asks the operating system for the time. Shells carry a [`Clock`]; the
-//! core gets instants as arguments.
+//! The one place that asks the operating system for the time. Threads hold a [`Clock`]; the core gets
+//! instants as arguments.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 

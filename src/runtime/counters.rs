@@ -1,5 +1,5 @@
-//! What the server counts of itself, for `/api/v1/status` and for tests. Plain atomics that
-//! every thread may touch; nothing is decided by them.
+//! Counters and gauges of one server, for `/api/v1/status` and for tests. Atomics that every thread may
+//! change; no decision depends on them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -50,7 +50,7 @@ counters! {
     /// Heartbeats and goodbyes that broke a rule (400, 411, 413): with a bad agent id, which is
     /// found before credentials are checked, or with the right credentials.
     refused_bad_heartbeat,
-    /// 401s that were held back because their address got too many.
+    /// 401s that were delayed because their address got too many.
     refusals_delayed,
     /// Connections closed to stay within `max_buffered_bytes`.
     buffer_evictions,
@@ -60,7 +60,7 @@ counters! {
     worker_panics,
     /// Heartbeats that became an agent's newest state.
     heartbeats,
-    /// Heartbeats that a newer one or a goodbye had overtaken.
+    /// Stale heartbeats: a newer one or a goodbye came before them.
     overtaken,
     /// Agents evicted for silence.
     evictions,
@@ -81,23 +81,19 @@ counters! {
 pub(crate) struct Count(AtomicU64);
 
 impl Count {
-    /// One more.
     pub(crate) fn add_one(&self) {
         self.add(1);
     }
 
-    /// `count` more.
     pub(crate) fn add(&self, count: u64) {
         self.0.fetch_add(count, Ordering::Relaxed);
     }
 
-    /// Of a gauge: one less.
+    /// Gauges only.
     pub(crate) fn remove_one(&self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// The present value.
-    #[must_use]
     pub(crate) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }

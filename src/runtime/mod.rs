@@ -1,5 +1,5 @@
-//! What every process of ours needs, server and agent alike: time, threads, signals, the log and
-//! counters. Knows nothing of agents, pools or dashboards.
+//! What server and agent both need: clock, threads, signals, log and counters. Knows nothing of agents,
+//! pools or dashboards.
 
 pub(crate) mod clock;
 pub(crate) mod counters;

@@ -1,12 +1,10 @@
-//! SIGHUP, SIGINT and SIGTERM as messages on a channel. The first asks the process to end in good
-//! order; a second SIGINT or SIGTERM ends it at once, whatever it is doing. Owns the thread
-//! `signals`.
+//! SIGHUP, SIGINT and SIGTERM as messages on a channel. The first asks the process to stop in order; a
+//! second SIGINT or SIGTERM exits at once. Owns the thread `signals`.
 //!
-//! SIGHUP does not count there: a terminal that closes may send two, and systemd may send it
-//! beside SIGTERM. Where it is ignored at the start (nohup), it stays ignored.
+//! SIGHUP is never the second: a terminal that closes may send two, and systemd may send it beside
+//! SIGTERM. Where it is ignored at the start (nohup), it stays ignored.
 //!
-//! SIGPIPE stays as Rust's runtime leaves it, ignored: a broken pipe is an error of the write
-//! that met it.
+//! SIGPIPE stays ignored, as Rust's runtime leaves it: writing to a broken pipe is an error.
 
 use std::io;
 use std::thread::{Builder, JoinHandle};
@@ -17,7 +15,7 @@ use signal_hook::iterator::{Handle, Signals as Deliveries};
 
 use crate::runtime::threads::STACK_BYTES;
 
-/// A request to end.
+/// A request to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Signal {
     /// SIGHUP: the terminal is gone.
@@ -37,8 +35,7 @@ impl Signal {
         }
     }
 
-    /// 128 and the signal's number, as a shell has it for a process that a signal ended.
-    #[must_use]
+    /// 128 and the signal's number, as shells report a process that a signal ended.
     pub(crate) fn exit_code(self) -> i32 {
         128 + match self {
             Self::Hangup => SIGHUP,
@@ -58,7 +55,7 @@ impl std::fmt::Display for Signal {
     }
 }
 
-/// The signals of this process, until [`Signals::close`].
+/// The signal handlers and their thread, until [`Signals::close`].
 #[derive(Debug)]
 pub(crate) struct Signals {
     first: Receiver<Signal>,
@@ -67,12 +64,8 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
-    /// Takes SIGHUP, SIGINT and SIGTERM over. From here on the second SIGINT or SIGTERM exits the
-    /// process with [`Signal::exit_code`], and nothing is cleaned up; until the first was taken
-    /// note of that is the only way out, so whoever starts this must listen.
-    ///
-    /// # Errors
-    /// Where the handlers or the thread cannot be set up.
+    /// Handles SIGHUP, SIGINT and SIGTERM from now on. The caller must receive the first; the second
+    /// SIGINT or SIGTERM exits the process with [`Signal::exit_code`] and cleans up nothing.
     pub(crate) fn start() -> io::Result<Self> {
         let hangup = Some(SIGHUP).filter(|&signal| !is_ignored(signal));
         let mut deliveries = Deliveries::new([SIGINT, SIGTERM].into_iter().chain(hangup))?;
@@ -86,25 +79,23 @@ impl Signals {
                     if signal != Signal::Hangup && std::mem::replace(&mut is_second, true) {
                         std::process::exit(signal.exit_code());
                     }
-                    // Where it is full, a request to end waits there already; and nobody may be
-                    // listening any more.
+                    // If it is full, a request to stop is in it already; the receiver may be gone.
                     let _ = outbox.try_send(signal);
                 }
             })?;
         Ok(Self { first, handle, thread })
     }
 
-    /// Yields the first signal; later ones of those that end nothing at once follow, and mean
-    /// nothing more. Disconnected only after [`Signals::close`].
-    #[must_use]
+    /// Receives the first signal, and later ones that do not exit the process, which mean nothing
+    /// more. Disconnected only after [`Signals::close`].
     pub(crate) fn first(&self) -> &Receiver<Signal> {
         &self.first
     }
 
-    /// Lets go of the signals, which are ignored from then on, and ends the thread.
+    /// Ends the thread; the signals are ignored from then on.
     pub(crate) fn close(self) {
         self.handle.close();
-        // A panic there has been reported by the hook.
+        // The panic hook has reported a panic there.
         let _ = self.thread.join();
     }
 }
@@ -127,7 +118,7 @@ mod tests {
 
     use super::*;
 
-    const PATIENCE: Duration = Duration::from_secs(10);
+    const DEADLINE: Duration = Duration::from_secs(10);
 
     /// Runs the ignored test `name` in a process of its own: signals are the process's.
     fn exit_code_of(name: &str) -> Option<i32> {
@@ -160,14 +151,14 @@ mod tests {
         let signals = Signals::start().unwrap();
         for _ in 0..2 {
             raise(SIGHUP).unwrap();
-            assert_eq!(signals.first().recv_timeout(PATIENCE), Ok(Signal::Hangup));
+            assert_eq!(signals.first().recv_timeout(DEADLINE), Ok(Signal::Hangup));
         }
         raise(SIGTERM).unwrap();
-        assert_eq!(signals.first().recv_timeout(PATIENCE), Ok(Signal::Terminate));
+        assert_eq!(signals.first().recv_timeout(DEADLINE), Ok(Signal::Terminate));
         raise(SIGHUP).unwrap();
-        assert_eq!(signals.first().recv_timeout(PATIENCE), Ok(Signal::Hangup));
+        assert_eq!(signals.first().recv_timeout(DEADLINE), Ok(Signal::Hangup));
         raise(SIGINT).unwrap();
-        assert!(signals.first().recv_timeout(PATIENCE).is_err(), "the process goes on");
+        assert!(signals.first().recv_timeout(DEADLINE).is_err(), "the process goes on");
         panic!("SIGINT after SIGTERM did nothing");
     }
 
@@ -176,7 +167,7 @@ mod tests {
     fn child_first() {
         let signals = Signals::start().unwrap();
         raise(SIGTERM).unwrap();
-        assert_eq!(signals.first().recv_timeout(PATIENCE), Ok(Signal::Terminate));
+        assert_eq!(signals.first().recv_timeout(DEADLINE), Ok(Signal::Terminate));
         let first = signals.first().clone();
         signals.close();
         assert!(first.recv().is_err());
@@ -187,9 +178,9 @@ mod tests {
     fn child_second() {
         let signals = Signals::start().unwrap();
         raise(SIGTERM).unwrap();
-        assert!(signals.first().recv_timeout(PATIENCE).is_ok());
+        assert!(signals.first().recv_timeout(DEADLINE).is_ok());
         raise(SIGINT).unwrap();
-        assert!(signals.first().recv_timeout(PATIENCE).is_err(), "the process goes on");
+        assert!(signals.first().recv_timeout(DEADLINE).is_err(), "the process goes on");
         panic!("a second signal did nothing");
     }
 }

@@ -30,7 +30,7 @@ use sockets::SocketDirectory;
 
 use crate::runtime::clock::Clock;
 use crate::runtime::signals::Signal;
-use crate::runtime::threads::{Crew, Ended, Outcome, Role};
+use crate::runtime::threads::{Ended, Outcome, Role, Threads};
 use crate::server::door::{DoorHandle, STOP_GRACE};
 use crate::server::hub::HubHandle;
 use crate::server::limits::CLOSE_GRACE;
@@ -80,7 +80,7 @@ impl Default for Sizes {
 pub(crate) struct Server {
     addresses: Vec<SocketAddr>,
     clock: Clock,
-    crew: Crew,
+    threads: Threads,
     ends: Receiver<Ended>,
     door: DoorHandle,
     hub: HubHandle,
@@ -144,8 +144,8 @@ impl Server {
         work: impl FnOnce(Receiver<()>) -> Outcome + Send + 'static,
     ) -> Result<(), StartError> {
         let (stop, stopped) = bounded(1);
-        self.crew
-            .spawn("agent", Role::Passing, move || work(stopped))
+        self.threads
+            .spawn("agent", Role::Temporary, move || work(stopped))
             .map_err(|error| StartError::Resource("the thread agent", error))?;
         self.agent = Some(stop);
         Ok(())
@@ -178,18 +178,18 @@ impl Server {
 
     /// Joins a thread that has ended, and says so if it should not have.
     fn bury(&self, ended: &Ended) -> Option<ThreadDied> {
-        self.crew.join(ended);
+        self.threads.join(ended);
         let Ended { name, role, outcome, .. } = ended;
         match (role, outcome) {
-            (Role::Vital, _) => {
+            (Role::Essential, _) => {
                 let reason = outcome.clone().err().unwrap_or_else(|| "without a reason".to_owned());
                 Some(ThreadDied { thread: name.clone(), reason })
             }
-            (Role::Passing, Err(reason)) => {
+            (Role::Temporary, Err(reason)) => {
                 log::error!("thread {name} failed: {reason}");
                 None
             }
-            (Role::Passing, Ok(())) => None,
+            (Role::Temporary, Ok(())) => None,
         }
     }
 
@@ -207,9 +207,9 @@ impl Server {
         }
         // The hub's end closes the channels to the fanout threads, which say 1001 to dashboards.
         self.hub.shutdown();
-        while !self.crew.is_empty() {
+        while self.threads.count() > 0 {
             if self.await_one(deadline).is_none() {
-                log::warn!("{} threads did not stop in time", self.crew.len());
+                log::warn!("{} threads did not stop in time", self.threads.count());
                 return;
             }
         }
@@ -218,14 +218,14 @@ impl Server {
 
     /// Waits for a thread, unless it has been joined already.
     fn await_end(&self, name: &str, deadline: Instant) {
-        while self.crew.has(name) && self.await_one(deadline).is_some() {}
+        while self.threads.has(name) && self.await_one(deadline).is_some() {}
     }
 
     /// Joins the next thread that ends before `deadline`.
     fn await_one(&self, deadline: Instant) -> Option<Ended> {
         match self.ends.recv_deadline(deadline) {
             Ok(ended) => {
-                self.crew.join(&ended);
+                self.threads.join(&ended);
                 if let Err(reason) = &ended.outcome {
                     log::error!("thread {} failed: {reason}", ended.name);
                 }

@@ -11,7 +11,7 @@ use super::sockets::{INGEST, READS, SocketDirectory};
 use super::{Server, Sizes, StartError};
 use crate::runtime::clock::Clock;
 use crate::runtime::counters::Counters;
-use crate::runtime::threads::{Crew, Outcome, Role};
+use crate::runtime::threads::{Outcome, Role, Threads};
 use crate::server::config::{Config, Pool};
 use crate::server::descriptors::{fit_to_descriptors, raise_descriptor_limit};
 use crate::server::door::{self, Door};
@@ -33,7 +33,7 @@ const OTHER_THREADS: usize = 64;
 struct Shared {
     clock: Clock,
     counters: Arc<Counters>,
-    crew: Crew,
+    threads: Threads,
     epoch: Arc<str>,
     pools: Arc<[PoolId]>,
     limits: Limits,
@@ -55,9 +55,9 @@ impl Server {
         let (listeners, addresses) = listen(&config.listen)?;
         let directory = SocketDirectory::create(&std::env::temp_dir())
             .map_err(|error| StartError::Resource("a directory for private sockets", error))?;
-        let (crew, ends) = Crew::new(limits.max_dashboards + OTHER_THREADS);
+        let (threads, ends) = Threads::new(limits.max_dashboards + OTHER_THREADS);
         let pools = config.pools.iter().map(|pool| pool.id.clone()).collect();
-        let shared = Shared { clock, counters, crew, epoch: epoch()?, pools, limits };
+        let shared = Shared { clock, counters, threads, epoch: epoch()?, pools, limits };
         let rules = Rules {
             evict_after: config.evict_after,
             tick: eviction_tick(config.evict_after),
@@ -71,7 +71,7 @@ impl Server {
         let reads = shared.spawn_pool(&directory, READS, 1, handlers)?;
         #[cfg(test)]
         let for_tests = fanouts.clone();
-        let clients = Clients::new(shared.crew.clone(), hub.clone(), fanouts, clock);
+        let clients = Clients::new(shared.threads.clone(), hub.clone(), fanouts, clock);
         let (door, door_handle) = Door::new(door::Parts {
             listeners,
             ingest_path: directory.socket(INGEST),
@@ -89,7 +89,7 @@ impl Server {
         Ok(Self {
             addresses,
             clock,
-            crew: shared.crew,
+            threads: shared.threads,
             ends,
             door: door_handle,
             hub,
@@ -109,8 +109,8 @@ impl Shared {
         name: String,
         work: impl FnOnce() -> Outcome + Send + 'static,
     ) -> Result<(), StartError> {
-        self.crew
-            .spawn(name, Role::Vital, work)
+        self.threads
+            .spawn(name, Role::Essential, work)
             .map_err(|error| StartError::Resource("a thread", error))
     }
 

@@ -126,7 +126,7 @@ fn who_has_ended_is_not_waited_for() {
     server.door.stop();
     let ended = server.ends.recv_timeout(LONG).unwrap();
     assert_eq!(ended.name, "door");
-    server.crew.join(&ended);
+    server.threads.join(&ended);
     let start = server.clock.now();
     server.await_end("door", start + LONG);
     assert!(server.clock.now() < start + LONG, "waited to the deadline");
@@ -137,7 +137,7 @@ fn who_has_ended_is_not_waited_for() {
 #[test]
 fn a_signal_ends_the_server_well() {
     let server = start();
-    let crew = server.crew.clone();
+    let threads = server.threads.clone();
     let directory = server._directory.path().to_owned();
     let mut dashboard = dashboard(&server);
     let (signal, signals) = bounded(1);
@@ -147,7 +147,7 @@ fn a_signal_ends_the_server_well() {
     let mut rest = Vec::new();
     let _ = dashboard.read_to_end(&mut rest);
     assert_eq!(rest, [0x88, 2, 0x03, 0xE9]);
-    assert!(crew.is_empty(), "{} threads", crew.len());
+    assert_eq!(threads.count(), 0);
     assert!(!directory.exists());
 }
 

@@ -14,7 +14,7 @@ use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{Role as Side, WebSocket, WebSocketConfig};
 
 use crate::runtime::clock::Clock;
-use crate::runtime::threads::{Crew, Role};
+use crate::runtime::threads::{Role, Threads};
 use crate::server::door::{OpenFeed, Upgrade};
 use crate::server::event::Control;
 use crate::server::fanout::FanoutHandle;
@@ -33,7 +33,7 @@ const MAX_WRITE_BUFFER_BYTES: usize = KIB;
 /// Gives each dashboard a thread.
 #[derive(Debug)]
 pub(crate) struct Clients {
-    crew: Crew,
+    threads: Threads,
     hub: HubHandle,
     fanouts: Vec<FanoutHandle>,
     clock: Clock,
@@ -44,12 +44,12 @@ impl Clients {
     /// Clients that `hub` feeds through `fanouts`, of which there is at least one.
     #[must_use]
     pub(crate) fn new(
-        crew: Crew,
+        threads: Threads,
         hub: HubHandle,
         fanouts: Vec<FanoutHandle>,
         clock: Clock,
     ) -> Self {
-        Self { crew, hub, fanouts, clock, next: AtomicU64::new(0) }
+        Self { threads, hub, fanouts, clock, next: AtomicU64::new(0) }
     }
 }
 
@@ -63,7 +63,7 @@ impl OpenFeed for Clients {
         // A thread that cannot be spawned drops its closure; the socket has to survive that.
         let slot = Arc::new(Mutex::new(Some(upgrade)));
         let taken = Arc::clone(&slot);
-        let spawned = self.crew.spawn(format!("client-{number}"), Role::Passing, move || {
+        let spawned = self.threads.spawn(format!("client-{number}"), Role::Temporary, move || {
             if let Some(upgrade) = take(&taken) {
                 Client { id: DashboardId(number), hub, fanout }.serve(upgrade, clock);
             }

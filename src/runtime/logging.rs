@@ -1,42 +1,38 @@
-//! The log: records go through a bounded channel to the thread `log`, the only one that
-//! touches stderr. Senders never wait: what the thread cannot take is dropped and counted.
+//! The log: records go through a bounded channel to the thread `log`, the only one that writes to
+//! stderr. Senders never wait: a record for which the channel has no room is dropped and counted.
 //!
-//! A full stderr (a pipe that nobody reads) stops that thread alone; a closed one makes
-//! `eprintln!` panic, which the thread survives. For the same reason nothing else in the
-//! process may print to stderr while the log runs: it would wait for the lock that a stuck
-//! log thread holds. That goes for the standard panic hook too, so [`start`] replaces it with
-//! one that logs.
-
-mod text;
+//! A full stderr (a pipe that nobody reads) blocks that thread alone; a closed one makes `eprintln!`
+//! panic, which the thread catches. Nothing else in the process may print to stderr while the log
+//! runs: it would wait for the lock that a blocked log thread holds. So [`start`] also replaces the
+//! standard panic hook by one that logs.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::cell::Cell;
-use std::fmt::Write as _;
-use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
+use std::fmt;
+use std::io::{self, Write as _};
+use std::panic::{self, AssertUnwindSafe, PanicHookInfo, catch_unwind};
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
-use std::{io, panic};
 
 use crossbeam_channel::{Receiver, Sender, after, bounded, select};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use simple_logger::SimpleLogger;
 
-pub(crate) use self::text::printable;
-
-use self::text::Bounded;
 use crate::runtime::counters::Counters;
 use crate::runtime::threads::{STACK_BYTES, panic_text};
 
-/// Log lines waiting for the log thread; beyond it lines are dropped and counted.
-pub(crate) const LOG_QUEUE: usize = 1_024;
+/// Lines waiting for the log thread.
+const LOG_QUEUE: usize = 1_024;
+
+/// Longest message, in bytes; the rest is cut. With [`LOG_QUEUE`] it bounds what waits to 4 MiB.
+const MAX_LINE_BYTES: usize = 4 * 1_024;
+
+/// Longest text that [`printable`] shows, in characters.
+const MAX_PRINTABLE_CHARS: usize = 256;
 
 /// The environment variable that sets the level.
-pub(crate) const LEVEL_VARIABLE: &str = "AGENT_METRICS_LOG";
-
-/// Longest message, in bytes; the rest is cut. With [`LOG_QUEUE`] it bounds what waits to
-/// 4 MiB.
-pub(crate) const MAX_LINE_BYTES: usize = 4 * 1_024;
+const LEVEL_VARIABLE: &str = "AGENT_METRICS_LOG";
 
 /// Our own records' targets begin with this.
 const OUR_TARGET: &str = env!("CARGO_CRATE_NAME");
@@ -53,9 +49,6 @@ pub(crate) enum LoggingError {
 }
 
 /// The level that [`LEVEL_VARIABLE`] asks for; info where it is unset or empty.
-///
-/// # Errors
-/// [`LoggingError::Level`].
 pub(crate) fn level_from_env() -> Result<LevelFilter, LoggingError> {
     match std::env::var_os(LEVEL_VARIABLE) {
         None => Ok(LevelFilter::Info),
@@ -70,26 +63,28 @@ fn parse_level(text: &str) -> Result<LevelFilter, LoggingError> {
     }
 }
 
-/// Makes the log the process's logger and its panic hook. `level` is for our own records;
-/// packages that we use speak up from warn on and never below, since their debug output may
-/// hold headers. Dropped lines are counted in `counters`.
-///
-/// # Errors
-/// See [`LoggingError`].
+/// `text` as it may stand in a log line, whoever wrote it: control characters, quotes, backslashes and
+/// invisible characters are escaped as in Rust's string literals, and what is over
+/// [`MAX_PRINTABLE_CHARS`] is cut.
+pub(crate) fn printable(text: &str) -> String {
+    let mut characters = text.chars();
+    let start = characters.by_ref().take(MAX_PRINTABLE_CHARS);
+    let mut shown: String = start.flat_map(char::escape_debug).collect();
+    if characters.next().is_some() {
+        shown.push_str("...");
+    }
+    shown
+}
+
+/// Makes the log the process's logger and its panic hook. `level` is for our own records; records of
+/// packages appear from warn on and never below, since their debug output may hold headers. Dropped
+/// lines are counted in `counters`.
 pub(crate) fn start(level: LevelFilter, counters: Arc<Counters>) -> Result<Logging, LoggingError> {
-    let (queue, inbox) = bounded(LOG_QUEUE);
-    let front = Front { queue: queue.clone(), level, counters: Arc::clone(&counters) };
-    let (on_end, ended) = bounded(1);
     let printer = SimpleLogger::new().with_level(LevelFilter::Trace).with_utc_timestamps();
-    let thread = Builder::new()
-        .name("log".to_owned())
-        .stack_size(STACK_BYTES)
-        .spawn(move || {
-            print_all(&inbox, &counters, |line| print(&printer, line));
-            let _ = on_end.send(());
-        })
-        .map_err(LoggingError::Thread)?;
-    let logging = Logging { queue, ended, thread };
+    let (front, logging) = spawn(LOG_QUEUE, level, counters, move |line| {
+        let args = format_args!("{}", line.message);
+        printer.log(&Record::builder().level(line.level).target(&line.target).args(args).build());
+    })?;
     if log::set_boxed_logger(Box::new(front)).is_err() {
         logging.finish(Duration::from_secs(1));
         return Err(LoggingError::Taken);
@@ -99,40 +94,53 @@ pub(crate) fn start(level: LevelFilter, counters: Arc<Counters>) -> Result<Loggi
     Ok(logging)
 }
 
+/// Starts the log thread, with a channel of `capacity`.
+fn spawn(
+    capacity: usize,
+    level: LevelFilter,
+    counters: Arc<Counters>,
+    print: impl FnMut(&Line) + Send + 'static,
+) -> Result<(Front, Logging), LoggingError> {
+    let (queue, inbox) = bounded(capacity);
+    let (on_end, ended) = bounded(1);
+    let front = Front { queue: queue.clone(), level, counters: Arc::clone(&counters) };
+    let thread = Builder::new()
+        .name("log".to_owned())
+        .stack_size(STACK_BYTES)
+        .spawn(move || {
+            print_all(&inbox, &counters, print);
+            let _ = on_end.send(());
+        })
+        .map_err(LoggingError::Thread)?;
+    Ok((front, Logging { queue, ended, thread }))
+}
+
 /// The running log.
 #[derive(Debug)]
 #[must_use = "what is queued at the end is lost without finish"]
 pub(crate) struct Logging {
-    queue: Sender<Entry>,
+    queue: Sender<Option<Line>>,
     ended: Receiver<()>,
     thread: JoinHandle<()>,
 }
 
 impl Logging {
-    /// Prints what is queued and ends the thread, if both can be done within `grace`; else
-    /// leaves the thread, stuck on stderr, to the end of the process. Records that come later
-    /// are dropped.
+    /// Prints what is queued and ends the thread, if both can be done within `grace`; else leaves the
+    /// thread, blocked on stderr, to the end of the process. Later records are dropped.
     pub(crate) fn finish(self, grace: Duration) {
-        let patience = after(grace);
+        let timeout = after(grace);
         select! {
-            send(self.queue, Entry::End) -> sent => if sent.is_err() { return },
-            recv(patience) -> _ => return,
+            send(self.queue, None) -> sent => if sent.is_err() { return },
+            recv(timeout) -> _ => return,
         }
         select! {
             recv(self.ended) -> _ => {
                 // It has nothing more to do but return.
                 let _ = self.thread.join();
             }
-            recv(patience) -> _ => {}
+            recv(timeout) -> _ => {}
         }
     }
-}
-
-/// What travels to the log thread.
-#[derive(Debug)]
-enum Entry {
-    Line(Line),
-    End,
 }
 
 #[derive(Debug)]
@@ -144,7 +152,8 @@ struct Line {
 
 /// The logger that the process sees.
 struct Front {
-    queue: Sender<Entry>,
+    /// None ends the thread.
+    queue: Sender<Option<Line>>,
     level: LevelFilter,
     counters: Arc<Counters>,
 }
@@ -153,7 +162,7 @@ impl Log for Front {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         let most = match metadata.target() {
             ours if is_ours(ours) => self.level,
-            // Says at every try what the agent says once.
+            // It repeats at every attempt what the agent logs once.
             verifier if verifier.starts_with("rustls_platform_verifier") => LevelFilter::Off,
             _ => self.level.min(LevelFilter::Warn),
         };
@@ -164,15 +173,9 @@ impl Log for Front {
         if !self.enabled(record.metadata()) {
             return;
         }
-        let mut message = Bounded::new(MAX_LINE_BYTES);
-        // Ends early, with an error, where the bound is reached.
-        let _ = message.write_fmt(*record.args());
-        let line = Line {
-            level: record.level(),
-            target: record.target().to_owned(),
-            message: message.finish(),
-        };
-        if self.queue.try_send(Entry::Line(line)).is_err() {
+        let (level, target) = (record.level(), record.target().to_owned());
+        let line = Line { level, target, message: bounded_text(*record.args()) };
+        if self.queue.try_send(Some(line)).is_err() {
             self.counters.log_lines_dropped.add_one();
         }
     }
@@ -184,65 +187,57 @@ fn is_ours(target: &str) -> bool {
     target.strip_prefix(OUR_TARGET).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
 }
 
+/// Formats up to [`MAX_LINE_BYTES`] and no further.
+fn bounded_text(args: fmt::Arguments<'_>) -> String {
+    let mut buffer = [0; MAX_LINE_BYTES];
+    let mut room = &mut buffer[..];
+    let is_cut = room.write_fmt(args).is_err();
+    let length = MAX_LINE_BYTES - room.len();
+    // The cut may be inside a character.
+    let mut text = match buffer[..length].utf8_chunks().next() {
+        Some(chunk) => chunk.valid().to_owned(),
+        None => String::new(),
+    };
+    if is_cut {
+        text.push_str("...");
+    }
+    text
+}
+
 thread_local! {
     /// Set on a log thread: its own panics come from stderr and must not be sent back to it.
     static IS_LOG_THREAD: Cell<bool> = const { Cell::new(false) };
 }
 
 /// The log thread's loop; `print` may panic.
-fn print_all(inbox: &Receiver<Entry>, counters: &Counters, print: impl FnMut(&Line)) {
+fn print_all(inbox: &Receiver<Option<Line>>, counters: &Counters, mut print: impl FnMut(&Line)) {
     IS_LOG_THREAD.set(true);
-    let mut printer = Printer { print, counters, reported: 0, since_report: 0 };
-    while let Ok(Entry::Line(line)) = inbox.recv() {
-        printer.line(&line);
-        // A loss is told once the rush is over, or as often as a queue goes by in a long one.
-        if inbox.is_empty() || printer.since_report >= LOG_QUEUE {
-            printer.report();
+    let mut print = |line: &Line| {
+        if catch_unwind(AssertUnwindSafe(|| print(line))).is_err() {
+            counters.log_lines_dropped.add_one();
+        }
+    };
+    let (mut reported, mut lines_since_report) = (0, 0);
+    loop {
+        let line = inbox.recv().ok().flatten();
+        if let Some(line) = &line {
+            print(line);
+            lines_since_report += 1;
+        }
+        // Dropped lines are reported when the queue is empty, and in a long burst once in a while.
+        if line.is_none() || inbox.is_empty() || lines_since_report >= LOG_QUEUE {
+            let dropped = counters.log_lines_dropped.get();
+            if dropped > reported {
+                let message = format!("{} log lines dropped", dropped - reported);
+                let target = module_path!().to_owned();
+                print(&Line { level: Level::Warn, target, message });
+            }
+            (reported, lines_since_report) = (dropped, 0);
+        }
+        if line.is_none() {
+            return;
         }
     }
-    printer.report();
-}
-
-/// Prints, survives what printing does, and keeps account of what was lost.
-struct Printer<'a, P> {
-    print: P,
-    counters: &'a Counters,
-    /// How many lost lines the log has told of.
-    reported: u64,
-    since_report: usize,
-}
-
-impl<P: FnMut(&Line)> Printer<'_, P> {
-    fn line(&mut self, line: &Line) {
-        self.since_report += 1;
-        if catch_unwind(AssertUnwindSafe(|| (self.print)(line))).is_err() {
-            self.counters.log_lines_dropped.add_one();
-        }
-    }
-
-    fn report(&mut self) {
-        self.since_report = 0;
-        let dropped = self.counters.log_lines_dropped.get();
-        let news = dropped - self.reported;
-        self.reported = dropped;
-        if news > 0 {
-            self.line(&Line {
-                level: Level::Warn,
-                target: module_path!().to_owned(),
-                message: format!("{news} log lines dropped"),
-            });
-        }
-    }
-}
-
-fn print(printer: &SimpleLogger, line: &Line) {
-    printer.log(
-        &Record::builder()
-            .level(line.level)
-            .target(&line.target)
-            .args(format_args!("{}", line.message))
-            .build(),
-    );
 }
 
 /// The panic hook: what happened and where, at error, through the log.
@@ -252,48 +247,32 @@ fn log_panic(info: &PanicHookInfo<'_>) {
     }
     let thread = std::thread::current();
     let name = thread.name().unwrap_or("unnamed");
-    let mut place = String::new();
-    if let Some(location) = info.location() {
-        // Writing to a String cannot fail.
-        let _ = write!(place, " at {location}");
-    }
+    let place = info.location().map(|location| format!(" at {location}")).unwrap_or_default();
+    let message = printable(panic_text(info.payload()));
     // Captured only where RUST_BACKTRACE asks for it.
     let trace = Backtrace::capture();
-    let message = printable(panic_text(info.payload()));
-    if trace.status() == BacktraceStatus::Captured {
-        log::error!("thread {name} panicked{place}: {message}\n{trace}");
-    } else {
-        log::error!("thread {name} panicked{place}: {message}");
-    }
+    let trace = match trace.status() {
+        BacktraceStatus::Captured => format!("\n{trace}"),
+        _ => String::new(),
+    };
+    log::error!("thread {name} panicked{place}: {message}{trace}");
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const PATIENCE: Duration = Duration::from_secs(10);
+    const DEADLINE: Duration = Duration::from_secs(10);
 
     /// A log whose printer does as `print` says, without touching the process's logger.
     fn log_to(
-        room: usize,
+        capacity: usize,
         print: impl FnMut(&Line) + Send + 'static,
     ) -> (Front, Logging, Arc<Counters>) {
         let counters = Arc::new(Counters::default());
-        let (queue, inbox) = bounded(room);
-        let (on_end, ended) = bounded(1);
-        let shared = Arc::clone(&counters);
-        let thread = Builder::new()
-            .spawn(move || {
-                print_all(&inbox, &shared, print);
-                let _ = on_end.send(());
-            })
-            .unwrap();
-        let front = Front {
-            queue: queue.clone(),
-            level: LevelFilter::Info,
-            counters: Arc::clone(&counters),
-        };
-        (front, Logging { queue, ended, thread }, counters)
+        let (front, logging) =
+            spawn(capacity, LevelFilter::Info, Arc::clone(&counters), print).unwrap();
+        (front, logging, counters)
     }
 
     fn say(front: &Front, level: Level, target: &str, text: &str) {
@@ -317,7 +296,7 @@ mod tests {
         let dropped = counters.log_lines_dropped.get();
         assert!((17..=18).contains(&dropped), "{dropped}");
         drop(let_go);
-        logging.finish(PATIENCE);
+        logging.finish(DEADLINE);
         let lines: Vec<String> = lines.try_iter().collect();
         assert_eq!(lines[0], "0");
         assert!(lines.contains(&format!("{dropped} log lines dropped")), "{lines:?}");
@@ -334,7 +313,7 @@ mod tests {
                 let _ = held.recv();
             });
             say(&front, Level::Info, OUR_TARGET, "stuck");
-            is_printing.recv_timeout(PATIENCE).unwrap();
+            is_printing.recv_timeout(DEADLINE).unwrap();
             (0..waiting).for_each(|_| say(&front, Level::Info, OUR_TARGET, "waiting"));
             let (done, finished) = bounded(1);
             let finish = move || {
@@ -343,7 +322,7 @@ mod tests {
             };
             Builder::new().spawn(finish).unwrap();
             // The printer is stuck all the while.
-            let ended = finished.recv_timeout(PATIENCE);
+            let ended = finished.recv_timeout(DEADLINE);
             assert_eq!(ended, Ok(()), "finish waits for a stuck stderr, {waiting} waiting");
         }
     }
@@ -360,7 +339,7 @@ mod tests {
         });
         say(&front, Level::Info, OUR_TARGET, "lost");
         say(&front, Level::Info, OUR_TARGET, "kept");
-        logging.finish(PATIENCE);
+        logging.finish(DEADLINE);
         let lines: Vec<String> = lines.try_iter().collect();
         assert!(lines.contains(&"kept".to_owned()), "{lines:?}");
         assert!(lines.contains(&"1 log lines dropped".to_owned()), "{lines:?}");
@@ -379,7 +358,7 @@ mod tests {
         assert!(!enabled(Level::Info, "ureq::run"));
         assert!(enabled(Level::Warn, "ureq::run"));
         assert!(!enabled(Level::Error, "rustls_platform_verifier::verification::others"));
-        logging.finish(PATIENCE);
+        logging.finish(DEADLINE);
     }
 
     #[test]
@@ -387,5 +366,32 @@ mod tests {
         assert_eq!(parse_level("").unwrap(), LevelFilter::Info);
         assert_eq!(parse_level("Debug").unwrap(), LevelFilter::Debug);
         assert!(parse_level("loud").is_err());
+    }
+
+    #[test]
+    fn a_message_is_cut_at_its_bound_and_at_a_character() {
+        let long = "é".repeat(MAX_LINE_BYTES);
+        let fitting = &long[..MAX_LINE_BYTES];
+        assert_eq!(bounded_text(format_args!("{fitting}")), fitting);
+        assert_eq!(bounded_text(format_args!("{fitting}a")), format!("{fitting}..."));
+        let cut = format!("a{}...", &long[..MAX_LINE_BYTES - 2]);
+        assert_eq!(bounded_text(format_args!("a{long}")), cut);
+        assert_eq!(bounded_text(format_args!("")), "");
+    }
+
+    #[test]
+    fn foreign_text_is_escaped_and_bounded() {
+        let cases = [
+            ("plain Büro 中", "plain Büro 中"),
+            ("a\r\nb\0\t", r"a\r\nb\0\t"),
+            ("\u{1b}]0;x\u{7}", r"\u{1b}]0;x\u{7}"),
+            ("a\u{202e}b", r"a\u{202e}b"),
+            ("\"q\" \\", r#"\"q\" \\"#),
+        ];
+        for (text, shown) in cases {
+            assert_eq!(printable(text).to_string(), shown);
+        }
+        let long = printable(&"x".repeat(MAX_PRINTABLE_CHARS + 1)).to_string();
+        assert_eq!(long, format!("{}...", "x".repeat(MAX_PRINTABLE_CHARS)));
     }
 }
