@@ -1,5 +1,4 @@
-//! How many descriptors the process may have, and limits that fit. Asks the system for more;
-//! opens none.
+//! How many descriptors the process may have, and limits that fit. Raises the soft limit; opens none.
 
 use std::io;
 
@@ -7,15 +6,11 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::server::limits::{Limits, RESERVED_DESCRIPTORS};
 
-/// Connections and dashboards that stay at least, however few descriptors there are: below
-/// this the server would be of no use, and it survives running out.
-pub(crate) const MIN_CAP: usize = 8;
+/// The least that either limit shrinks to. With fewer the server would be useless, and it survives
+/// running out of descriptors.
+const MIN_CAP: usize = 8;
 
-/// Raises the soft limit on descriptors to the hard one and returns what holds then;
-/// `u64::MAX` is no limit.
-///
-/// # Errors
-/// Only the system's own: a soft limit may always be raised to the hard one.
+/// Raises the soft limit on descriptors to the hard one, and returns it; `u64::MAX` is no limit.
 pub(crate) fn raise_descriptor_limit() -> io::Result<u64> {
     let before = getrlimit(Resource::Nofile);
     if before.current != before.maximum {
@@ -24,10 +19,9 @@ pub(crate) fn raise_descriptor_limit() -> io::Result<u64> {
     Ok(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX))
 }
 
-/// Shrinks `max_connections` and `max_dashboards` in proportion until both, each a descriptor,
-/// fit below `soft_limit` beside [`RESERVED_DESCRIPTORS`]; neither below [`MIN_CAP`]. Where that
-/// changes anything, also a sentence for the log.
-#[must_use]
+/// Shrinks `max_connections` and `max_dashboards` in proportion until both, each a descriptor, fit
+/// below `soft_limit` beside [`RESERVED_DESCRIPTORS`]; neither below [`MIN_CAP`]. Returns also a
+/// sentence for the log, if that changes anything.
 pub(crate) fn fit_to_descriptors(mut limits: Limits, soft_limit: u64) -> (Limits, Option<String>) {
     let (connections, dashboards) = (limits.max_connections, limits.max_dashboards);
     let wanted = connections.saturating_add(dashboards);

@@ -1,6 +1,6 @@
-//! The private directory of the Unix sockets between the door and tiny_http: whoever reaches
-//! them is believed, so it is for its owner alone. Makes it, holds it, and removes what killed
-//! servers of the same user left behind; listens on nothing.
+//! The private directory of the Unix sockets between the door and tiny_http. What connects to them is
+//! trusted, so only the owner may enter it. Creates it, locks it, and removes those of killed servers
+//! of the same user; listens on nothing.
 
 use std::fs::Permissions;
 use std::io;
@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use rustix::process::geteuid;
 use tempfile::TempDir;
 
-/// Of the directory's name. Nothing else of ours is called so.
+/// How the directory's name begins; no other name of ours does.
 const PREFIX: &str = "agent-metrics-run-";
 
 /// The socket of heartbeats, goodbyes and `/readyz`.
@@ -22,26 +22,23 @@ pub(super) const INGEST: &str = "http";
 /// The socket of everything else.
 pub(super) const READS: &str = "read";
 
-/// Entries of the temporary directory that are looked at, so that a crowded one delays no start.
+/// Entries of the temporary directory that are examined, so that a crowded one delays no start.
 const MAX_ENTRIES: usize = 10_000;
 
-/// A start that removes leftovers may take a directory that was made a moment ago for one. Each
-/// such start does so at most once.
+/// Another server that starts and removes leftovers may take our new directory for one, before we
+/// have locked it. Each such server does so at most once.
 const MAX_ATTEMPTS: usize = 8;
 
-/// See the module. Removed when dropped.
+/// Removed when dropped.
 #[derive(Debug)]
 pub(super) struct SocketDirectory {
     directory: TempDir,
-    /// The directory itself, locked: the system releases it however the process ends.
+    /// Locked; the system releases the lock however the process ends.
     _lock: OwnedFd,
 }
 
 impl SocketDirectory {
-    /// A new one in `parent`, after leftovers there were removed.
-    ///
-    /// # Errors
-    /// The system's.
+    /// Removes leftovers in `parent`, then creates a directory there.
     pub(super) fn create(parent: &Path) -> io::Result<Self> {
         remove_leftovers(parent);
         let mut attempts = 1;
@@ -62,7 +59,7 @@ impl SocketDirectory {
         }
     }
 
-    /// Where the socket `name` is.
+    /// The path of the socket `name`.
     pub(super) fn socket(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
@@ -73,7 +70,7 @@ impl SocketDirectory {
     }
 }
 
-/// Opens and locks the directory at `path`, if it is ours and nobody alive holds it.
+/// Opens and locks the directory at `path`, if it is ours and no process holds the lock.
 fn claim(path: &Path) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let directory = open(path, flags, Mode::empty())?;
@@ -90,8 +87,8 @@ fn claim(path: &Path) -> rustix::io::Result<OwnedFd> {
     Ok(directory)
 }
 
-/// Removes the directories that killed servers of this user left in `parent`. One that holds
-/// anything but sockets of ours stays, since `rmdir` takes only what is empty.
+/// Removes the directories that killed servers of this user left in `parent`. One that holds anything
+/// but our sockets stays, since `rmdir` removes only empty ones.
 fn remove_leftovers(parent: &Path) {
     let Ok(entries) = parent.read_dir() else { return };
     for entry in entries.take(MAX_ENTRIES).flatten() {

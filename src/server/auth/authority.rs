@@ -1,5 +1,5 @@
-//! What stands in Host and Origin: a host with or without a port, and a scheme before it.
-//! Parses and compares; decides nothing.
+//! The values of Host and Origin: a host with or without a port, and a scheme before it. Parses and
+//! compares; decides nothing.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -7,7 +7,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 /// Longest host name (RFC 1035 section 2.3.4), in bytes.
 const MAX_NAME_BYTES: usize = 253;
 
-/// The host of an [`Authority`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Host {
     /// An IPv4 literal, or an IPv6 literal in brackets.
@@ -17,8 +16,8 @@ pub(crate) enum Host {
 }
 
 impl Host {
-    /// Reads a literal or a name. Stricter than RFC 3986 section 3.2.2: letters, digits, `.`, `-`
-    /// and `_` are all that names in use have, and what is not parsed cannot be compared wrongly.
+    /// Parses a literal or a name. Stricter than RFC 3986 section 3.2.2: names in use have only
+    /// letters, digits, `.`, `-` and `_`, and what is not parsed cannot be compared wrongly.
     fn parse(text: &str) -> Option<Self> {
         if let Some(literal) = text.strip_prefix('[') {
             let address: Ipv6Addr = literal.strip_suffix(']')?.parse().ok()?;
@@ -49,17 +48,15 @@ impl fmt::Display for Host {
 /// Origin, an entry of `allowed_hosts`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Authority {
-    /// Name or address.
     pub host: Host,
-    /// As written; none where it is empty or missing.
+    /// None where it is empty or missing.
     pub port: Option<u16>,
 }
 
 impl Authority {
-    /// Reads `host`, `host:port` or `host:`. No user information, no zone.
-    #[must_use]
+    /// Parses `host`, `host:port` or `host:`, without user information and zone.
     pub(crate) fn parse(text: &str) -> Option<Self> {
-        // The port is behind the last colon, unless that colon is inside the brackets.
+        // The port follows the last colon, unless that colon is inside the brackets.
         let (host, port) = match text.rsplit_once(':') {
             Some((host, port)) if !port.contains(']') => (host, port),
             _ => (text, ""),
@@ -74,10 +71,9 @@ impl Authority {
         Some(Self { host: Host::parse(host)?, port })
     }
 
-    /// Whether a Host of `presented` is meant by this entry of `allowed_hosts`: the same host,
-    /// and where the entry has a port that port. A Host without one means its scheme's default,
-    /// and which scheme that is the proxy knows, not we.
-    #[must_use]
+    /// Whether this entry of `allowed_hosts` includes the Host `presented`: the same host, and the
+    /// same port where the entry has one. A Host without a port means the default port of its scheme,
+    /// which a proxy knows and we do not.
     pub(crate) fn permits(&self, presented: &Self) -> bool {
         let port_fits = match (self.port, presented.port) {
             (None, _) => true,
@@ -95,12 +91,9 @@ impl fmt::Display for Authority {
     }
 }
 
-/// The two schemes that pages come by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scheme {
-    /// Plain.
     Http,
-    /// Over TLS.
     Https,
 }
 
@@ -122,8 +115,7 @@ impl Scheme {
     }
 }
 
-/// An Origin (RFC 6454 section 6.2) other than `null`. Equal ones differ at most in case, in a
-/// default port written or not, and in a trailing dot.
+/// An Origin (RFC 6454 section 6.2) other than `null`, normalized: case, default port, trailing dot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Origin {
     scheme: String,
@@ -131,8 +123,7 @@ pub(crate) struct Origin {
 }
 
 impl Origin {
-    /// Reads `scheme://host` or `scheme://host:port`, and nothing behind it.
-    #[must_use]
+    /// Parses `scheme://host` or `scheme://host:port`, with nothing after it.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let (scheme, authority) = text.split_once("://")?;
         // RFC 3986 section 3.1.
@@ -149,9 +140,8 @@ impl Origin {
         Some(Self { scheme, authority })
     }
 
-    /// Whether a page of this origin came from the server that `host` names: http or https, by
-    /// `scheme` where that is known, the same host, the same port once defaults are filled in.
-    #[must_use]
+    /// Whether a page of this origin came from the server at `host`: http or https, equal to `scheme`
+    /// where that is known, the same host, the same port (default ports included).
     pub(crate) fn is_of(&self, host: &Authority, scheme: Option<Scheme>) -> bool {
         let Some(own) = Scheme::parse(&self.scheme) else { return false };
         let default = Some(own.default_port());

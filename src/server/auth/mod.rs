@@ -1,5 +1,5 @@
-//! Who may do what: agents' keys, viewers' tokens, Host and Origin. Decides; reads no socket
-//! and no file.
+//! Who may do what, by agents' keys, viewers' tokens, Host and Origin. Decides; reads no socket and no
+//! file.
 
 mod authority;
 mod secret;
@@ -20,15 +20,11 @@ pub(crate) const VIEWER_COOKIE: &str = "agent_metrics_viewer";
 /// Which pools a viewer may see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Viewer {
-    /// Every pool.
     All,
-    /// This one.
     Pool(PoolIndex),
 }
 
 impl Viewer {
-    /// Whether this viewer may see `pool`.
-    #[must_use]
     pub(crate) fn sees(self, pool: PoolIndex) -> bool {
         match self {
             Self::All => true,
@@ -37,8 +33,8 @@ impl Viewer {
     }
 }
 
-/// The gate: everything the configuration says about who may do what. [`Gate::default`] lets
-/// nobody in; each `with_` method opens it a little.
+/// All that the configuration says about who may do what. [`Gate::default`] allows nothing; each
+/// `with_` method allows something more.
 #[derive(Default)]
 pub(crate) struct Gate {
     keys: HashMap<String, (PoolIndex, SecretDigest)>,
@@ -51,51 +47,44 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
-    /// Lets agents with this key and secret into `pool`. A key belongs to one pool: said again,
-    /// it replaces what was said before.
-    #[must_use]
+    /// Agents with this key and secret may report to `pool`. A key belongs to one pool: a second
+    /// call replaces the first.
     pub(crate) fn with_key(mut self, app_key: &str, pool: PoolIndex, secret: SecretDigest) -> Self {
         self.keys.insert(app_key.to_owned(), (pool, secret));
         self
     }
 
-    /// Lets who presents this token look as `viewer`.
-    #[must_use]
+    /// Whoever presents this token is `viewer`.
     pub(crate) fn with_viewer(mut self, viewer: Viewer, token: SecretDigest) -> Self {
         self.viewers.push((viewer, token));
         self
     }
 
-    /// Lets anyone look at everything.
-    #[must_use]
+    /// Anyone may see every pool.
     pub(crate) fn with_open_viewing(mut self) -> Self {
         self.open = true;
         self
     }
 
-    /// Says that the agents' secrets are known to everyone: a page in a browser could send them.
-    #[must_use]
+    /// Everyone knows the agents' secrets: a page in a browser could send them.
     pub(crate) fn with_public_secrets(mut self) -> Self {
         self.public_secrets = true;
         self
     }
 
-    /// Answers viewer routes under this Host too.
-    #[must_use]
+    /// Viewer routes accept this Host.
     pub(crate) fn with_host(mut self, host: Authority) -> Self {
         self.allowed_hosts.push(host);
         self
     }
 
-    /// Lets pages of this origin use viewer routes.
-    #[must_use]
+    /// Viewer routes accept this Origin.
     pub(crate) fn with_origin(mut self, origin: Origin) -> Self {
         self.allowed_origins.push(origin);
         self
     }
 
-    /// Believes the X-Forwarded-* headers of peers in this network.
-    #[must_use]
+    /// The X-Forwarded-* headers of peers in this network are trusted.
     pub(crate) fn with_proxy(mut self, network: IpNet) -> Self {
         self.trusted_proxies.push(canonical_network(network));
         self
@@ -103,7 +92,6 @@ impl Gate {
 
     /// The pool that `app_key` belongs to, if `app_secret` is its secret. Unknown keys take as
     /// long as wrong secrets.
-    #[must_use]
     pub(crate) fn agent(&self, app_key: &str, app_secret: &str) -> Option<PoolIndex> {
         let presented = SecretDigest::of(app_secret);
         let known = self.keys.get(app_key);
@@ -112,15 +100,12 @@ impl Gate {
         known.filter(|_| matches).map(|(pool, _)| *pool)
     }
 
-    /// Whether agents come with this key.
-    #[must_use]
     pub(crate) fn has_key(&self, app_key: &str) -> bool {
         self.keys.contains_key(app_key)
     }
 
-    /// Whether `text` is an agent's secret or a viewer's token, whoever sent it where. What names a
-    /// key is none, even if it is both, as with `--dev`.
-    #[must_use]
+    /// Whether `text`, found where no secret belongs, is an agent's secret or a viewer's token. A text
+    /// that is also a key, as with `--dev`, is no secret.
     pub(crate) fn is_secret(&self, text: &str) -> bool {
         let given = SecretDigest::of(text);
         let secrets = self.keys.values().map(|(_, secret)| secret);
@@ -129,34 +114,28 @@ impl Gate {
     }
 
     /// What a viewer with this token (or none) may see; `None` is a 401.
-    #[must_use]
     pub(crate) fn viewer(&self, token: Option<&str>) -> Option<Viewer> {
         if self.open {
             return Some(Viewer::All);
         }
         let presented = SecretDigest::of(token?);
-        // To the end whatever matches, so that the time says nothing about which token it was.
+        // Compares all, whichever matches, so that the time does not tell which token it was.
         self.viewers.iter().fold(None, |found, (viewer, token)| {
             if presented.matches(token) { found.or(Some(*viewer)) } else { found }
         })
     }
 
-    /// Whether anyone may look without a token.
-    #[must_use]
     pub(crate) fn is_open(&self) -> bool {
         self.open
     }
 
-    /// Whether a page in a browser could know the agents' secrets.
-    #[must_use]
     pub(crate) fn has_public_secrets(&self) -> bool {
         self.public_secrets
     }
 
-    /// Whether viewer routes answer to this Host (RFC 9110 section 7.2): an IP literal,
-    /// `localhost`, or listed; any port. A page whose name was rebound to our address (DNS
-    /// rebinding) comes with its own name here, and no literal can be rebound.
-    #[must_use]
+    /// Whether viewer routes accept this Host (RFC 9110 section 7.2): an IP literal, `localhost`, or
+    /// listed; any port. After DNS rebinding a page sends its own name here, and a literal cannot be
+    /// rebound.
     pub(crate) fn host_allowed(&self, host: &str) -> bool {
         let Some(presented) = Authority::parse(host) else { return false };
         match &presented.host {
@@ -168,26 +147,23 @@ impl Gate {
         }
     }
 
-    /// Whether a browser's Origin may use viewer routes: listed, or the authority of `host`
-    /// (default ports aside) with `scheme`, where that is known.
-    #[must_use]
+    /// Whether viewer routes accept a browser's Origin: listed, or equal to `host` (default ports
+    /// aside) with `scheme`, where that is known.
     pub(crate) fn origin_allowed(&self, origin: &str, host: &str, scheme: Option<Scheme>) -> bool {
         let Some(origin) = Origin::parse(origin) else { return false };
         self.allowed_origins.contains(&origin)
             || Authority::parse(host).is_some_and(|host| origin.is_of(&host, scheme))
     }
 
-    /// Whether `peer` is a trusted proxy, whose X-Forwarded-* headers are believed.
-    #[must_use]
+    /// Whether `peer` is a trusted proxy.
     pub(crate) fn trusts(&self, peer: IpAddr) -> bool {
         // A dual-stack listener shows IPv4 peers as ::ffff:a.b.c.d.
         let peer = peer.to_canonical();
         self.trusted_proxies.iter().any(|network| network.contains(&peer))
     }
 
-    /// The scheme by which the client came: plain HTTP from `peer` itself, what a trusted proxy
-    /// says in X-Forwarded-Proto (several say one each, the nearest last), or unknown.
-    #[must_use]
+    /// The scheme of the client's request: plain HTTP from `peer` itself, what a trusted proxy says in
+    /// X-Forwarded-Proto (where several appended one each, the last), or unknown.
     pub(crate) fn client_scheme(
         &self,
         peer: IpAddr,
@@ -197,7 +173,7 @@ impl Gate {
             return Some(Scheme::Http);
         }
         let nearest = forwarded_proto?.rsplit(',').next()?.trim();
-        // Some proxies name a WebSocket's own scheme.
+        // Some proxies send a WebSocket's own scheme.
         let is = |names: [&str; 2]| names.iter().any(|name| nearest.eq_ignore_ascii_case(name));
         if is(["https", "wss"]) {
             Some(Scheme::Https)
@@ -207,9 +183,8 @@ impl Gate {
     }
 
     /// The client's address: `peer`, or, when that is a trusted proxy, the last address in
-    /// `forwarded_for` that is not one. Each proxy appends whom it saw, so what stands left of
-    /// an address that we don't trust, or cannot read, is hearsay.
-    #[must_use]
+    /// `forwarded_for` that is not one. Each proxy appends its peer, so whatever is left of an address
+    /// that is not trusted, or not valid, may be forged.
     pub(crate) fn client_address(&self, peer: IpAddr, forwarded_for: Option<&str>) -> IpAddr {
         let mut nearest = peer.to_canonical();
         for hop in forwarded_for.unwrap_or_default().rsplit(',') {
@@ -223,40 +198,28 @@ impl Gate {
     }
 }
 
-/// What the gate knows, for who describes a configuration.
+/// For `agent-metrics check`.
 impl Gate {
-    /// Hosts beside literals and `localhost`.
-    #[must_use]
     pub(crate) fn allowed_hosts(&self) -> &[Authority] {
         &self.allowed_hosts
     }
 
-    /// Origins beside the Host's own.
-    #[must_use]
     pub(crate) fn allowed_origins(&self) -> &[Origin] {
         &self.allowed_origins
     }
 
-    /// Networks of trusted proxies.
-    #[must_use]
     pub(crate) fn trusted_proxies(&self) -> &[IpNet] {
         &self.trusted_proxies
     }
 
-    /// How many keys let agents into `pool`.
-    #[must_use]
     pub(crate) fn key_count(&self, pool: PoolIndex) -> usize {
         self.keys.values().filter(|(own, _)| *own == pool).count()
     }
 
-    /// Whether there is a token that makes a visitor this `viewer`.
-    #[must_use]
     pub(crate) fn has_viewer(&self, viewer: Viewer) -> bool {
         self.viewers.iter().any(|(own, _)| *own == viewer)
     }
 
-    /// Whether there is any viewer token.
-    #[must_use]
     pub(crate) fn has_viewers(&self) -> bool {
         !self.viewers.is_empty()
     }
@@ -264,18 +227,11 @@ impl Gate {
 
 impl fmt::Debug for Gate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Gate")
-            .field("keys", &self.keys.len())
-            .field("viewer_tokens", &self.viewers.len())
-            .field("open", &self.open)
-            .field("allowed_hosts", &self.allowed_hosts)
-            .field("allowed_origins", &self.allowed_origins)
-            .field("trusted_proxies", &self.trusted_proxies)
-            .finish()
+        f.debug_struct("Gate").finish_non_exhaustive()
     }
 }
 
-/// A network of IPv4-mapped addresses (RFC 4291 section 2.5.5.2) as the IPv4 network it means.
+/// Turns a network of IPv4-mapped addresses (RFC 4291 section 2.5.5.2) into the IPv4 network.
 fn canonical_network(network: IpNet) -> IpNet {
     const MAPPED_BITS: u8 = 96;
     let IpNet::V6(mapped) = network else { return network };
@@ -297,9 +253,7 @@ fn hop_address(hop: &str) -> Option<IpAddr> {
         .or_else(bracketed)
 }
 
-/// The token that a viewer presents: `Authorization: Bearer`, else `?token=`, else the cookie
-/// `agent_metrics_viewer`. The first that is there decides.
-#[must_use]
+/// The token that a viewer presents: `Authorization: Bearer`, else `?token=`, else the cookie.
 pub(crate) fn presented_token(
     authorization: Option<&str>,
     query: Option<&str>,
@@ -324,7 +278,7 @@ fn query_token(query: &str) -> Option<String> {
         .map(|(_, token)| token.into_owned())
 }
 
-/// RFC 6265 section 4.2.1; a value may stand in quotes.
+/// RFC 6265 section 4.2.1; a value may be quoted.
 fn cookie_token(cookies: &str) -> Option<&str> {
     cookies.split(';').find_map(|pair| {
         let (name, value) = pair.split_once('=')?;

@@ -1,44 +1,37 @@
-//! Secrets as the server knows them: SHA-256 digests, compared in constant time. Keeps no
-//! secret and shows no digest.
+//! SHA-256 digests of secrets, compared in constant time. Keeps no secret and shows no digest.
 
 use std::fmt;
 
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
-/// The SHA-256 (FIPS 180-4) of a secret or token. Secrets are random and long (`init` draws
-/// 256 bits), so a plain hash is enough: there is nothing to guess, and a slow one would let
-/// anyone buy our time with wrong secrets.
+/// The SHA-256 (FIPS 180-4) of a secret or token. Secrets are random and long (`init` draws 256 bits)
+/// and cannot be guessed, so a fast hash is safe; with a slow one, wrong secrets would cost us CPU.
 #[derive(Clone, Copy)]
 pub(crate) struct SecretDigest([u8; 32]);
 
 impl SecretDigest {
-    /// Equal to no secret's digest that anyone could find; stands in for what is not there, so
-    /// that looking takes as long.
+    /// No known secret has this digest. It is compared with where there is none, so that the answer
+    /// takes as long.
     pub(super) const NOBODY: Self = Self([0; 32]);
 
-    /// The digest of `secret`.
-    #[must_use]
     pub(crate) fn of(secret: &str) -> Self {
         Self(Sha256::digest(secret.as_bytes()).into())
     }
 
     /// Reads 64 hexadecimal digits of either case.
-    #[must_use]
     pub(crate) fn from_hex(text: &str) -> Option<Self> {
         let mut bytes = [0; 32];
         hex::decode_to_slice(text, &mut bytes).ok()?;
         Some(Self(bytes))
     }
 
-    /// 64 lower-case hexadecimal digits, as the configuration file has them.
-    #[must_use]
+    /// 64 lower-case hexadecimal digits.
     pub(crate) fn to_hex(self) -> String {
         hex::encode(self.0)
     }
 
-    /// Whether both are of the same secret; takes the same time either way.
-    #[must_use]
+    /// Takes the same time either way.
     pub(crate) fn matches(&self, other: &Self) -> bool {
         self.0.ct_eq(&other.0).into()
     }

@@ -1,4 +1,4 @@
-//! Who gets in and who does not, to the edges.
+//! Whom the gate lets in, and whom not, at the edges.
 
 use super::*;
 
@@ -231,9 +231,8 @@ fn a_cookie_is_found_by_its_exact_name() {
 }
 
 #[test]
-fn debug_output_counts_keys_and_tokens_and_shows_none() {
+fn debug_output_shows_no_key_and_no_token() {
     let text = format!("{:?}", gate());
-    assert!(text.contains("keys: 3, viewer_tokens: 2"), "{text}");
     for hidden in ["old", "s3cret", &SecretDigest::of("s3cret").to_hex()] {
         assert!(!text.contains(hidden), "{text}");
     }
