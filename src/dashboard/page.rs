@@ -1,5 +1,5 @@
-//! The built-in page: its files, embedded, with type, entity tag and policy. Knows nothing of
-//! viewers: the page itself is no secret, and asks for a token when the server wants one.
+//! The files of the page, embedded, with type, entity tag and policy. Knows nothing of viewers: the page
+//! itself is public, and asks for a token when the server requires one.
 
 use std::sync::OnceLock;
 
@@ -8,81 +8,68 @@ use sha2::{Digest as _, Sha256};
 use crate::wire::id::is_valid_id;
 use crate::wire::response::{Body, Response, Status};
 
-/// A file of the page.
 struct File {
     path: &'static str,
-    kind: Kind,
+    /// In `src/dashboard`, with a slash before it.
+    name: &'static str,
     bytes: &'static [u8],
-    /// See [`File::entity_tag`].
     entity_tag: OnceLock<String>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Html,
-    Css,
-    JavaScript,
-    /// For people and compilers, not for browsers: there is no media type of its own.
-    TypeScript,
-    Svg,
-}
-
-/// The file at `src/dashboard/$name`, served at `$path`.
 macro_rules! file {
-    ($path:literal, $kind:ident, $name:literal) => {
+    ($path:literal) => {
+        file!($path, $path)
+    };
+    ($path:literal, $name:literal) => {
         File {
             path: $path,
-            kind: Kind::$kind,
-            bytes: include_bytes!($name),
+            name: $name,
+            bytes: include_bytes!(concat!(".", $name)),
             entity_tag: OnceLock::new(),
         }
     };
 }
 
 static FILES: [File; 23] = [
-    // Every pool's page too: the script reads the pool from the address.
-    file!("/", Html, "index.html"),
-    file!("/login", Html, "login.html"),
-    file!("/style.css", Css, "style.css"),
-    file!("/agents.css", Css, "agents.css"),
-    file!("/app.js", JavaScript, "app.js"),
-    file!("/agent-list.js", JavaScript, "agent-list.js"),
-    file!("/health.js", JavaScript, "health.js"),
-    file!("/icons.js", JavaScript, "icons.js"),
-    file!("/login.js", JavaScript, "login.js"),
-    file!("/login-page.js", JavaScript, "login-page.js"),
-    file!("/metrics-client.d.ts", TypeScript, "metrics-client.d.ts"),
-    file!("/metrics-client.js", JavaScript, "metrics-client.js"),
-    file!("/parts.js", JavaScript, "parts.js"),
-    file!("/pool-card.js", JavaScript, "pool-card.js"),
-    file!("/text.js", JavaScript, "text.js"),
-    file!("/agent-row.js", JavaScript, "agent-row.js"),
-    file!("/history.js", JavaScript, "history.js"),
-    file!("/numbers.js", JavaScript, "numbers.js"),
-    file!("/toolbar.js", JavaScript, "toolbar.js"),
-    file!("/view.js", JavaScript, "view.js"),
-    file!("/words-en.js", JavaScript, "words-en.js"),
-    file!("/words-zh.js", JavaScript, "words-zh.js"),
-    file!("/favicon.svg", Svg, "favicon.svg"),
+    // Also the page of every pool: the script reads the pool from the address.
+    file!("/", "/index.html"),
+    file!("/login", "/login.html"),
+    file!("/style.css"),
+    file!("/agents.css"),
+    file!("/app.js"),
+    file!("/agent-list.js"),
+    file!("/health.js"),
+    file!("/icons.js"),
+    file!("/login.js"),
+    file!("/login-page.js"),
+    file!("/metrics-client.d.ts"),
+    file!("/metrics-client.js"),
+    file!("/parts.js"),
+    file!("/pool-card.js"),
+    file!("/text.js"),
+    file!("/agent-row.js"),
+    file!("/history.js"),
+    file!("/numbers.js"),
+    file!("/toolbar.js"),
+    file!("/view.js"),
+    file!("/words-en.js"),
+    file!("/words-zh.js"),
+    file!("/favicon.svg"),
 ];
 
-/// A page may load its own files, show the icons that its script holds (`data:`), and speak to its
-/// own server (`'self'` covers same-origin WebSockets: CSP level 3, "scheme-part match"), and do
-/// nothing else. No script may write markup from text (Trusted Types), and no other site may frame
-/// the page.
+/// A page may load its own files, show the icons in its script (`data:`), and connect to its own server
+/// (`'self'` includes same-origin WebSockets: CSP level 3, "scheme-part match"), and nothing else. No
+/// script may create markup from text (Trusted Types), and no other site may frame the page.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
     img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'self'; \
     frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'";
 
-/// Whether `path` is a page or one of its files.
-#[must_use]
 pub(crate) fn exists(path: &str) -> bool {
     find(path).is_some()
 }
 
-/// The file at `path` (for which [`exists`] holds, else 404), or 304 when `if_none_match`, the
-/// header of that name (RFC 9110 section 13.1.2), names it.
-#[must_use]
+/// The file at `path`, or 304 when `if_none_match`, the header of that name (RFC 9110 section 13.1.2),
+/// names it; 404 where [`exists`] is false.
 pub(crate) fn answer(path: &str, if_none_match: Option<&str>) -> Response {
     let Some(file) = find(path) else {
         return Response::problem(404, "no such path");
@@ -99,25 +86,39 @@ fn find(path: &str) -> Option<&'static File> {
 }
 
 impl File {
-    /// A strong entity tag (RFC 9110 section 8.8.3): quoted, from the content's SHA-256. Worked
-    /// out when first asked for.
+    /// A strong entity tag (RFC 9110 section 8.8.3) from the content's SHA-256.
     fn entity_tag(&self) -> &str {
         self.entity_tag
             .get_or_init(|| format!("\"{}\"", hex::encode(&Sha256::digest(self.bytes)[..16])))
     }
 
+    fn is_html(&self) -> bool {
+        self.name.ends_with(".html")
+    }
+
+    fn content_type(&self) -> &'static str {
+        match self.name.rsplit('.').next() {
+            Some("html") => "text/html; charset=utf-8",
+            Some("css") => "text/css; charset=utf-8",
+            Some("js") => "text/javascript; charset=utf-8",
+            Some("svg") => "image/svg+xml; charset=utf-8",
+            // TypeScript, which has no media type.
+            _ => "text/plain; charset=utf-8",
+        }
+    }
+
     fn headers(&self) -> Vec<(&'static str, String)> {
         let mut headers = vec![
-            ("Content-Type", self.kind.content_type().to_owned()),
-            // Asked for anew each time, so that page and server are of one version; a 304 is cheap.
+            ("Content-Type", self.content_type().to_owned()),
+            // Requested each time, so that page and server are of one version; a 304 is cheap.
             ("Cache-Control", "no-cache".to_owned()),
             ("ETag", self.entity_tag().to_owned()),
             ("X-Content-Type-Options", "nosniff".to_owned()),
         ];
-        if self.kind == Kind::Html {
+        if self.is_html() {
             headers.push(("Content-Security-Policy", POLICY.to_owned()));
-            // A wall screen's address has a token in it until the page has used it. Nothing at all
-            // would be too little: the login form, sent without scripts, then has the Origin `null`.
+            // A wall screen's address contains a token until the page has used it. `no-referrer` would
+            // be too strict: the login form, sent without scripts, would have the Origin `null`.
             headers.push(("Referrer-Policy", "strict-origin".to_owned()));
             headers.push(("Cross-Origin-Opener-Policy", "same-origin".to_owned()));
         }
@@ -125,20 +126,8 @@ impl File {
     }
 }
 
-impl Kind {
-    fn content_type(self) -> &'static str {
-        match self {
-            Self::Html => "text/html; charset=utf-8",
-            Self::Css => "text/css; charset=utf-8",
-            Self::JavaScript => "text/javascript; charset=utf-8",
-            Self::TypeScript => "text/plain; charset=utf-8",
-            Self::Svg => "image/svg+xml; charset=utf-8",
-        }
-    }
-}
-
-/// Whether `tags`, an If-None-Match, names `tag`. The comparison is weak, as RFC 9110 section
-/// 13.1.2 has it. Ours hold no comma, so that splitting at commas finds them.
+/// Whether `tags`, an If-None-Match, names `tag`, by the weak comparison of RFC 9110 section 13.1.2.
+/// Our tags contain no comma, so splitting at commas finds them.
 fn matches_any(tags: &str, tag: &str) -> bool {
     tags.split(',')
         .map(str::trim)
@@ -197,6 +186,13 @@ mod tests {
             assert_eq!(header(&page, "Referrer-Policy"), Some("strict-origin"));
             assert_eq!(header(&page, "Cross-Origin-Opener-Policy"), Some("same-origin"));
             assert_eq!(header(&page, "Cache-Control"), Some("no-cache"));
+        }
+        for (path, kind) in [
+            ("/style.css", "text/css; charset=utf-8"),
+            ("/favicon.svg", "image/svg+xml; charset=utf-8"),
+            ("/metrics-client.d.ts", "text/plain; charset=utf-8"),
+        ] {
+            assert_eq!(header(&answer(path, None), "Content-Type"), Some(kind));
         }
         let script = answer("/app.js", None);
         assert_eq!(header(&script, "Content-Type"), Some("text/javascript; charset=utf-8"));
@@ -264,7 +260,7 @@ mod tests {
 
     #[test]
     fn pages_have_no_inline_script_or_style() {
-        for file in FILES.iter().filter(|file| file.kind == Kind::Html) {
+        for file in FILES.iter().filter(|file| file.is_html()) {
             let text = std::str::from_utf8(file.bytes).unwrap();
             assert!(!text.contains("<style") && !text.contains(" style="), "{}", file.path);
             let handlers = text.split(" on").skip(1).filter_map(|rest| rest.split_once('='));

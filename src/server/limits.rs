@@ -91,7 +91,6 @@ impl Default for Limits {
 impl Limits {
     /// How long one wait for the hub may take. A worker waits at most twice for one request, to
     /// hand it in and for the reply, and must answer before the door does at `worker_timeout`.
-    #[must_use]
     pub(crate) fn hub_timeout(&self) -> Duration {
         self.worker_timeout * 2 / 5
     }
@@ -105,7 +104,6 @@ pub(crate) const DEFAULT_EVICT_AFTER: Duration = Duration::from_secs(5 * 60);
 pub(crate) const MAX_EVICTION_TICK: Duration = Duration::from_secs(1);
 
 /// The eviction tick: the lesser of [`MAX_EVICTION_TICK`] and a quarter of `evict_after`.
-#[must_use]
 pub(crate) fn eviction_tick(evict_after: Duration) -> Duration {
     MAX_EVICTION_TICK.min(evict_after / 4)
 }

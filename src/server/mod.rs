@@ -129,7 +129,6 @@ pub(crate) struct ThreadDied {
 
 impl Server {
     /// Where it listens, with the ports that the system chose.
-    #[must_use]
     pub(crate) fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }

@@ -1,4 +1,4 @@
-//! A heartbeat's body: read, checked, and turned into the text that dashboards will get.
+//! A heartbeat's body: parsed, checked, and turned into the JSON that dashboards get.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -21,39 +21,34 @@ pub(super) const MAX_STATUS_CHARS: usize = 32;
 /// The status that says goodbye.
 pub(crate) const GOODBYE: &str = "offline";
 
-/// What a ping's body says.
 #[derive(Debug)]
 pub(crate) enum Ping {
-    /// The agent's state.
     Metrics(Metrics),
-    /// The agent leaves.
     Goodbye,
 }
 
-/// Why a body was not taken: a sentence that names the member and the rule.
+/// Why a body is invalid: a sentence that names the member and the rule.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct Rejected(pub String);
 
-/// One agent's newest state: what the registry sorts and sums by, and the JSON that goes out.
+/// One agent's state: what the registry sorts and sums by, and the JSON that dashboards get.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Metrics {
-    /// For people; the agent id where the agent sent none.
+    /// The agent id where the agent sent none.
     pub name: Box<str>,
-    /// As sent. Few distinct values, but an agent may send any.
     pub status: Box<str>,
     /// Percent.
     pub cpu: f64,
     /// Percent.
     pub memory: f64,
-    /// The seed's seven members, as an object that is still open for ours.
+    /// The seed's seven members, as an object without its closing brace, so that ours can follow.
     open_object: Box<str>,
-    /// Where in it the array of running tasks lies.
+    /// The bytes of the array of running tasks in `open_object`.
     tasks: Range<usize>,
 }
 
 impl Metrics {
-    /// The metrics object up to, and without, the closing brace.
     pub(super) fn open_object(&self) -> &str {
         &self.open_object
     }
@@ -63,14 +58,12 @@ impl Metrics {
         &self.open_object[self.tasks.clone()]
     }
 
-    /// The array of running tasks, kept beyond the metrics themselves.
-    #[must_use]
+    /// [`Metrics::tasks`], for longer than the metrics are kept.
     pub(crate) fn tasks_text(&self) -> Arc<str> {
         self.tasks().into()
     }
 
-    /// What keeping this costs, in bytes, with the registry's own bookkeeping estimated.
-    #[must_use]
+    /// The memory that this takes, with an estimate of the registry's bookkeeping.
     pub(crate) fn cost_bytes(&self) -> usize {
         const BOOKKEEPING_BYTES: usize = 512;
         self.open_object.len() + self.name.len() + self.status.len() + BOOKKEEPING_BYTES
@@ -100,11 +93,7 @@ struct Task<'a> {
     started_at: Cow<'a, str>,
 }
 
-/// Reads the body of `POST /api/v1/agents/{agent}/ping` (PROTOCOL.md section 1), received at
-/// `received`.
-///
-/// # Errors
-/// [`Rejected`] names the member that broke a rule, and the rule.
+/// Parses the body of `POST /api/v1/agents/{agent}/ping` (PROTOCOL.md section 1).
 pub(crate) fn read_ping(
     body: &[u8],
     agent: &AgentId,
@@ -169,8 +158,7 @@ fn assemble(
     }
 }
 
-/// Whether `status` keeps the contract's rule. [`GOODBYE`] does, too.
-#[must_use]
+/// [`GOODBYE`] is one, too.
 pub(crate) fn is_valid_status(status: &str) -> bool {
     let allowed = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-');
     (1..=MAX_STATUS_CHARS).contains(&status.len()) && status.bytes().all(allowed)
@@ -183,7 +171,7 @@ fn check_status(status: &str) -> Result<(), Rejected> {
     Err(Rejected(format!("status must be 1 to {MAX_STATUS_CHARS} characters of a-z 0-9 _ -")))
 }
 
-/// `+ 0.0` turns a negative zero into the one that people know.
+/// `+ 0.0` turns a negative zero into a positive one.
 fn check_percent(member: &str, value: Option<f64>) -> Result<f64, Rejected> {
     match value {
         Some(value) if (0.0..=100.0).contains(&value) => Ok(value + 0.0),
@@ -197,7 +185,7 @@ fn percent_rule(member: &str) -> String {
 }
 
 fn check_text(member: &str, text: &str) -> Result<(), Rejected> {
-    // No string has more characters than bytes, so most need no counting.
+    // A string has at most as many characters as bytes, so most need no counting.
     if text.len() <= MAX_TEXT_CHARS || text.chars().count() <= MAX_TEXT_CHARS {
         return Ok(());
     }
@@ -221,7 +209,7 @@ fn check_tasks(tasks: &[Object<Task<'_>>], max_tasks: usize) -> Result<(), Rejec
     Ok(())
 }
 
-/// [`Body`] with its members as they stand.
+/// [`Body`] with members of any type.
 #[derive(Deserialize)]
 struct RawBody<'a> {
     #[serde(borrow)]
@@ -236,7 +224,7 @@ struct RawBody<'a> {
     agent_name: Option<&'a RawValue>,
 }
 
-/// [`Task`] with its members as they stand.
+/// [`Task`] with members of any type.
 #[derive(Deserialize)]
 struct RawTask<'a> {
     #[serde(borrow)]
@@ -249,8 +237,8 @@ struct RawTask<'a> {
     started_at: Option<&'a RawValue>,
 }
 
-/// The slow path, for bodies that did not parse: finds the member that is to blame. A goodbye
-/// needs nothing but its status, so here it may still turn out to be one.
+/// The slow path, for bodies that did not parse: finds the member that is invalid. A goodbye needs
+/// nothing but its status, so the body may still be one.
 fn diagnose(body: &[u8], error: &serde_json::Error) -> Result<Ping, Rejected> {
     let raw: RawBody<'_> = match serde_json::from_slice(body) {
         Ok(Object(raw)) => raw,
@@ -259,7 +247,7 @@ fn diagnose(body: &[u8], error: &serde_json::Error) -> Result<Ping, Rejected> {
         }
         Err(error) => return Err(no_object("the body must be a JSON object", body, &error)),
     };
-    // A member twice and an array for an object are refused in a goodbye too.
+    // A duplicate member, and an array for an object, are invalid in a goodbye too.
     let tasks = raw.running_tasks.map(raw_tasks).transpose()?;
     let Some(status) = raw.status else {
         return Err(Rejected("status is required: a string".to_owned()));
@@ -293,18 +281,18 @@ fn is_a<'a, T: Deserialize<'a>>(value: &'a RawValue) -> bool {
     serde_json::from_str::<T>(value.get()).is_ok()
 }
 
-/// Why `json`, whose members may be anything, is not an object of them: it is none, or a member
-/// comes twice. `what` says the former.
+/// Why `json`, whose members may have any type, did not parse: it is not an object, which `what` says,
+/// or a member is a duplicate.
 fn no_object(what: &str, json: &[u8], error: &serde_json::Error) -> Rejected {
     if !json.trim_ascii_start().starts_with(b"{") {
         return Rejected(what.to_owned());
     }
     let error = error.to_string();
-    // Without the place: a task's would count from where the task begins.
+    // Without the place, which for a task would count from where the task begins.
     Rejected(error.split(" at line ").next().unwrap_or_default().to_owned())
 }
 
-/// The tasks' objects; none where `tasks` is no array.
+/// None where `tasks` is no array.
 fn raw_tasks(tasks: &RawValue) -> Result<Option<Vec<RawTask<'_>>>, Rejected> {
     let Ok(tasks) = serde_json::from_str::<Vec<&RawValue>>(tasks.get()) else { return Ok(None) };
     let mut objects = Vec::with_capacity(tasks.len());
@@ -340,7 +328,6 @@ fn diagnose_task(index: usize, task: &RawTask<'_>) -> Result<(), Rejected> {
 }
 
 /// The body of a heartbeat's 200.
-#[must_use]
 pub(crate) fn ping_received(received: UnixMillis) -> Vec<u8> {
     format!("{{\"message\":\"ping received\",\"last_ping_at\":\"{received}\"}}").into_bytes()
 }
@@ -436,7 +423,7 @@ mod tests {
             let why = why(&body);
             assert!(why.contains(said), "{body}: {why}");
         }
-        // Members that the contract doesn't name are not looked at, wherever they stand.
+        // Unknown members are ignored, wherever they are.
         let unknown = r#""x":1,"x":[1e999,"\ud800"]"#;
         for body in [
             format!(r#"{{{unknown},"status":"offline","cpu_usage":"?"}}"#),

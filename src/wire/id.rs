@@ -1,5 +1,5 @@
-//! The names that everything else goes by: agent ids, pool ids, and small indices for what
-//! the configuration fixes for the life of the process. Parses and checks; owns nothing.
+//! Ids of agents and pools, and small indices for what never changes while the process lives. Parses and
+//! checks; owns nothing.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,11 +9,10 @@ use serde::{Deserialize, Deserializer};
 /// Longest agent id or pool id, in bytes (which are ASCII characters).
 pub(crate) const MAX_ID_BYTES: usize = 128;
 
-/// What an id may be, in the words that an error shows.
+/// What an id may be, for an error.
 pub(crate) const ID_RULE: &str = "1 to 128 characters of A-Z a-z 0-9 . _ - (and not . or ..)";
 
-/// Whether `text` may name an agent or a pool: see [`ID_RULE`].
-#[must_use]
+/// See [`ID_RULE`].
 pub(crate) fn is_valid_id(text: &str) -> bool {
     (1..=MAX_ID_BYTES).contains(&text.len())
         && text != "."
@@ -35,16 +34,11 @@ macro_rules! id {
         pub(crate) struct $name(Arc<str>);
 
         impl $name {
-            /// Checks `text` against [`ID_RULE`].
-            ///
-            /// # Errors
-            /// [`InvalidId`] when the rule is broken.
+            /// See [`ID_RULE`].
             pub(crate) fn parse(text: &str) -> Result<Self, InvalidId> {
                 if is_valid_id(text) { Ok(Self(text.into())) } else { Err(InvalidId) }
             }
 
-            /// The id as it is written.
-            #[must_use]
             pub(crate) fn as_str(&self) -> &str {
                 &self.0
             }
@@ -80,11 +74,11 @@ id! {
     PoolId
 }
 
-/// A pool's place in the configuration; pools never change while the process lives.
+/// A pool's position in the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct PoolIndex(pub usize);
 
-/// One connected dashboard; never used again for another.
+/// One connected dashboard. Never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct DashboardId(pub u64);
 

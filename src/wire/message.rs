@@ -1,4 +1,4 @@
-//! What dashboards and readers get: the seed's three messages, ours, and the read answers.
+//! The messages to dashboards, the seed's three and ours, and the bodies of HTTP responses.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,13 +14,11 @@ use crate::wire::id::{AgentId, PoolId};
 /// One pool in numbers.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Summary {
-    /// Agents by status, by name of the status.
     pub by_status: Vec<(Arc<str>, usize)>,
-    /// Agents in all.
     pub agents: usize,
     /// Departures that the pool remembers.
     pub departed: usize,
-    /// Mean and highest CPU and memory in percent; none of a pool without agents.
+    /// None for a pool without agents.
     pub load: Option<Load>,
 }
 
@@ -33,12 +31,10 @@ pub(crate) struct Load {
     pub memory_max: f64,
 }
 
-/// What every message carries beside its type, pool and metrics.
+/// What every message has beside its type and metrics.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Envelope<'a> {
-    /// The pool that the message is about.
     pub pool: &'a PoolId,
-    /// When the message was made.
     pub server_time: UnixMillis,
     /// This run of the server.
     pub epoch: &'a str,
@@ -50,60 +46,51 @@ pub(crate) struct Envelope<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Reason {
-    /// It said so.
     Goodbye,
     /// It was silent for longer than `evict_after`.
     Timeout,
 }
 
-/// An agent that is gone, as the pool remembers it.
+/// An agent that has departed, as the pool remembers it.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Departure {
-    /// Its id.
     pub agent: AgentId,
-    /// Its name.
     pub name: Box<str>,
-    /// Why.
     pub reason: Reason,
-    /// When.
     pub at: UnixMillis,
-    /// The JSON array of tasks that it ran when last heard from.
+    /// The JSON array of running tasks in its last heartbeat.
     pub tasks: Arc<str>,
 }
 
-/// A pool's agents and departures at one moment, shared and not yet text: taking one is cheap,
-/// so the hub takes it and whoever needs the text makes it.
+/// A pool's agents and departures at one moment, shared and not yet text: the hub takes it, which is
+/// cheap, and another thread makes the text.
 #[derive(Debug, Clone)]
 pub(crate) struct Snapshot {
     /// In no order.
     pub agents: Vec<SnapshotAgent>,
     /// The newest first.
     pub departed: Vec<Arc<Departure>>,
-    /// When it was taken.
     pub server_time: UnixMillis,
     /// The pool's count of changes when it was taken.
     pub seq: u64,
-    /// Who holds the pool's state at this count of changes, or at a later one, can be brought up
-    /// to date without a new snapshot.
+    /// A dashboard whose state is of this count of changes, or a later one, can be brought up to date
+    /// without a new snapshot.
     pub complete_since: u64,
 }
 
 /// One agent of a [`Snapshot`].
 #[derive(Debug, Clone)]
 pub(crate) struct SnapshotAgent {
-    /// Its id.
     pub agent: AgentId,
-    /// Its newest state.
     pub metrics: Arc<Metrics>,
-    /// Its observed rhythm, in milliseconds.
+    /// Its observed interval between heartbeats.
     pub interval_ms: Option<u64>,
 }
 
 impl Snapshot {
-    /// About the length of [`Snapshot::text`], in bytes, and never less.
-    #[must_use]
+    /// At least the length of [`Snapshot::text`], and not much more.
     pub(crate) fn text_bytes(&self) -> usize {
-        // Members and punctuation beside the parts that are texts already.
+        // Members and punctuation beside the parts that are JSON already.
         const AGENT_BYTES: usize = 40;
         const DEPARTURE_BYTES: usize = 1_024;
         let agents = self.agents.iter().map(|it| it.metrics.open_object().len() + AGENT_BYTES);
@@ -111,8 +98,8 @@ impl Snapshot {
         agents.sum::<usize>() + departed.sum::<usize>() + DEPARTURE_BYTES
     }
 
-    /// The `initial_metrics` message: agents ordered by name, then id. `part` takes it in parts of
-    /// at least `part_bytes`, and with each whether it is the last.
+    /// The `initial_metrics` message: agents ordered by name, then id. Calls `part` with parts of at
+    /// least `part_bytes`, and with whether it is the last.
     pub(crate) fn write(
         mut self,
         pool: &PoolId,
@@ -125,25 +112,22 @@ impl Snapshot {
         let mut text = Vec::with_capacity(part_bytes + KIB);
         open(&mut text, "initial_metrics", pool);
         text.push(b'[');
-        for (index, agent) in self.agents.iter().enumerate() {
+        let mut begin_entry = |text: &mut Vec<u8>, index| {
             if text.len() >= part_bytes {
-                part(&text, false);
+                part(text, false);
                 text.clear();
             }
             if index > 0 {
                 text.push(b',');
             }
+        };
+        for (index, agent) in self.agents.iter().enumerate() {
+            begin_entry(&mut text, index);
             push_metrics(&mut text, &agent.metrics, agent.interval_ms);
         }
         text.extend_from_slice(b"],\"departed\":[");
         for (index, departure) in self.departed.iter().enumerate() {
-            if text.len() >= part_bytes {
-                part(&text, false);
-                text.clear();
-            }
-            if index > 0 {
-                text.push(b',');
-            }
+            begin_entry(&mut text, index);
             push_departure(&mut text, departure);
         }
         text.push(b']');
@@ -152,8 +136,7 @@ impl Snapshot {
         part(&text, true);
     }
 
-    /// The `initial_metrics` message as one text.
-    #[must_use]
+    /// [`Snapshot::write`] as one text.
     pub(crate) fn text(self, pool: &PoolId, epoch: &str) -> String {
         let mut text = Vec::with_capacity(self.text_bytes());
         self.write(pool, epoch, PART_BYTES, |part, _| text.extend_from_slice(part));
@@ -161,11 +144,10 @@ impl Snapshot {
     }
 }
 
-/// In what parts a text is written that is wanted whole.
+/// The parts in which [`Snapshot::text`] writes.
 const PART_BYTES: usize = 64 * KIB;
 
 /// The `metrics_update` message.
-#[must_use]
 pub(crate) fn update(
     envelope: &Envelope<'_>,
     metrics: &Metrics,
@@ -179,7 +161,6 @@ pub(crate) fn update(
 }
 
 /// The `agent_offline` message.
-#[must_use]
 pub(crate) fn offline(envelope: &Envelope<'_>, agent: &AgentId, reason: Reason) -> String {
     let mut text = Vec::with_capacity(320);
     open(&mut text, "agent_offline", envelope.pool);
@@ -191,8 +172,7 @@ pub(crate) fn offline(envelope: &Envelope<'_>, agent: &AgentId, reason: Reason) 
     into_text(text)
 }
 
-/// The `keepalive` message: nothing changed, and the line works.
-#[must_use]
+/// The `keepalive` message.
 pub(crate) fn keepalive(envelope: &Envelope<'_>) -> String {
     let mut text = Vec::with_capacity(256);
     text.extend_from_slice(b"{\"type\":\"keepalive\",\"pool_id\":");
@@ -239,8 +219,8 @@ fn push_departure(text: &mut Vec<u8>, departure: &Departure) {
     text.push(b'}');
 }
 
-/// `GET /api/v1/agent-pools`. Structs, and not `json!`, whose maps sort their members: who reads
-/// this by eye finds a pool's id and name first.
+/// `GET /api/v1/agent-pools`. Structs, and not `json!`, which sorts members: people who read this find
+/// a pool's id and name first.
 #[derive(Serialize)]
 struct PoolList<'a> {
     pools: Vec<PoolSummary<'a>>,
@@ -284,8 +264,7 @@ impl<'a> PoolSummary<'a> {
     }
 }
 
-/// The body of `GET /api/v1/agent-pools`: each pool with its name and summary.
-#[must_use]
+/// The body of `GET /api/v1/agent-pools`, from each pool's id, name and summary.
 pub(crate) fn summaries<'a>(
     pools: impl Iterator<Item = (&'a PoolId, &'a str, &'a Summary)>,
 ) -> Vec<u8> {
@@ -293,7 +272,6 @@ pub(crate) fn summaries<'a>(
     json_bytes(&PoolList { pools })
 }
 
-/// `GET /api/v1/status`.
 #[derive(Serialize)]
 struct ServerStatus<'a> {
     version: &'static str,
@@ -303,7 +281,6 @@ struct ServerStatus<'a> {
 }
 
 /// The body of `GET /api/v1/status`.
-#[must_use]
 pub(crate) fn status(
     epoch: &str,
     started_at: UnixMillis,
@@ -324,7 +301,6 @@ fn json_bytes(value: &impl Serialize) -> Vec<u8> {
 }
 
 /// The body of a DELETE's 200.
-#[must_use]
 pub(crate) fn departed_answer(agent: &AgentId) -> Vec<u8> {
     json!({ "message": "agent removed", "agent_id": agent.as_str() }).to_string().into_bytes()
 }

@@ -1,4 +1,4 @@
-//! JSON objects read strictly: nothing but an object is taken for one.
+//! JSON objects, parsed strictly: an array is not an object.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -6,8 +6,8 @@ use std::marker::PhantomData;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 
-/// `T` from a JSON object only. What serde derives for a struct refuses a member that comes
-/// twice, but takes an array of its members' values too.
+/// `T` from a JSON object only. What serde derives for a struct refuses duplicate members, but accepts
+/// an array of the members' values too.
 #[derive(Debug, serde::Serialize)]
 pub(crate) struct Object<T>(pub(crate) T);
 
