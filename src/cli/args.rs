@@ -1,6 +1,6 @@
-//! The command line: subcommands, flags, and the environment variables that stand for them.
-//! Parses; does nothing. Secrets come from the environment or from files, never from a flag,
-//! since other users can read a process's arguments.
+//! The command line: subcommands, flags, and the environment variables for them. Only parses. Secrets
+//! come from the environment or from files, never from a flag, since other users can read a process's
+//! arguments.
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -17,7 +17,7 @@ use crate::server::config::{self, Config, ConfigError, Overrides};
 use crate::wire::id::AgentId;
 
 /// Names the configuration file where no flag does.
-pub(super) const CONFIG_VARIABLE: &str = "AGENT_METRICS_CONFIG";
+const CONFIG_VARIABLE: &str = "AGENT_METRICS_CONFIG";
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -34,15 +34,15 @@ pub(super) struct Cli {
 pub(super) enum Command {
     /// Run the server
     Serve(ServeArgs),
-    /// Write a configuration file with fresh random secrets, and show them once
+    /// Write a configuration file with new random secrets, and show them once
     Init(InitArgs),
-    /// Say what a configuration file means, or what is wrong with it and where
+    /// Explain a configuration file, or say what is wrong with it and where
     Check(CheckArgs),
     /// Report this machine's CPU, memory and running tasks to a server, until stopped
     Agent(AgentArgs),
     /// Run a command as a task that this machine's agent reports
     Task(TaskArgs),
-    /// Print what lets a machine report without installing anything, or as a service
+    /// Print a file with which a machine reports without this program, or as a service
     Recipe(RecipeArgs),
     /// Tell a task's wrapper which signals its process group got
     #[command(name = probe::SUBCOMMAND, hide = true)]
@@ -52,8 +52,8 @@ pub(super) enum Command {
 /// `agent-metrics serve`
 #[derive(Debug, Args)]
 pub(super) struct ServeArgs {
-    /// Try it out without a file: loopback only, key "dev", secret "dev", anyone on this
-    /// machine may look, and this machine is the first agent
+    /// Try it without a file: loopback only, key "dev", secret "dev", anyone on this machine may see
+    /// the dashboards, and this machine is the first agent
     #[arg(long, conflicts_with = "config")]
     pub dev: bool,
 
@@ -75,13 +75,10 @@ pub(super) struct ServeArgs {
 }
 
 impl ServeArgs {
-    /// The configuration that flags, environment and file make together.
-    ///
-    /// # Errors
-    /// [`ConfigError`] says what is wrong and where.
+    /// The configuration from flags, environment and file together.
     pub(super) fn load(&self) -> Result<Config, ConfigError> {
         let overrides = Overrides { listen: self.listen.clone(), evict_after: self.evict_after };
-        // A variable that is set for all one's shells should not stand in the way of a trial.
+        // CONFIG_VARIABLE may be set for all shells, and does not disable --dev.
         if self.dev {
             return Config::dev(&overrides);
         }
@@ -92,7 +89,7 @@ impl ServeArgs {
 /// `agent-metrics init`
 #[derive(Debug, Args)]
 pub(super) struct InitArgs {
-    /// File to write, readable by you alone; an existing one is never touched
+    /// File to write, readable only by you; an existing one is never changed
     #[arg(long, value_name = "FILE", default_value = config::DEFAULT_FILE)]
     pub output: PathBuf,
 }
@@ -107,10 +104,6 @@ pub(super) struct CheckArgs {
 }
 
 impl CheckArgs {
-    /// The file that is meant.
-    ///
-    /// # Errors
-    /// [`ConfigError::NoFile`] when none is named and none is in the working directory.
     pub(super) fn path(&self) -> Result<PathBuf, ConfigError> {
         config_file(self.config.as_deref())
     }
@@ -212,13 +205,13 @@ fn config_file(flag: Option<&Path>) -> Result<PathBuf, ConfigError> {
     config::find(named, Path::new(config::DEFAULT_FILE))
 }
 
-/// The flag goes before the variable; an empty variable is as good as none.
+/// The flag overrides the variable; an empty variable counts as unset.
 fn first_named(flag: Option<&Path>, variable: Option<OsString>) -> Option<PathBuf> {
     let variable = variable.filter(|name| !name.is_empty()).map(PathBuf::from);
     flag.map(Path::to_owned).or(variable)
 }
 
-/// A directory of tasks. An empty variable is as good as none, and stops no job.
+/// A directory of tasks. An empty variable counts as unset.
 fn tasks_dir() -> impl TypedValueParser<Value = PathBuf> {
     OsStringValueParser::new().map(|name| match name.is_empty() {
         true => PathBuf::from(task_files::DEFAULT_DIR),

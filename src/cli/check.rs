@@ -1,5 +1,4 @@
-//! `agent-metrics check`: what a configuration file means, in words. Reads and prints; starts
-//! nothing.
+//! `agent-metrics check`: explains a configuration file. Reads and prints; starts nothing.
 
 use std::fmt::Write as _;
 use std::io;
@@ -23,9 +22,8 @@ pub(super) fn run(args: &CheckArgs) -> Result<(), Failure> {
     }
 }
 
-/// The file in words.
 fn describe(config: &Config, path: &Path) -> String {
-    let mut text = format!("{} is in order.\n\nListens on\n", path.display());
+    let mut text = format!("{} is valid.\n\nListens on\n", path.display());
     for address in &config.listen {
         let reach =
             if is_loopback(address) { "from this machine only" } else { "from other machines too" };
@@ -40,7 +38,7 @@ fn describe(config: &Config, path: &Path) -> String {
         };
         let _ = writeln!(text, "  {} ({:?}), {keys}", pool.id, pool.name);
     }
-    let _ = writeln!(text, "\nWho may look");
+    let _ = writeln!(text, "\nWho may see the dashboards");
     for line in viewers(config) {
         let _ = writeln!(text, "  {line}");
     }
@@ -62,20 +60,20 @@ fn describe(config: &Config, path: &Path) -> String {
 
 fn viewers(config: &Config) -> Vec<String> {
     if config.gate.is_open() {
-        return vec!["anyone, without a token, at all pools (open = true)".to_owned()];
+        return vec!["anyone, without a token: all pools (open = true)".to_owned()];
     }
     let mut lines = Vec::new();
     if config.gate.has_viewer(Viewer::All) {
-        lines.push("who has the token of [viewers], at all pools".to_owned());
+        lines.push("whoever has the token of [viewers]: all pools".to_owned());
     }
     for (number, pool) in config.pools.iter().enumerate() {
         if config.gate.has_viewer(Viewer::Pool(PoolIndex(number))) {
-            lines.push(format!("who has the token of {}, at that pool", pool.id));
+            lines.push(format!("whoever has the token of {}: that pool", pool.id));
         }
     }
     if lines.is_empty() {
         lines.push(
-            "nobody: there is no viewer token, and [viewers] does not say open = true".to_owned(),
+            "nobody: there is no viewer token, and [viewers] does not have open = true".to_owned(),
         );
     }
     lines
@@ -110,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_told_in_words_without_keys_or_digests() {
+    fn a_file_is_explained_without_keys_or_digests() {
         let digest = SecretDigest::of("x").to_hex();
         let other = SecretDigest::of("y").to_hex();
         let text = described(&format!(
@@ -136,7 +134,7 @@ max_pool_bytes = "128 MiB"
         ));
         assert_eq!(
             text,
-            r#"test.toml is in order.
+            r#"test.toml is valid.
 
 Listens on
   127.0.0.1:8080, from this machine only
@@ -146,9 +144,9 @@ Pools
   a ("Build farm"), 2 keys
   b ("b"), 1 key
 
-Who may look
-  who has the token of [viewers], at all pools
-  who has the token of b, at that pool
+Who may see the dashboards
+  whoever has the token of [viewers]: all pools
+  whoever has the token of b: that pool
 
 Agents are removed 5m after their last heartbeat.
 
@@ -164,7 +162,7 @@ Limits that differ from the defaults
     }
 
     #[test]
-    fn open_viewing_and_closed_viewing_are_said_in_so_many_words() {
+    fn open_viewing_and_closed_viewing_are_told_apart() {
         let digest = SecretDigest::of("x").to_hex();
         let pools = format!(
             "[[pools]]\nid = 'a'\nkeys = [{{ app_key = 'k', app_secret_sha256 = '{digest}' }}]"

@@ -1,5 +1,5 @@
-//! `agent-metrics init`: a configuration file with fresh secrets. Writes the file, which holds
-//! only digests, and shows the secrets once.
+//! `agent-metrics init`: writes a configuration file with new random secrets, of which it holds only
+//! digests, and shows the secrets once.
 
 use std::fmt::Write as _;
 use std::fs::{self, OpenOptions};
@@ -13,16 +13,16 @@ use crate::server::auth::SecretDigest;
 use crate::server::config::{DEFAULT_FILE, DEFAULT_PORT, settable_limits};
 use crate::server::limits::Limits;
 
-/// Random bytes of a secret: 256 bits, so that a plain hash of it cannot be reversed.
+/// Random bytes of a secret: 256 bits, so that a fast hash of it cannot be reversed.
 const SECRET_BYTES: usize = 32;
 
-/// Random bytes of an app key, which is a name and no secret; enough that two files differ.
+/// Random bytes of an app key, which is not secret; enough that two files differ.
 const KEY_BYTES: usize = 4;
 
-/// The pool of a fresh file.
+/// The pool of a new file.
 const POOL: &str = "pool-1";
 
-/// Why there is no fresh configuration. No file is left behind then.
+/// Why there is no new file.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum InitError {
     #[error(
@@ -32,9 +32,9 @@ pub(super) enum InitError {
     Exists(PathBuf),
     #[error("cannot write {}: {source}", path.display())]
     Write { path: PathBuf, source: io::Error },
-    #[error("the system gives no random bytes: {0}")]
+    #[error("cannot get random bytes from the system: {0}")]
     Random(getrandom::Error),
-    /// The file was removed again, since nobody would ever know its secrets.
+    /// Nobody would know the file's secrets.
     #[error(
         "cannot show the secrets on standard output ({source}), so {} was removed again",
         path.display()
@@ -43,9 +43,6 @@ pub(super) enum InitError {
 }
 
 /// Writes the file, then prints secrets and next steps.
-///
-/// # Errors
-/// [`InitError`]; its text is for people.
 pub(super) fn run(args: &InitArgs) -> Result<(), InitError> {
     run_printing(args, print)
 }
@@ -57,8 +54,8 @@ fn run_printing(
     let path = &args.output;
     let secrets = Secrets::draw().map_err(InitError::Random)?;
     write_new(path, &secrets.file())?;
-    print(&secrets.farewell(path)).map_err(|source| {
-        // What cannot be removed is without use, but does no harm: nobody knows its secrets.
+    print(&secrets.instructions(path)).map_err(|source| {
+        // A file that cannot be removed does no harm: nobody knows its secrets.
         let _ = fs::remove_file(path);
         InitError::Output { path: path.clone(), source }
     })
@@ -77,7 +74,6 @@ fn write_new(path: &Path, content: &str) -> Result<(), InitError> {
     })
 }
 
-/// What the file's digests are of.
 struct Secrets {
     app_key: String,
     app_secret: String,
@@ -93,20 +89,19 @@ impl Secrets {
         })
     }
 
-    /// The file's text.
     fn file(&self) -> String {
         let mut text = format!(
             r##"# agent-metrics: configuration of one server.
-# `agent-metrics check` says in words what this file means. Changes count from the next start.
+# `agent-metrics check` explains this file. Changes take effect at the next start.
 
-# Where the server listens: IP address and port, one or several. These two are reached from this
-# machine only. For other machines: listen = "0.0.0.0:{port}", better behind a proxy with TLS.
+# Where the server listens: IP address and port, one or several. Only this machine can connect to
+# these two. For other machines: listen = "0.0.0.0:{port}", best behind a proxy with TLS.
 listen = ["127.0.0.1:{port}", "[::1]:{port}"]
 
-# An agent whose last heartbeat is older than this is shown as gone.
+# An agent is removed when its last heartbeat is older than this.
 evict_after = "5m"
 
-# Host names under which browsers reach this server. IP addresses and localhost always work.
+# Host names by which browsers connect to this server. IP addresses and localhost always work.
 # Example: allowed_hosts = ["metrics.example.org"]
 allowed_hosts = []
 
@@ -114,31 +109,31 @@ allowed_hosts = []
 # Example: allowed_origins = ["https://board.example.org"]
 allowed_origins = []
 
-# Proxies in front of this server, by address or network: their X-Forwarded-For is believed.
+# Proxies in front of this server, by address or network: their X-Forwarded-For is trusted.
 # Example: trusted_proxies = ["10.0.0.7", "192.168.0.0/16"]
 trusted_proxies = []
 
-# Who may look at the dashboards. The token itself is not here, only its SHA-256: to choose
-# another, put in what `printf %s "$TOKEN" | sha256sum` prints, or use token_file = "...", or say
-# open = true (instead of a token) to let anyone look.
+# Who may see the dashboards. The token itself is not here, only its SHA-256: for another token,
+# write here what `printf %s "$TOKEN" | sha256sum` prints, or use token_file = "...", or
+# open = true (instead of a token) to let anyone see them.
 [viewers]
 token_sha256 = "{token}"
 
-# A pool is a group of agents that are looked at together. The key that an agent sends decides
-# its pool; a second key in the list lets you change keys without a gap. For more pools, repeat
+# A pool is a group of agents that are shown together. The key that an agent sends decides its
+# pool; a second key in the list lets you change keys without interruption. For more pools, repeat
 # this section with another id.
 [[pools]]
 id = "{POOL}"
 name = "My agents"
 keys = [
-    # Again a SHA-256, of the agents' secret; or use app_secret_file = "..." (16 characters at least).
+    # The SHA-256 of the agents' secret; or use app_secret_file = "..." (16 characters at least).
     {{ app_key = "{key}", app_secret_sha256 = "{secret}" }},
 ]
-# A token that shows this pool only (choose one and put its SHA-256 here):
+# A token for this pool only (choose one and write its SHA-256 here):
 # viewer_token_sha256 = "..."
 
-# Limits on what clients can make the server hold. These are the defaults; remove the number sign
-# of a line to change it.
+# Limits on what clients can make the server hold. These are the defaults; to change one, remove
+# its number sign.
 [limits]
 "##,
             port = DEFAULT_PORT,
@@ -158,8 +153,8 @@ keys = [
         text
     }
 
-    /// What is shown once.
-    fn farewell(&self, path: &Path) -> String {
+    /// The secrets and next steps, which are shown once.
+    fn instructions(&self, path: &Path) -> String {
         let Self { app_key, app_secret, viewer_token } = self;
         let file = path.to_string_lossy();
         let config = if file == DEFAULT_FILE {
@@ -168,7 +163,7 @@ keys = [
             format!(" --config {}", shell_word(&file))
         };
         format!(
-            r#"Wrote {file}. It holds only hashes of these, so keep them now:
+            r#"Wrote {file}. It contains only hashes of these, so save them now:
 
   app key       {app_key}
   app secret    {app_secret}
@@ -221,7 +216,7 @@ mod tests {
     use crate::server::config::{Config, Overrides};
     use crate::wire::id::PoolIndex;
 
-    /// The word behind `label` in what was printed.
+    /// The word after `label` in what was printed.
     fn shown<'a>(text: &'a str, label: &str) -> &'a str {
         let line = text.lines().find(|line| line.trim().starts_with(label)).unwrap();
         line.split_whitespace().last().unwrap()
@@ -305,7 +300,7 @@ mod tests {
     fn the_next_command_can_be_pasted() {
         let secrets = Secrets::draw().unwrap();
         let command = |path: &str| {
-            let text = secrets.farewell(Path::new(path));
+            let text = secrets.instructions(Path::new(path));
             text.lines()
                 .find(|line| line.contains("agent-metrics serve"))
                 .unwrap()

@@ -1,5 +1,5 @@
-//! The command line: one file a subcommand. Reads arguments and files, starts what they ask for,
-//! and makes the exit code.
+//! The command line: one file per subcommand. Reads arguments and files, runs the subcommand, and
+//! returns the exit code.
 
 mod agent;
 mod args;
@@ -22,15 +22,15 @@ use crate::runtime::counters::Counters;
 use crate::runtime::logging::{self, Logging};
 use crate::server::STOP_WITHIN;
 
-/// How long the last log lines may take to get out.
+/// For the last log lines to be written.
 const LOG_GRACE: Duration = Duration::from_millis(150);
 
-// What a supervisor of processes can be promised.
+// A process supervisor may count on a stop within two seconds.
 const _: () = assert!(STOP_WITHIN.as_millis() + LOG_GRACE.as_millis() < 2_000);
 
 type Failure = Box<dyn std::error::Error>;
 
-/// Runs what the process's arguments ask for.
+/// Runs the subcommand that the process's arguments name.
 #[must_use]
 pub fn run() -> ExitCode {
     let result = match Cli::parse().command {
@@ -48,14 +48,14 @@ pub fn run() -> ExitCode {
     }
 }
 
-/// Says why, where standard error is still there to hear it.
+/// Prints the error. It may be that nobody reads standard error any more.
 fn fail(error: &dyn std::error::Error) -> ExitCode {
     let _ = writeln!(std::io::stderr(), "agent-metrics: {error}");
     ExitCode::FAILURE
 }
 
-/// Runs `work` with the log on, and logs its failure: while the log's thread may be stuck on
-/// standard error, nobody else should write there.
+/// Runs `work` with the log started, and logs its error: while the log's thread may be blocked on
+/// standard error, no other thread should write there.
 fn logged(
     counters: &Arc<Counters>,
     work: impl FnOnce() -> Result<(), Failure>,
@@ -66,15 +66,12 @@ fn logged(
         log::error!("{error}");
     }
     logging.finish(LOG_GRACE);
-    // It has been said, and there may be nobody left to say it to.
+    // The error is logged, so `fail` must not print it again.
     result.or_else(|_| std::process::exit(1))
 }
 
-/// Writes `text` to standard output in one go.
-///
-/// # Errors
-/// Whatever the system says; [`io::ErrorKind::BrokenPipe`] when nobody reads any more.
-pub fn print(text: &str) -> io::Result<()> {
+/// Writes `text` to standard output. [`io::ErrorKind::BrokenPipe`] means that the reader has closed it.
+fn print(text: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(text.as_bytes())?;
     stdout.flush()

@@ -14,7 +14,7 @@ use crate::runtime::signals::Signals;
 use crate::server::config::{Config, DEV_KEY, DEV_POOL, DEV_SECRET};
 use crate::server::{Server, Sizes};
 
-/// Rhythm of the agent of `--dev`: quick enough to see it move.
+/// Interval of the agent of `--dev`: short enough to see changes.
 const DEV_INTERVAL: Duration = Duration::from_secs(2);
 
 pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
@@ -43,7 +43,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
     })
 }
 
-/// What start-up says of the configuration, which the server then takes.
+/// What start-up logs of the configuration, which the server then takes.
 struct Introduction {
     pools: Vec<String>,
     open: bool,
@@ -61,14 +61,16 @@ impl Introduction {
         }
         log::info!("pools: {}", self.pools.join(", "));
         if self.open {
-            log::info!("viewing is open: whoever reaches an address above may look");
+            log::info!(
+                "viewing is open: whoever can connect to an address above may see the dashboards"
+            );
         } else {
             log::info!("viewing needs a token");
         }
     }
 }
 
-/// An address of all interfaces is none to go to.
+/// A browser cannot open the unspecified address.
 fn page_url(address: SocketAddr) -> String {
     if address.ip().is_unspecified() {
         return format!("http://localhost:{}/", address.port());
@@ -76,20 +78,19 @@ fn page_url(address: SocketAddr) -> String {
     format!("http://{address}/")
 }
 
-/// What a newcomer does next.
 fn log_dev_hints(server: &Server) {
     let Some(address) = server.addresses().first() else { return };
     log::info!(
-        "be another agent: curl -X POST http://{address}/api/v1/agents/my-agent/ping \
+        "to report as another agent: curl -X POST http://{address}/api/v1/agents/my-agent/ping \
          -H 'X-App-Key: {DEV_KEY}' -H 'X-App-Secret: {DEV_SECRET}' \
          -d '{{\"status\":\"busy\",\"cpu_usage\":45.5,\"memory_usage\":62.3}}'"
     );
-    log::info!("the feed: ws://{address}/ws/agent-pools/{DEV_POOL}/metrics");
+    log::info!("live feed: ws://{address}/ws/agent-pools/{DEV_POOL}/metrics");
     log::info!("stop with Ctrl-C");
 }
 
 fn dev_agent(server: &Server) -> Result<Settings, Failure> {
-    let address = server.addresses().first().ok_or("no address to beat to")?;
+    let address = server.addresses().first().ok_or("no address to report to")?;
     let secret = Secret::new(DEV_SECRET)?;
     let url = format!("http://{address}");
     let profile = Profile { task_dirs: vec![DEFAULT_DIR.into()], ..Profile::default() };

@@ -89,18 +89,18 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// How long one wait for the hub may take. A worker waits at most twice for one request, to
-    /// hand it in and for the reply, and must answer before the door does at `worker_timeout`.
+    /// The longest wait for the hub. A worker waits at most twice for one request, to send it and for
+    /// the reply, and must answer before the door does at `worker_timeout`.
     pub(crate) fn hub_timeout(&self) -> Duration {
         self.worker_timeout * 2 / 5
     }
 }
 
-/// Agents silent for longer than this are evicted, unless the configuration says otherwise
-/// (seed: five minutes).
+/// An agent is evicted when it was silent for longer than this (seed: five minutes). The setting
+/// `evict_after` overrides it.
 pub(crate) const DEFAULT_EVICT_AFTER: Duration = Duration::from_secs(5 * 60);
 
-/// The eviction tick at its longest: an eviction comes at most this late.
+/// The longest eviction tick, and so the longest delay of an eviction.
 pub(crate) const MAX_EVICTION_TICK: Duration = Duration::from_secs(1);
 
 /// The eviction tick: the lesser of [`MAX_EVICTION_TICK`] and a quarter of `evict_after`.
@@ -108,45 +108,45 @@ pub(crate) fn eviction_tick(evict_after: Duration) -> Duration {
     MAX_EVICTION_TICK.min(evict_after / 4)
 }
 
-/// Events waiting for the hub. A worker that finds it full waits, and answers 503 when
-/// [`Limits::hub_timeout`] is over.
+/// Events waiting for the hub. When it is full, a worker waits for [`Limits::hub_timeout`], then
+/// answers 503.
 pub(crate) const HUB_INBOX: usize = 4_096;
 
-/// Batches waiting at one fanout thread. Beyond it the hub passes on only newest states.
+/// Batches waiting for one fanout thread. When it is full, the hub sends only newest states.
 pub(crate) const FANOUT_BATCHES: usize = 64;
 
-/// One batch, in bytes (a single larger frame goes alone).
+/// One batch, in bytes; a larger frame is a batch of its own.
 pub(crate) const MAX_BATCH_BYTES: usize = 64 * KIB;
 
-/// Control words (attach, pong, close) waiting at one fanout thread; a client thread that finds
-/// it full waits.
+/// Control messages (attach, pong, close) waiting for one fanout thread. When it is full, client
+/// threads wait.
 pub(crate) const FANOUT_CONTROLS: usize = 1_024;
 
-/// What the kernel may hold unsent for one connection, in bytes (TCP_NOTSENT_LOWAT): without it,
-/// it takes megabytes for a client that reads nothing, uncounted, and the client seems to keep up.
-/// Enough for tries a few milliseconds apart to keep a fast line busy.
+/// Unsent bytes that the kernel may buffer for one connection (TCP_NOTSENT_LOWAT). Otherwise it
+/// buffers megabytes for a client that reads nothing, which no budget counts, and the client seems to
+/// keep up. Enough to keep a fast line busy when we write every few milliseconds.
 pub(crate) const MAX_UNSENT_BYTES: u32 = 64 * 1_024;
 
-/// Departures that a pool remembers for those who look later.
+/// Departures that a pool remembers for later dashboards.
 pub(crate) const MAX_DEPARTURES: usize = 50;
 
-/// Goodbyes that are remembered, of all pools, so that an overtaken heartbeat cannot undo one.
-/// More than can be in flight (`max_in_flight`) and wait in the inbox together by default.
+/// Goodbyes that are remembered, of all pools, so that a stale heartbeat cannot undo one. More than
+/// can be in flight ([`Limits::max_in_flight`]) and in the inbox together.
 pub(crate) const MAX_GOODBYES: usize = 8_192;
 
-/// How long they are remembered. Longer than a heartbeat is in flight by default: `worker_timeout`
-/// for its worker and as long again for the hub.
+/// How long they are remembered: longer than a heartbeat is in flight, which is
+/// [`Limits::worker_timeout`] at its worker and as long again at the hub.
 pub(crate) const GOODBYE_MEMORY: Duration = Duration::from_secs(60);
 
-/// Departures that a pool can still tell a dashboard that fell behind; after more of them it gets
-/// a snapshot.
+/// Departures that a pool can send to a dashboard that fell behind; after more of them it gets a
+/// snapshot.
 pub(crate) const MAX_DEPARTURE_CHANGES: usize = 1_024;
 
-/// A dashboard that got nothing for this long gets a `keepalive`. Below half of the 12 s after
-/// which clients call themselves not live, so that one that is late costs nothing.
+/// A dashboard to which nothing was sent for this long gets a `keepalive`. Less than half of the 12 s
+/// after which clients show that they are not live, so that a late one does no harm.
 pub(crate) const KEEPALIVE_AFTER: Duration = Duration::from_secs(5);
 
-/// Time between our Pings; below half of [`SILENCE_TIMEOUT`], so that one lost Pong costs nothing.
+/// Time between our Pings; less than half of [`SILENCE_TIMEOUT`], so that one late Pong does no harm.
 pub(crate) const PING_EVERY: Duration = Duration::from_secs(25);
 
 /// A dashboard that sent nothing (not even a Pong) for this long is dropped.
@@ -158,8 +158,8 @@ pub(crate) const MAX_CLIENT_MESSAGE_BYTES: usize = 4 * KIB;
 /// Frames (pongs aside) that a dashboard may send in a sliding minute; beyond it 1008.
 pub(crate) const MAX_CLIENT_FRAMES_PER_MINUTE: usize = 100;
 
-/// How long dashboards have at shutdown to take their Close. Part of what [`crate::server`] promises
-/// for a stop.
+/// How long dashboards have at shutdown to receive their Close. Part of
+/// [`STOP_WITHIN`](crate::server::STOP_WITHIN).
 pub(crate) const CLOSE_GRACE: Duration = Duration::from_millis(800);
 
 /// Descriptors that the process needs beside connections and dashboards: standard streams,
@@ -172,7 +172,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn goodbyes_are_remembered_for_longer_than_a_heartbeat_is_on_its_way() {
+    fn goodbyes_are_remembered_for_longer_than_a_heartbeat_is_in_flight() {
         let Limits { max_in_flight, worker_timeout, .. } = Limits::default();
         assert!(max_in_flight + HUB_INBOX < MAX_GOODBYES);
         assert!(2 * worker_timeout < GOODBYE_MEMORY);

@@ -1,5 +1,5 @@
-//! Puts the server together and takes it down: binds, makes the channels, spawns the threads,
-//! hears of their ends, and stops them in order. Does none of their work.
+//! Starts and stops the server: binds, creates the channels, spawns the threads, receives their ends,
+//! and stops them in order. Does none of their work.
 
 pub(crate) mod auth;
 pub(crate) mod config;
@@ -35,18 +35,17 @@ use crate::server::door::{DoorHandle, STOP_GRACE};
 use crate::server::hub::HubHandle;
 use crate::server::limits::CLOSE_GRACE;
 
-/// All of a stop, from the signal to the last thread's end: within the two seconds that a
-/// supervisor of processes can be promised, with room for what comes after.
+/// From the signal to the last thread's end. Process supervisors can count on two seconds in all.
 pub(crate) const STOP_WITHIN: Duration = Duration::from_millis(1_800);
 
-/// Of that, for the agent of `--dev` to say goodbye, and for the door to answer what is in flight.
+/// Of that, for the goodbye of the agent of `--dev`, and for the door to answer what is in flight.
 const AGENT_STOP_WITHIN: Duration = Duration::from_millis(200);
 const DOOR_STOP_WITHIN: Duration = Duration::from_millis(500);
 
-/// And for what has no time of its own: to wake threads, and to join them, on a busy machine.
+/// And for waking and joining threads on a busy machine.
 const STOP_SLACK: Duration = Duration::from_millis(300);
 
-// One after the other, and dashboards last.
+// One after the other; dashboards last.
 const _: () = assert!(
     AGENT_STOP_WITHIN.as_millis()
         + DOOR_STOP_WITHIN.as_millis()
@@ -56,7 +55,7 @@ const _: () = assert!(
 );
 const _: () = assert!(STOP_GRACE.as_millis() < DOOR_STOP_WITHIN.as_millis());
 
-/// How many threads do the work that can be spread.
+/// How many threads share each kind of work.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sizes {
     /// Workers for heartbeats and goodbyes.
@@ -66,9 +65,9 @@ pub(crate) struct Sizes {
 }
 
 impl Default for Sizes {
-    /// One fanout thread a core: more would only wait for one another. Half as many workers, since
-    /// door, hub and tiny_http want a core as well: on two cores a second worker was measured to
-    /// cost a fifth more CPU per heartbeat, spent on waking one another.
+    /// One fanout thread per core: more would only compete. Half as many workers, since door, hub and
+    /// tiny_http need a core too: on two cores a second worker was measured to cost a fifth more CPU
+    /// per heartbeat, spent on wake-ups.
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
         Self { workers: (cores / 2).clamp(1, 8), fanouts: cores.clamp(1, 8) }
@@ -84,14 +83,14 @@ pub(crate) struct Server {
     ends: Receiver<Ended>,
     door: DoorHandle,
     hub: HubHandle,
-    /// Pools with how many workers each has.
+    /// Each with its number of workers.
     pools: Vec<(Arc<workers::Pool>, usize)>,
     agent: Option<Sender<()>>,
     /// For tests that end a fanout thread.
     #[cfg(test)]
     fanouts: Vec<crate::server::fanout::FanoutHandle>,
-    /// The Unix sockets' home. Behind the pools, so that it is removed after them: tiny_http's
-    /// own threads end only while the sockets are there.
+    /// Of the Unix sockets. Declared after the pools, so that it is removed after them: tiny_http's own
+    /// threads end only while the sockets exist.
     _directory: SocketDirectory,
 }
 
@@ -118,7 +117,7 @@ fn cannot_listen(address: &SocketAddr, error: &io::Error) -> String {
     )
 }
 
-/// A thread that the server cannot do without has ended, and with it the server.
+/// An essential thread has ended, and with it the server.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("thread {thread} ended: {reason}")]
 pub(crate) struct ThreadDied {
@@ -128,16 +127,13 @@ pub(crate) struct ThreadDied {
 }
 
 impl Server {
-    /// Where it listens, with the ports that the system chose.
+    /// With the ports that the system chose.
     pub(crate) fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
 
-    /// Starts a thread beside the server's own, with a channel that closes when the server stops:
-    /// first of all, so that the thread may still use the server ([`AGENT_STOP_WITHIN`]).
-    ///
-    /// # Errors
-    /// [`StartError::Resource`] without a thread to be had.
+    /// Starts the agent of `--dev`. Its channel is closed first of all when the server stops, so that
+    /// the agent can still send its goodbye.
     pub(crate) fn spawn_agent(
         &mut self,
         work: impl FnOnce(Receiver<()>) -> Outcome + Send + 'static,
@@ -150,10 +146,7 @@ impl Server {
         Ok(())
     }
 
-    /// Runs until a signal comes, or until a thread ends that the server cannot do without.
-    ///
-    /// # Errors
-    /// [`ThreadDied`]; everything that could be stopped is stopped then, too.
+    /// Runs until a signal is received or an essential thread ends; then stops everything.
     pub(crate) fn run(self, signals: &Receiver<Signal>) -> Result<(), ThreadDied> {
         let cause = loop {
             select! {
@@ -163,7 +156,7 @@ impl Server {
                     break None;
                 }
                 recv(self.ends) -> ended => match ended {
-                    Ok(ended) => if let Some(died) = self.bury(&ended) {
+                    Ok(ended) => if let Some(died) = self.join(&ended) {
                         log::error!("{died}; stopping");
                         break Some(died);
                     },
@@ -175,8 +168,8 @@ impl Server {
         cause.map_or(Ok(()), Err)
     }
 
-    /// Joins a thread that has ended, and says so if it should not have.
-    fn bury(&self, ended: &Ended) -> Option<ThreadDied> {
+    /// Joins a thread that has ended, and tells if it was essential.
+    fn join(&self, ended: &Ended) -> Option<ThreadDied> {
         self.threads.join(ended);
         let Ended { name, role, outcome, .. } = ended;
         match (role, outcome) {
@@ -192,7 +185,7 @@ impl Server {
         }
     }
 
-    /// The one way down, whatever the cause: first who brings work, then who does it.
+    /// Stops everything, whatever the cause: first the threads that bring work, then those that do it.
     fn stop(mut self) {
         let deadline = self.clock.now() + STOP_WITHIN;
         if let Some(agent) = self.agent.take() {
@@ -204,7 +197,7 @@ impl Server {
         for (pool, workers) in &self.pools {
             pool.stop(*workers);
         }
-        // The hub's end closes the channels to the fanout threads, which say 1001 to dashboards.
+        // The hub's end closes the channels to the fanout threads, which close dashboards with 1001.
         self.hub.shutdown();
         while self.threads.count() > 0 {
             if self.await_one(deadline).is_none() {
@@ -215,7 +208,7 @@ impl Server {
         log::info!("stopped");
     }
 
-    /// Waits for a thread, unless it has been joined already.
+    /// Waits until this thread has been joined, or for the deadline.
     fn await_end(&self, name: &str, deadline: Instant) {
         while self.threads.has(name) && self.await_one(deadline).is_some() {}
     }

@@ -23,10 +23,10 @@ use crate::server::subscriber::Clients;
 use crate::server::workers::{self, Handlers};
 use crate::wire::id::PoolId;
 
-/// Connections that wait to be accepted: the system may cap it lower.
+/// Connections that wait to be accepted; the system may have a lower limit.
 const BACKLOG: i32 = 1_024;
 
-/// Threads beside the dashboards', with room.
+/// Upper bound of threads other than the dashboards'.
 const OTHER_THREADS: usize = 64;
 
 /// What many parts of the server need.
@@ -40,11 +40,8 @@ struct Shared {
 }
 
 impl Server {
-    /// Starts everything. When this returns, heartbeats and dashboards are served.
-    ///
-    /// # Errors
-    /// [`StartError`]; nothing is left running then but threads without work, which end with the
-    /// process.
+    /// When this returns, heartbeats and dashboards are served. After an error only threads without
+    /// work are left, which end with the process.
     pub(crate) fn start(
         config: Config,
         sizes: Sizes,
@@ -54,7 +51,7 @@ impl Server {
         let limits = fitted(config.limits);
         let (listeners, addresses) = listen(&config.listen)?;
         let directory = SocketDirectory::create(&std::env::temp_dir())
-            .map_err(|error| StartError::Resource("a directory for private sockets", error))?;
+            .map_err(|error| StartError::Resource("the directory of the private sockets", error))?;
         let (threads, ends) = Threads::new(limits.max_dashboards + OTHER_THREADS);
         let pools = config.pools.iter().map(|pool| pool.id.clone()).collect();
         let shared = Shared { clock, counters, threads, epoch: epoch()?, pools, limits };
@@ -103,7 +100,7 @@ impl Server {
 }
 
 impl Shared {
-    /// A thread that the server cannot do without.
+    /// Starts an essential thread.
     fn spawn(
         &self,
         name: String,
@@ -170,8 +167,7 @@ impl Shared {
         }
     }
 
-    /// A tiny_http server of its own for each kind of work: one that is busy with snapshots
-    /// keeps no heartbeat waiting.
+    /// Each kind of work has its own tiny_http server, so that snapshots do not delay heartbeats.
     fn spawn_pool(
         &self,
         directory: &SocketDirectory,
@@ -193,7 +189,7 @@ impl Shared {
     }
 }
 
-/// The limits that this process can keep.
+/// The limits, reduced to the descriptors that this process may have.
 fn fitted(limits: Limits) -> Limits {
     match raise_descriptor_limit() {
         Ok(descriptors) => {
@@ -210,7 +206,7 @@ fn fitted(limits: Limits) -> Limits {
     }
 }
 
-/// A name for this run of the server: random, so that two starts never share it.
+/// Identifies this run of the server: random, so that no two starts share it.
 fn epoch() -> Result<Arc<str>, StartError> {
     let mut bytes = [0; 8];
     getrandom::fill(&mut bytes)
@@ -218,8 +214,7 @@ fn epoch() -> Result<Arc<str>, StartError> {
     Ok(hex::encode(bytes).into())
 }
 
-/// Binds every address. On a machine without IPv6 its loopback cannot be had: that alone is no
-/// reason not to serve the others.
+/// Binds every address. The IPv6 loopback of a machine without IPv6 is skipped if there are others.
 fn listen(wanted: &[SocketAddr]) -> Result<(Vec<TcpListener>, Vec<SocketAddr>), StartError> {
     let mut listeners = Vec::with_capacity(wanted.len());
     let mut addresses = Vec::with_capacity(wanted.len());
@@ -247,15 +242,15 @@ fn is_missing_ipv6(address: SocketAddr, error: &io::Error) -> bool {
             || error.raw_os_error() == Some(unsupported))
 }
 
-/// Listens on exactly this address: `[::]` does not take IPv4's with it, which a list of
-/// addresses says for itself.
+/// Listens on exactly this address: `[::]` does not include IPv4, for which the list has an address of
+/// its own.
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
     socket.set_reuse_address(true)?;
-    // Accepted sockets have it from here.
+    // Accepted sockets inherit it.
     socket.set_tcp_notsent_lowat(MAX_UNSENT_BYTES)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;

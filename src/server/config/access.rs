@@ -1,4 +1,4 @@
-//! Pools, their keys, and who may look: from the file's tables to a [`Gate`].
+//! Pools, their keys, and who may see the dashboards: from the file's tables to a [`Gate`].
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -26,8 +26,8 @@ pub(super) struct Access {
     /// With where it is given.
     tokens: Vec<(String, Viewer, SecretDigest)>,
     is_open: bool,
-    /// Whether the file says who may look, rightly or wrongly.
-    pub(super) says_who_may_look: bool,
+    /// Whether the file says who may see the dashboards, rightly or wrongly.
+    pub(super) says_who_may_view: bool,
 }
 
 impl Access {
@@ -138,7 +138,7 @@ impl Access {
 
     fn token(&mut self, table: &Table<'_>, kind: &Secret, viewer: Viewer) {
         let Some((value, digest)) = kind.read(table) else { return };
-        self.says_who_may_look = true;
+        self.says_who_may_view = true;
         let Some(digest) = digest else { return };
         if let Some((first, ..)) = self.tokens.iter().find(|(.., other)| other.matches(&digest)) {
             value.refuse(format_args!(
@@ -152,11 +152,11 @@ impl Access {
     fn open(&mut self, viewers: &Table<'_>) {
         let Some(value) = viewers.get("open") else { return };
         let flag = value.flag();
-        self.says_who_may_look |= flag != Some(false);
+        self.says_who_may_view |= flag != Some(false);
         self.is_open = flag == Some(true);
         if let (true, Some((token, ..))) = (self.is_open, self.tokens.first()) {
             value.refuse(format_args!(
-                "anyone may look, and yet {token} asks for a token: remove one of them"
+                "viewing is open, and yet {token} requires a token: remove one of them"
             ));
         }
     }

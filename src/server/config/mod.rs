@@ -165,7 +165,7 @@ impl Config {
         root.allow_only(&known, &[]);
         let access = Access::read(root);
         let listen = read_listen(root);
-        if !access.says_who_may_look
+        if !access.says_who_may_view
             && overrides.listen.is_empty()
             && let Some(value) = root.get("listen")
             && let Err(why) = check_reach(&listen)
@@ -204,12 +204,12 @@ impl Config {
     }
 }
 
-/// The file that is meant: `named`, or `default` if that exists.
+/// The file to read: `named`, or `default` if that exists.
 pub(crate) fn find(named: Option<PathBuf>, default: &Path) -> Result<PathBuf, ConfigError> {
     named.or_else(|| default.exists().then(|| default.to_owned())).ok_or(ConfigError::NoFile)
 }
 
-/// Whether only this machine reaches `address`.
+/// Whether only this machine can connect to `address`.
 pub(crate) fn is_loopback(address: &SocketAddr) -> bool {
     address.ip().to_canonical().is_loopback()
 }
@@ -246,7 +246,7 @@ fn read_listen(root: &Table<'_>) -> Vec<SocketAddr> {
     addresses
 }
 
-/// Port 0 may come twice: each is a port of its own.
+/// Port 0 may occur twice: the system chooses another port for each.
 fn check_listen(count: usize, addresses: &[SocketAddr]) -> Result<(), String> {
     if !(1..=MAX_LISTEN).contains(&count) {
         return Err(format!("must name 1 to {MAX_LISTEN} addresses"));
@@ -259,13 +259,13 @@ fn check_listen(count: usize, addresses: &[SocketAddr]) -> Result<(), String> {
     Ok(())
 }
 
-/// Where nothing says who may look. On loopback that is a choice; where other machines can connect
-/// it is more likely forgotten.
+/// For a file that does not say who may see the dashboards. On loopback that is a choice; where other
+/// machines can connect it is more likely forgotten.
 fn check_reach(listen: &[SocketAddr]) -> Result<(), String> {
     match listen.iter().find(|address| !is_loopback(address)) {
         Some(address) => Err(format!(
-            "{address} can be reached from other machines and nothing says who may look: give \
-             [viewers] token_sha256 or token_file, or a viewer token for a pool, or say open = \
+            "other machines can connect to {address} and nothing says who may see the dashboards: \
+             give [viewers] token_sha256 or token_file, or a viewer token for a pool, or open = \
              true in [viewers], or listen on 127.0.0.1 and [::1] only"
         )),
         None => Ok(()),

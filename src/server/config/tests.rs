@@ -281,9 +281,17 @@ fn addresses_to_listen_on_are_numeric_and_differ() {
 #[test]
 fn beyond_loopback_someone_must_have_said_who_may_look() {
     let public = with_pool("listen = '0.0.0.0:8080'\n");
-    assert_error(&public, ":2", &["listen: 0.0.0.0:8080", "token_sha256", "open = true"]);
+    assert_error(
+        &public,
+        ":2",
+        &["listen: other machines can connect to 0.0.0.0:8080", "token_sha256", "open = true"],
+    );
     assert!(parse(&format!("{public}[viewers]\nopen = true")).unwrap().gate.is_open());
-    assert_error(&format!("{public}[viewers]\nopen = false"), ":2", &["who may look"]);
+    assert_error(
+        &format!("{public}[viewers]\nopen = false"),
+        ":2",
+        &["who may see the dashboards"],
+    );
     let token = hex("token");
     assert!(parse(&format!("{public}[viewers]\ntoken_sha256 = '{token}'")).is_ok());
     for address in ["192.0.2.1:80", "[::]:80", "[::ffff:192.0.2.1]:80"] {
@@ -320,7 +328,12 @@ fn flags_go_before_the_file() {
 
     let error = |given| Config::parse(&text, path, &given).unwrap_err().to_string();
     let public = error(overrides(&["0.0.0.0:80"], Duration::from_secs(2)));
-    assert!(public.starts_with("--listen (AGENT_METRICS_LISTEN): 0.0.0.0:80"), "{public}");
+    assert!(
+        public.starts_with(
+            "--listen (AGENT_METRICS_LISTEN): other machines can connect to 0.0.0.0:80 "
+        ),
+        "{public}"
+    );
     let short = error(overrides(&[], Duration::from_millis(99)));
     assert_eq!(
         short,
@@ -433,7 +446,7 @@ fn viewer_tokens_exclude_one_another_and_open_viewing() {
     assert_error(
         &with_pool(&open),
         ":3",
-        &["[viewers] open: anyone may look, and yet [viewers] token_sha256 asks for a token"],
+        &["[viewers] open: viewing is open, and yet [viewers] token_sha256 requires a token"],
     );
     let pool_token = |viewers: &str| {
         format!(
@@ -443,7 +456,7 @@ fn viewer_tokens_exclude_one_another_and_open_viewing() {
     assert_error(
         &pool_token("viewers.open = true"),
         ":1",
-        &["[viewers] open", "[[pools]] \"p\" viewer_token_sha256 asks for a token"],
+        &["[viewers] open", "[[pools]] \"p\" viewer_token_sha256 requires a token"],
     );
     assert_error(
         &pool_token(&format!("viewers.token_sha256 = '{token}'")),
