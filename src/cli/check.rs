@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::args::CheckArgs;
 use super::{Failure, print};
-use crate::server::auth::Viewer;
+use crate::server::auth::{SecretDigest, Viewer};
 use crate::server::config::{Config, Overrides, is_loopback, settable_limits};
 use crate::wire::id::PoolIndex;
 
@@ -32,7 +32,8 @@ fn describe(config: &Config, path: &Path) -> String {
     }
     let _ = writeln!(text, "\nPools");
     for (number, pool) in config.pools.iter().enumerate() {
-        let keys = match config.gate.key_count(PoolIndex(number)) {
+        let own = |(pool, _): &&(PoolIndex, SecretDigest)| *pool == PoolIndex(number);
+        let keys = match config.gate.keys.values().filter(own).count() {
             1 => "1 key".to_owned(),
             count => format!("{count} keys"),
         };
@@ -59,15 +60,16 @@ fn describe(config: &Config, path: &Path) -> String {
 }
 
 fn viewers(config: &Config) -> Vec<String> {
-    if config.gate.is_open() {
+    if config.gate.is_open {
         return vec!["anyone, without a token: all pools (open = true)".to_owned()];
     }
     let mut lines = Vec::new();
-    if config.gate.has_viewer(Viewer::All) {
+    let has = |viewer| config.gate.viewers.iter().any(|(own, _)| *own == viewer);
+    if has(Viewer::All) {
         lines.push("whoever has the token of [viewers]: all pools".to_owned());
     }
     for (number, pool) in config.pools.iter().enumerate() {
-        if config.gate.has_viewer(Viewer::Pool(PoolIndex(number))) {
+        if has(Viewer::Pool(PoolIndex(number))) {
             lines.push(format!("whoever has the token of {}: that pool", pool.id));
         }
     }
@@ -80,27 +82,27 @@ fn viewers(config: &Config) -> Vec<String> {
 }
 
 fn networks(config: &Config, text: &mut String) {
-    let list = |items: Vec<String>| if items.is_empty() { "none".into() } else { items.join(", ") };
     let gate = &config.gate;
-    let hosts = gate.allowed_hosts().iter().map(ToString::to_string).collect();
-    let origins = gate.allowed_origins().iter().map(ToString::to_string).collect();
-    let proxies = gate.trusted_proxies().iter().map(ToString::to_string).collect();
     let _ = write!(
         text,
         "\nBrowsers and proxies\n  \
          host names beside IP addresses and localhost: {}\n  \
          origins beside the server's own: {}\n  \
          trusted proxies: {}\n",
-        list(hosts),
-        list(origins),
-        list(proxies),
+        list(&gate.allowed_hosts),
+        list(&gate.allowed_origins),
+        list(&gate.trusted_proxies),
     );
+}
+
+fn list(items: &[impl ToString]) -> String {
+    let items: Vec<String> = items.iter().map(ToString::to_string).collect();
+    if items.is_empty() { "none".to_owned() } else { items.join(", ") }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::server::auth::SecretDigest;
 
     fn described(text: &str) -> String {
         let path = Path::new("test.toml");

@@ -19,8 +19,8 @@ const SECRET_BYTES: usize = 32;
 /// Random bytes of an app key, which is not secret; enough that two files differ.
 const KEY_BYTES: usize = 4;
 
-/// The pool of a new file.
-const POOL: &str = "pool-1";
+/// The file without its secrets and limits.
+const TEMPLATE: &str = include_str!("init.toml");
 
 /// Why there is no new file.
 #[derive(Debug, thiserror::Error)]
@@ -90,57 +90,15 @@ impl Secrets {
     }
 
     fn file(&self) -> String {
-        let mut text = format!(
-            r##"# agent-metrics: configuration of one server.
-# `agent-metrics check` explains this file. Changes take effect at the next start.
-
-# Where the server listens: IP address and port, one or several. Only this machine can connect to
-# these two. For other machines: listen = "0.0.0.0:{port}", best behind a proxy with TLS.
-listen = ["127.0.0.1:{port}", "[::1]:{port}"]
-
-# An agent is removed when its last heartbeat is older than this.
-evict_after = "5m"
-
-# Host names by which browsers connect to this server. IP addresses and localhost always work.
-# Example: allowed_hosts = ["metrics.example.org"]
-allowed_hosts = []
-
-# Other sites whose pages may read from this server. The server's own page needs no entry.
-# Example: allowed_origins = ["https://board.example.org"]
-allowed_origins = []
-
-# Proxies in front of this server, by address or network: their X-Forwarded-For is trusted.
-# Example: trusted_proxies = ["10.0.0.7", "192.168.0.0/16"]
-trusted_proxies = []
-
-# Who may see the dashboards. The token itself is not here, only its SHA-256: for another token,
-# write here what `printf %s "$TOKEN" | sha256sum` prints, or use token_file = "...", or
-# open = true (instead of a token) to let anyone see them.
-[viewers]
-token_sha256 = "{token}"
-
-# A pool is a group of agents that are shown together. The key that an agent sends decides its
-# pool; a second key in the list lets you change keys without interruption. For more pools, repeat
-# this section with another id.
-[[pools]]
-id = "{POOL}"
-name = "My agents"
-keys = [
-    # The SHA-256 of the agents' secret; or use app_secret_file = "..." (16 characters at least).
-    {{ app_key = "{key}", app_secret_sha256 = "{secret}" }},
-]
-# A token for this pool only (choose one and write its SHA-256 here):
-# viewer_token_sha256 = "..."
-
-# Limits on what clients can make the server hold. These are the defaults; to change one, remove
-# its number sign.
-[limits]
-"##,
-            port = DEFAULT_PORT,
-            token = SecretDigest::of(&self.viewer_token).to_hex(),
-            key = self.app_key,
-            secret = SecretDigest::of(&self.app_secret).to_hex(),
-        );
+        let mut text = TEMPLATE.to_owned();
+        for (name, value) in [
+            ("<port>", DEFAULT_PORT.to_string()),
+            ("<app_key>", self.app_key.clone()),
+            ("<app_secret_sha256>", SecretDigest::of(&self.app_secret).to_hex()),
+            ("<token_sha256>", SecretDigest::of(&self.viewer_token).to_hex()),
+        ] {
+            text = text.replace(name, &value);
+        }
         for (name, _, default) in settable_limits(&Limits::default()) {
             let value = if default.bytes().all(|byte| byte.is_ascii_digit()) {
                 default
@@ -242,11 +200,12 @@ mod tests {
         let config = Config::load(&path, &Overrides::default()).unwrap();
         assert_eq!(config.gate.agent(key, secret), Some(PoolIndex(0)));
         assert_eq!(config.gate.viewer(Some(token)), Some(Viewer::All));
-        assert!(!config.gate.is_open());
+        assert!(!config.gate.is_open);
         assert_eq!(secret.len(), 2 * SECRET_BYTES);
 
         let file = fs::read_to_string(&path).unwrap();
         assert!(!file.contains(secret) && !file.contains(token));
+        assert!(!file.contains('<'), "all placeholders are replaced");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert!(printed.contains(&format!("serve --config {}", path.display())), "{printed}");
     }

@@ -52,7 +52,7 @@ struct Introduction {
 impl Introduction {
     fn of(config: &Config) -> Self {
         let pools = config.pools.iter().map(|pool| pool.id.to_string()).collect();
-        Self { pools, open: config.gate.is_open() }
+        Self { pools, open: config.gate.is_open }
     }
 
     fn log(&self, server: &Server) {

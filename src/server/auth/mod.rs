@@ -33,63 +33,26 @@ impl Viewer {
     }
 }
 
-/// All that the configuration says about who may do what. [`Gate::default`] allows nothing; each
-/// `with_` method allows something more.
+/// All that the configuration says about who may do what. [`Gate::default`] allows nothing.
 #[derive(Default)]
 pub(crate) struct Gate {
-    keys: HashMap<String, (PoolIndex, SecretDigest)>,
-    viewers: Vec<(Viewer, SecretDigest)>,
-    open: bool,
-    public_secrets: bool,
-    allowed_hosts: Vec<Authority>,
-    allowed_origins: Vec<Origin>,
-    trusted_proxies: Vec<IpNet>,
+    /// App key to its pool and secret.
+    pub keys: HashMap<String, (PoolIndex, SecretDigest)>,
+    /// Whoever presents a token is this viewer.
+    pub viewers: Vec<(Viewer, SecretDigest)>,
+    /// Anyone may see every pool, without a token.
+    pub is_open: bool,
+    /// Everyone knows the agents' secrets: a page in a browser could send them.
+    pub has_public_secrets: bool,
+    /// Of viewer routes, beside IP literals and `localhost`.
+    pub allowed_hosts: Vec<Authority>,
+    /// Of viewer routes, beside the Host's own.
+    pub allowed_origins: Vec<Origin>,
+    /// Networks whose X-Forwarded-* headers are trusted, as [`parse_network`] returns them.
+    pub trusted_proxies: Vec<IpNet>,
 }
 
 impl Gate {
-    /// Agents with this key and secret may report to `pool`. A key belongs to one pool: a second
-    /// call replaces the first.
-    pub(crate) fn with_key(mut self, app_key: &str, pool: PoolIndex, secret: SecretDigest) -> Self {
-        self.keys.insert(app_key.to_owned(), (pool, secret));
-        self
-    }
-
-    /// Whoever presents this token is `viewer`.
-    pub(crate) fn with_viewer(mut self, viewer: Viewer, token: SecretDigest) -> Self {
-        self.viewers.push((viewer, token));
-        self
-    }
-
-    /// Anyone may see every pool.
-    pub(crate) fn with_open_viewing(mut self) -> Self {
-        self.open = true;
-        self
-    }
-
-    /// Everyone knows the agents' secrets: a page in a browser could send them.
-    pub(crate) fn with_public_secrets(mut self) -> Self {
-        self.public_secrets = true;
-        self
-    }
-
-    /// Viewer routes accept this Host.
-    pub(crate) fn with_host(mut self, host: Authority) -> Self {
-        self.allowed_hosts.push(host);
-        self
-    }
-
-    /// Viewer routes accept this Origin.
-    pub(crate) fn with_origin(mut self, origin: Origin) -> Self {
-        self.allowed_origins.push(origin);
-        self
-    }
-
-    /// The X-Forwarded-* headers of peers in this network are trusted.
-    pub(crate) fn with_proxy(mut self, network: IpNet) -> Self {
-        self.trusted_proxies.push(canonical_network(network));
-        self
-    }
-
     /// The pool that `app_key` belongs to, if `app_secret` is its secret. Unknown keys take as
     /// long as wrong secrets.
     pub(crate) fn agent(&self, app_key: &str, app_secret: &str) -> Option<PoolIndex> {
@@ -115,7 +78,7 @@ impl Gate {
 
     /// What a viewer with this token (or none) may see; `None` is a 401.
     pub(crate) fn viewer(&self, token: Option<&str>) -> Option<Viewer> {
-        if self.open {
+        if self.is_open {
             return Some(Viewer::All);
         }
         let presented = SecretDigest::of(token?);
@@ -123,14 +86,6 @@ impl Gate {
         self.viewers.iter().fold(None, |found, (viewer, token)| {
             if presented.matches(token) { found.or(Some(*viewer)) } else { found }
         })
-    }
-
-    pub(crate) fn is_open(&self) -> bool {
-        self.open
-    }
-
-    pub(crate) fn has_public_secrets(&self) -> bool {
-        self.public_secrets
     }
 
     /// Whether viewer routes accept this Host (RFC 9110 section 7.2): an IP literal, `localhost`, or
@@ -198,40 +153,18 @@ impl Gate {
     }
 }
 
-/// For `agent-metrics check`.
-impl Gate {
-    pub(crate) fn allowed_hosts(&self) -> &[Authority] {
-        &self.allowed_hosts
-    }
-
-    pub(crate) fn allowed_origins(&self) -> &[Origin] {
-        &self.allowed_origins
-    }
-
-    pub(crate) fn trusted_proxies(&self) -> &[IpNet] {
-        &self.trusted_proxies
-    }
-
-    pub(crate) fn key_count(&self, pool: PoolIndex) -> usize {
-        self.keys.values().filter(|(own, _)| *own == pool).count()
-    }
-
-    pub(crate) fn has_viewer(&self, viewer: Viewer) -> bool {
-        self.viewers.iter().any(|(own, _)| *own == viewer)
-    }
-
-    pub(crate) fn has_viewers(&self) -> bool {
-        !self.viewers.is_empty()
-    }
-}
-
 impl fmt::Debug for Gate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Gate").finish_non_exhaustive()
     }
 }
 
-/// Turns a network of IPv4-mapped addresses (RFC 4291 section 2.5.5.2) into the IPv4 network.
+/// An address or a network. IPv4-mapped ones (RFC 4291 section 2.5.5.2) become IPv4.
+pub(crate) fn parse_network(text: &str) -> Option<IpNet> {
+    let network = text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
+    network.map(canonical_network)
+}
+
 fn canonical_network(network: IpNet) -> IpNet {
     const MAPPED_BITS: u8 = 96;
     let IpNet::V6(mapped) = network else { return network };

@@ -1,14 +1,11 @@
 //! Pools, their keys, and who may see the dashboards: from the file's tables to a [`Gate`].
 
 use std::collections::{HashMap, HashSet};
-use std::net::IpAddr;
-
-use ipnet::IpNet;
 
 use super::Pool;
 use super::secrets::{APP_SECRET, POOL_TOKEN, Secret, TOKEN};
 use super::source::Table;
-use crate::server::auth::{Authority, Gate, Origin, SecretDigest, Viewer};
+use crate::server::auth::{Authority, Gate, Origin, Viewer, parse_network};
 use crate::wire::MAX_TEXT_CHARS;
 use crate::wire::id::{ID_RULE, MAX_ID_BYTES, PoolId, PoolIndex};
 
@@ -19,20 +16,19 @@ pub(super) const MAX_POOLS: usize = 1_000;
 #[derive(Default)]
 pub(super) struct Access {
     pub(super) pools: Vec<Pool>,
+    pub(super) gate: Gate,
     ids: HashSet<PoolId>,
     /// App key to the table that has it.
     key_owners: HashMap<String, String>,
-    keys: Vec<(String, PoolIndex, SecretDigest)>,
-    /// With where it is given.
-    tokens: Vec<(String, Viewer, SecretDigest)>,
-    is_open: bool,
+    /// The tables and keys that give the gate's viewers.
+    token_names: Vec<String>,
     /// Whether the file says who may see the dashboards, rightly or wrongly.
     pub(super) says_who_may_view: bool,
 }
 
 impl Access {
     pub(super) fn read(root: &Table<'_>) -> Self {
-        let mut access = Self::default();
+        let mut access = Self { gate: networks(root), ..Self::default() };
         let viewers = root.table("viewers");
         if let Some(viewers) = &viewers {
             viewers.allow_only(&["token_sha256", "token_file", "open"], &[]);
@@ -130,7 +126,7 @@ impl Access {
         match (APP_SECRET.read(&table), app_key) {
             (None, _) => table.refuse(APP_SECRET.ways()),
             (Some((_, Some(digest))), Some(app_key)) => {
-                self.keys.push((app_key.to_owned(), pool, digest));
+                self.gate.keys.insert(app_key.to_owned(), (pool, digest));
             }
             _ => {}
         }
@@ -140,12 +136,14 @@ impl Access {
         let Some((value, digest)) = kind.read(table) else { return };
         self.says_who_may_view = true;
         let Some(digest) = digest else { return };
-        if let Some((first, ..)) = self.tokens.iter().find(|(.., other)| other.matches(&digest)) {
+        if let Some(first) = self.gate.viewers.iter().position(|(_, own)| own.matches(&digest)) {
+            let first = &self.token_names[first];
             value.refuse(format_args!(
                 "{first} has the same token; a token decides what is seen, so they must differ"
             ));
         } else {
-            self.tokens.push((value.name, viewer, digest));
+            self.gate.viewers.push((viewer, digest));
+            self.token_names.push(value.name);
         }
     }
 
@@ -153,46 +151,25 @@ impl Access {
         let Some(value) = viewers.get("open") else { return };
         let flag = value.flag();
         self.says_who_may_view |= flag != Some(false);
-        self.is_open = flag == Some(true);
-        if let (true, Some((token, ..))) = (self.is_open, self.tokens.first()) {
+        self.gate.is_open = flag == Some(true);
+        if let (true, Some(token)) = (self.gate.is_open, self.token_names.first()) {
             value.refuse(format_args!(
                 "viewing is open, and yet {token} requires a token: remove one of them"
             ));
         }
     }
-
-    /// A gate for these keys and tokens, and for the hosts, origins and proxies of `root`.
-    pub(super) fn gate(&self, root: &Table<'_>) -> Gate {
-        let mut gate = networks(root);
-        for (app_key, pool, secret) in &self.keys {
-            gate = gate.with_key(app_key, *pool, *secret);
-        }
-        for (_, viewer, token) in &self.tokens {
-            gate = gate.with_viewer(*viewer, *token);
-        }
-        if self.is_open { gate.with_open_viewing() } else { gate }
-    }
 }
 
 fn networks(root: &Table<'_>) -> Gate {
-    let mut gate = Gate::default();
-    let rule = "a host name or address with or without a port, such as \"metrics.example.org\" (no \
+    let host = "a host name or address with or without a port, such as \"metrics.example.org\" (no \
                 scheme, no path, no wildcard)";
-    for host in root.parse_each("allowed_hosts", rule, Authority::parse) {
-        gate = gate.with_host(host);
+    let origin = "a scheme and a host with or without a port, such as \
+                  \"https://board.example.org\" (no path, no wildcard, not null)";
+    let proxy = "an IP address or a network, such as \"10.0.0.7\" or \"10.0.0.0/8\"";
+    Gate {
+        allowed_hosts: root.parse_each("allowed_hosts", host, Authority::parse),
+        allowed_origins: root.parse_each("allowed_origins", origin, Origin::parse),
+        trusted_proxies: root.parse_each("trusted_proxies", proxy, parse_network),
+        ..Gate::default()
     }
-    let rule = "a scheme and a host with or without a port, such as \"https://board.example.org\" \
-                (no path, no wildcard, not null)";
-    for origin in root.parse_each("allowed_origins", rule, Origin::parse) {
-        gate = gate.with_origin(origin);
-    }
-    let rule = "an IP address or a network, such as \"10.0.0.7\" or \"10.0.0.0/8\"";
-    for proxy in root.parse_each("trusted_proxies", rule, parse_network) {
-        gate = gate.with_proxy(proxy);
-    }
-    gate
-}
-
-fn parse_network(text: &str) -> Option<IpNet> {
-    text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
 }

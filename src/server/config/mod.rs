@@ -141,7 +141,7 @@ impl Config {
         let mut config = source.finish(config)?;
         if let Some(listen) = overrides.listen()? {
             config.listen = listen;
-            if !config.gate.is_open() && !config.gate.has_viewers() {
+            if !config.gate.is_open && config.gate.viewers.is_empty() {
                 check_reach(&config.listen).map_err(in_option(LISTEN_OPTION))?;
             }
         }
@@ -176,7 +176,7 @@ impl Config {
         Self {
             listen,
             evict_after: evict_after.map_or(DEFAULT_EVICT_AFTER, Duration::from_millis),
-            gate: access.gate(root),
+            gate: access.gate,
             pools: access.pools,
             limits: settings::read_limits(root.table("limits").as_ref()),
         }
@@ -193,11 +193,12 @@ impl Config {
             )));
         }
         let evict_after = overrides.evict_after()?.unwrap_or(DEFAULT_EVICT_AFTER);
-        let secret = SecretDigest::of(DEV_SECRET);
-        let gate = Gate::default()
-            .with_key(DEV_KEY, PoolIndex(0), secret)
-            .with_public_secrets()
-            .with_open_viewing();
+        let gate = Gate {
+            keys: [(DEV_KEY.to_owned(), (PoolIndex(0), SecretDigest::of(DEV_SECRET)))].into(),
+            is_open: true,
+            has_public_secrets: true,
+            ..Gate::default()
+        };
         let id = PoolId::parse(DEV_POOL).map_err(|error| in_option("--dev")(error.to_string()))?;
         let pools = vec![Pool { id, name: "Local".to_owned() }];
         Ok(Self { listen, evict_after, pools, gate, limits: Limits::default() })

@@ -172,7 +172,7 @@ impl Rules {
             Route::Live | Route::Ready => Caller::Nobody,
             Route::Ping(_) | Route::Agent(_) => {
                 // A secret header that no page knows is guard enough, where it is one.
-                if self.gate.has_public_secrets() {
+                if self.gate.has_public_secrets {
                     self.check_browser(head, peer)?;
                 }
                 Caller::Agent(self.agent(&head.fields)?)

@@ -49,7 +49,7 @@ impl Origins {
                  Access-Control-Expose-Headers: Retry-After, WWW-Authenticate\r\n"
             )
         };
-        Self(gate.allowed_origins().iter().map(|origin| (origin.clone(), lines(origin))).collect())
+        Self(gate.allowed_origins.iter().map(|origin| (origin.clone(), lines(origin))).collect())
     }
 
     /// What the answer to a request for `route` is to say. One that is listed is told so whatever
