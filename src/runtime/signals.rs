@@ -12,46 +12,25 @@ use std::thread::{Builder, JoinHandle};
 use crossbeam_channel::{Receiver, bounded};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals as Deliveries};
+use signal_hook::low_level::signal_name;
 
 use crate::runtime::threads::STACK_BYTES;
 
-/// A request to stop.
+/// A request to stop: SIGHUP (the terminal is gone), SIGINT (from a terminal, Ctrl-C) or SIGTERM (from a
+/// service manager).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Signal {
-    /// SIGHUP: the terminal is gone.
-    Hangup,
-    /// SIGINT: from a terminal, Ctrl-C.
-    Interrupt,
-    /// SIGTERM: from a service manager.
-    Terminate,
-}
+pub(crate) struct Signal(pub i32);
 
 impl Signal {
-    fn of(number: i32) -> Self {
-        match number {
-            SIGHUP => Self::Hangup,
-            SIGINT => Self::Interrupt,
-            _ => Self::Terminate,
-        }
-    }
-
-    /// 128 and the signal's number, as shells report a process that a signal ended.
+    /// As shells report a process that a signal ended.
     pub(crate) fn exit_code(self) -> i32 {
-        128 + match self {
-            Self::Hangup => SIGHUP,
-            Self::Interrupt => SIGINT,
-            Self::Terminate => SIGTERM,
-        }
+        128 + self.0
     }
 }
 
 impl std::fmt::Display for Signal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Hangup => "SIGHUP",
-            Self::Interrupt => "SIGINT",
-            Self::Terminate => "SIGTERM",
-        })
+        f.write_str(signal_name(self.0).unwrap_or("an unknown signal"))
     }
 }
 
@@ -75,8 +54,8 @@ impl Signals {
             Builder::new().name("signals".to_owned()).stack_size(STACK_BYTES).spawn(move || {
                 let mut is_second = false;
                 for number in deliveries.forever() {
-                    let signal = Signal::of(number);
-                    if signal != Signal::Hangup && std::mem::replace(&mut is_second, true) {
+                    let signal = Signal(number);
+                    if number != SIGHUP && std::mem::replace(&mut is_second, true) {
                         std::process::exit(signal.exit_code());
                     }
                     // If it is full, a request to stop is in it already; the receiver may be gone.
@@ -151,12 +130,12 @@ mod tests {
         let signals = Signals::start().unwrap();
         for _ in 0..2 {
             raise(SIGHUP).unwrap();
-            assert_eq!(signals.first().recv_timeout(DEADLINE), Ok(Signal::Hangup));
+            assert_eq!(signals.first().recv_timeout(DEADLINE), Ok(Signal(SIGHUP)));
         }
         raise(SIGTERM).unwrap();
-        assert_eq!(signals.first().recv_timeout(DEADLINE), Ok(Signal::Terminate));
+        assert_eq!(signals.first().recv_timeout(DEADLINE), Ok(Signal(SIGTERM)));
         raise(SIGHUP).unwrap();
-        assert_eq!(signals.first().recv_timeout(DEADLINE), Ok(Signal::Hangup));
+        assert_eq!(signals.first().recv_timeout(DEADLINE), Ok(Signal(SIGHUP)));
         raise(SIGINT).unwrap();
         assert!(signals.first().recv_timeout(DEADLINE).is_err(), "the process goes on");
         panic!("SIGINT after SIGTERM did nothing");
@@ -167,7 +146,7 @@ mod tests {
     fn child_first() {
         let signals = Signals::start().unwrap();
         raise(SIGTERM).unwrap();
-        assert_eq!(signals.first().recv_timeout(DEADLINE), Ok(Signal::Terminate));
+        assert_eq!(signals.first().recv_timeout(DEADLINE), Ok(Signal(SIGTERM)));
         let first = signals.first().clone();
         signals.close();
         assert!(first.recv().is_err());

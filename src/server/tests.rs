@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crossbeam_channel::bounded;
 use serde_json::Value;
+use signal_hook::consts::SIGTERM;
 use tungstenite::protocol::{Role, WebSocket};
 
 use super::{Server, Sizes, StartError, ThreadDied};
@@ -142,7 +143,7 @@ fn a_signal_ends_the_server_well() {
     let mut dashboard = dashboard(&server);
     let (signal, signals) = bounded(1);
     let thread = Builder::new().name("main".to_owned()).spawn(move || server.run(&signals));
-    signal.send(Signal::Terminate).unwrap();
+    signal.send(Signal(SIGTERM)).unwrap();
     assert_eq!(thread.unwrap().join().unwrap(), Ok(()));
     let mut rest = Vec::new();
     let _ = dashboard.read_to_end(&mut rest);
@@ -222,6 +223,6 @@ fn four_workers_never_turn_back_time() {
     assert_eq!(counters.heartbeats.get() + counters.overtaken.get(), sent);
     assert_eq!((counters.conflations.get(), counters.lags.get()), (0, 0));
     let stop = bounded(1);
-    stop.0.send(Signal::Terminate).unwrap();
+    stop.0.send(Signal(SIGTERM)).unwrap();
     assert_eq!(server.run(&stop.1), Ok(()));
 }
