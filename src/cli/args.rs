@@ -124,8 +124,8 @@ pub(super) struct AgentArgs {
     #[arg(required_unless_present = "print")]
     pub app_key: Option<String>,
 
-    /// File that holds the app secret; goes before both environment variables
-    // The variable for this one is read with the secret's own, by the agent: both set is an error.
+    /// File that holds the app secret; overrides both environment variables
+    // The agent reads its variable together with the secret's own: it is an error if both are set.
     #[arg(long, value_name = "FILE")]
     pub app_secret_file: Option<PathBuf>,
 
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn the_flag_goes_before_the_variable_and_an_empty_one_is_none() {
+    fn the_flag_overrides_the_variable_and_an_empty_one_counts_as_unset() {
         let flag = Some(Path::new("flag"));
         assert_eq!(first_named(flag, Some("variable".into())), Some("flag".into()));
         assert_eq!(first_named(None, Some("variable".into())), Some("variable".into()));

@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn what_exists_stays_also_a_dangling_link() {
+    fn an_existing_file_or_dangling_link_is_not_changed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("there.toml");
         fs::write(&path, "mine").unwrap();
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_that_nobody_saw_leave_no_file() {
+    fn without_showing_the_secrets_no_file_is_left() {
         let dir = tempfile::tempdir().unwrap();
         let args = InitArgs { output: dir.path().join("server.toml") };
         let closed = |_: &str| Err(io::ErrorKind::BrokenPipe.into());

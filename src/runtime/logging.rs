@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn packages_speak_from_warn_on_and_we_from_our_level_on() {
+    fn packages_log_from_warn_on_and_we_from_our_level_on() {
         let (front, logging, _) = log_to(1, |_| {});
         let enabled =
             |level, target| front.enabled(&Metadata::builder().level(level).target(target).build());

@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_end_is_heard_of_with_its_reason() {
+    fn every_end_is_received_with_its_reason() {
         let (threads, ends) = Threads::new(8);
         threads.spawn("well", Role::Temporary, || Ok(())).unwrap();
         threads.spawn("ill", Role::Essential, || Err("no luck".to_owned())).unwrap();

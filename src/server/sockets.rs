@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_for_its_owner_alone_and_goes_with_the_server() {
+    fn only_the_owner_may_enter_it_and_it_is_removed_with_the_server() {
         let parent = tempfile::tempdir().unwrap();
         let directory = SocketDirectory::create(parent.path()).unwrap();
         let path = directory.path().to_owned();
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_killed_server_left_is_removed_and_what_a_running_one_holds_is_not() {
+    fn the_directory_of_a_killed_server_is_removed_and_of_a_running_one_is_not() {
         let parent = tempfile::tempdir().unwrap();
         let first = SocketDirectory::create(parent.path()).unwrap();
         drop(UnixListener::bind(first.socket(INGEST)).unwrap());

@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_malformed_is_not_read() {
+    fn malformed_authorities_are_refused() {
         let long = "a".repeat(MAX_NAME_BYTES + 1);
         for bad in [
             "",

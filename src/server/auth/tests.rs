@@ -57,7 +57,7 @@ fn a_wrong_secret_of_any_length_and_an_unknown_key_are_refused_alike() {
 }
 
 #[test]
-fn secrets_and_tokens_are_known_wherever_they_come_and_keys_are_no_secrets() {
+fn secrets_and_tokens_are_recognized_and_keys_are_no_secrets() {
     let gate = gate().with_key("dev", PoolIndex(0), SecretDigest::of("dev"));
     for (text, secret) in
         [("s3cret", true), ("s4cret", true), ("all pools", true), ("old", false), ("dev", false)]
@@ -81,7 +81,7 @@ fn a_token_shows_all_pools_or_its_own() {
 }
 
 #[test]
-fn nobody_looks_unless_it_is_said_and_anyone_when_it_is() {
+fn without_a_token_viewing_is_refused_unless_it_is_open() {
     assert_eq!(Gate::default().viewer(None), None);
     assert_eq!(Gate::default().viewer(Some("")), None);
     let open = Gate { is_open: true, ..Gate::default() };
@@ -90,7 +90,7 @@ fn nobody_looks_unless_it_is_said_and_anyone_when_it_is() {
 }
 
 #[test]
-fn literals_localhost_and_listed_hosts_are_ours() {
+fn literals_localhost_and_listed_hosts_are_allowed() {
     let gate = gate();
     for host in [
         "127.0.0.1",
@@ -231,7 +231,7 @@ fn the_client_is_the_last_hop_that_no_trusted_proxy_is() {
 }
 
 #[test]
-fn the_first_place_that_has_a_token_decides() {
+fn the_first_token_found_decides() {
     let cookie = Some("a=b; agent_metrics_viewer=c00kie; x");
     let query = Some("x=1&token=qu%65ry+1&token=2");
     let token = |authorization| presented_token(authorization, query, cookie);

@@ -23,7 +23,7 @@ use self::settings::{EVICT_AFTER, milliseconds};
 use self::source::{Source, Table};
 use crate::server::auth::{Gate, SecretDigest};
 use crate::server::limits::{DEFAULT_EVICT_AFTER, Limits};
-use crate::wire::id::{PoolId, PoolIndex};
+use crate::wire::id::PoolId;
 
 /// The file that is read when none is named, in the working directory.
 pub(crate) const DEFAULT_FILE: &str = "agent-metrics.toml";
@@ -59,7 +59,7 @@ pub(crate) struct Config {
     pub listen: Vec<SocketAddr>,
     /// See [`DEFAULT_EVICT_AFTER`].
     pub evict_after: Duration,
-    /// In the file's order, which [`PoolIndex`] counts.
+    /// In the file's order: [`PoolIndex`](crate::wire::id::PoolIndex) is the position here.
     pub pools: Vec<Pool>,
     pub gate: Gate,
     pub limits: Limits,
@@ -76,22 +76,6 @@ pub(crate) struct Overrides {
 // How an error names them.
 const LISTEN_OPTION: &str = "--listen (AGENT_METRICS_LISTEN)";
 const EVICT_AFTER_OPTION: &str = "--evict-after (AGENT_METRICS_EVICT_AFTER)";
-
-impl Overrides {
-    fn listen(&self) -> Result<Option<Vec<SocketAddr>>, ConfigError> {
-        if self.listen.is_empty() {
-            return Ok(None);
-        }
-        check_listen(self.listen.len(), &self.listen).map_err(in_option(LISTEN_OPTION))?;
-        Ok(Some(self.listen.clone()))
-    }
-
-    fn evict_after(&self) -> Result<Option<Duration>, ConfigError> {
-        let Some(given) = self.evict_after else { return Ok(None) };
-        EVICT_AFTER.check(milliseconds(given)).map_err(in_option(EVICT_AFTER_OPTION))?;
-        Ok(Some(given))
-    }
-}
 
 /// Why there is no [`Config`]. Shows no value that may be a secret.
 #[derive(Debug, thiserror::Error)]
@@ -139,13 +123,19 @@ impl Config {
             }
         };
         let mut config = source.finish(config)?;
-        if let Some(listen) = overrides.listen()? {
-            config.listen = listen;
-            if !config.gate.is_open && config.gate.viewers.is_empty() {
-                check_reach(&config.listen).map_err(in_option(LISTEN_OPTION))?;
-            }
+        if !overrides.listen.is_empty() {
+            config.listen.clone_from(&overrides.listen);
+            let Self { listen, gate, .. } = &config;
+            let says_who_may_view = gate.is_open || !gate.viewers.is_empty();
+            let checked = check_listen(listen.len(), listen)
+                .and_then(|()| check_reach(listen, says_who_may_view));
+            checked.map_err(in_option(LISTEN_OPTION))?;
         }
-        config.evict_after = overrides.evict_after()?.unwrap_or(config.evict_after);
+        if let Some(given) = overrides.evict_after {
+            let checked = EVICT_AFTER.check(milliseconds(given));
+            checked.map_err(in_option(EVICT_AFTER_OPTION))?;
+            config.evict_after = given;
+        }
         Ok(config)
     }
 
@@ -165,10 +155,9 @@ impl Config {
         root.allow_only(&known, &[]);
         let access = Access::read(root);
         let listen = read_listen(root);
-        if !access.says_who_may_view
-            && overrides.listen.is_empty()
+        if overrides.listen.is_empty()
             && let Some(value) = root.get("listen")
-            && let Err(why) = check_reach(&listen)
+            && let Err(why) = check_reach(&listen, access.says_who_may_view)
         {
             value.refuse(why);
         }
@@ -182,26 +171,28 @@ impl Config {
         }
     }
 
-    /// The configuration of `--dev`: no file, loopback only, everything open and well-known.
+    /// The configuration of `--dev`: everything is open and well-known, so on loopback only.
     pub(crate) fn dev(overrides: &Overrides) -> Result<Self, ConfigError> {
-        let listen = overrides.listen()?.unwrap_or_else(default_listen);
-        if let Some(address) = listen.iter().find(|address| !is_loopback(address)) {
-            return Err(in_option(LISTEN_OPTION)(format!(
+        let secret = SecretDigest::of(DEV_SECRET).to_hex();
+        let text = format!(
+            r#"
+            viewers.open = true
+            [[pools]]
+            id = "{DEV_POOL}"
+            name = "Local"
+            keys = [{{ app_key = "{DEV_KEY}", app_secret_sha256 = "{secret}" }}]
+            "#
+        );
+        let mut config = Self::parse(&text, Path::new("--dev"), overrides)?;
+        config.gate.has_public_secrets = true;
+        match config.listen.iter().find(|address| !is_loopback(address)) {
+            Some(address) => Err(in_option(LISTEN_OPTION)(format!(
                 "{address} is not a loopback address: --dev has a well-known secret and open \
                  viewing, so it listens on 127.0.0.1 and [::1] only; for other addresses write a \
                  configuration with `agent-metrics init`"
-            )));
+            ))),
+            None => Ok(config),
         }
-        let evict_after = overrides.evict_after()?.unwrap_or(DEFAULT_EVICT_AFTER);
-        let gate = Gate {
-            keys: [(DEV_KEY.to_owned(), (PoolIndex(0), SecretDigest::of(DEV_SECRET)))].into(),
-            is_open: true,
-            has_public_secrets: true,
-            ..Gate::default()
-        };
-        let id = PoolId::parse(DEV_POOL).map_err(|error| in_option("--dev")(error.to_string()))?;
-        let pools = vec![Pool { id, name: "Local".to_owned() }];
-        Ok(Self { listen, evict_after, pools, gate, limits: Limits::default() })
     }
 }
 
@@ -260,16 +251,16 @@ fn check_listen(count: usize, addresses: &[SocketAddr]) -> Result<(), String> {
     Ok(())
 }
 
-/// For a file that does not say who may see the dashboards. On loopback that is a choice; where other
-/// machines can connect it is more likely forgotten.
-fn check_reach(listen: &[SocketAddr]) -> Result<(), String> {
+/// On loopback a file need not say who may see the dashboards; where other machines can connect, it
+/// is more likely forgotten.
+fn check_reach(listen: &[SocketAddr], says_who_may_view: bool) -> Result<(), String> {
     match listen.iter().find(|address| !is_loopback(address)) {
-        Some(address) => Err(format!(
+        Some(address) if !says_who_may_view => Err(format!(
             "other machines can connect to {address} and nothing says who may see the dashboards: \
              give [viewers] token_sha256 or token_file, or a viewer token for a pool, or open = \
              true in [viewers], or listen on 127.0.0.1 and [::1] only"
         )),
-        None => Ok(()),
+        _ => Ok(()),
     }
 }
 

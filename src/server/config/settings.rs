@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shown_reads_as_what_it_was() {
+    fn what_is_shown_parses_to_the_same_number() {
         for (bytes, shown) in [
             (0, "0 B"),
             (1, "1 B"),
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_of_limits_that_cannot_be_set_is_true() {
+    fn errors_state_the_values_of_limits_that_cannot_be_set() {
         let Limits {
             max_head_bytes,
             max_headers,

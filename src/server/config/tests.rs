@@ -1,9 +1,10 @@
-//! What a file means, and what each mistake in it says.
+//! What a file is read as, and the error for each mistake in it.
 
 use super::access::MAX_POOLS;
 use super::secrets::MAX_BYTES;
 use super::*;
 use crate::server::auth::Viewer;
+use crate::wire::id::PoolIndex;
 
 fn hex(text: &str) -> String {
     SecretDigest::of(text).to_hex()
@@ -25,7 +26,7 @@ fn error(text: &str) -> String {
     parse(text).unwrap_err().to_string()
 }
 
-/// One of the mistakes that `text` is told of stands at `place` (`:line`, or empty) and has `words`.
+/// The error of `text` has a line that begins with `place` (`:line`, or empty) and has `words`.
 fn assert_error(text: &str, place: &str, words: &[&str]) {
     let error = error(text);
     let start = format!("dir/test.toml{place}:");
@@ -40,7 +41,7 @@ fn addresses(texts: &[&str]) -> Vec<SocketAddr> {
 }
 
 #[test]
-fn a_whole_file_means_what_it_says() {
+fn a_whole_file_is_read() {
     let text = format!(
         r#"
 listen = ["0.0.0.0:8080", "[::1]:9000"]
@@ -105,12 +106,12 @@ lag_min_bytes = 4096
 }
 
 #[test]
-fn what_is_left_out_has_its_default() {
+fn missing_settings_have_their_defaults() {
     let config = parse(&with_pool("")).unwrap();
     assert_eq!(config.listen, addresses(&["127.0.0.1:8080", "[::1]:8080"]));
     assert_eq!(config.evict_after, DEFAULT_EVICT_AFTER);
     assert_eq!(config.limits, Limits::default());
-    // Loopback without a word on viewing: agents may report, nobody looks.
+    // On loopback, without [viewers], agents may report and nobody may see the dashboards.
     assert!(!config.gate.is_open && config.gate.viewer(None).is_none());
     assert_eq!(settable_limits(&config.limits).count(), 9);
 }
@@ -136,7 +137,7 @@ fn an_unknown_key_is_named_with_its_line() {
 }
 
 #[test]
-fn all_mistakes_are_told_at_once_in_the_files_order_with_line_and_column() {
+fn all_mistakes_are_reported_at_once_in_the_files_order_with_line_and_column() {
     let text = r#"
 limits = { max_dashboards = 0, "max_é" = 1, max_pool_bytes = "63 KiB", head_timeout = 7 }
 listen = ["127.0.0.1:80", "localhost"]
@@ -182,7 +183,7 @@ open = "yes"
 }
 
 #[test]
-fn a_limit_that_cannot_be_set_any_more_is_told_what_holds_instead() {
+fn a_limit_that_cannot_be_set_any_more_is_an_error_that_says_what_holds_instead() {
     for (key, instead) in [
         ("answer_timeout", "`lag_timeout`"),
         ("lag_max", "`lag_timeout`"),
@@ -203,7 +204,7 @@ fn a_limit_that_cannot_be_set_any_more_is_told_what_holds_instead() {
 }
 
 #[test]
-fn a_text_without_quotes_is_told_to_get_them() {
+fn a_text_without_quotes_is_an_error_that_says_so() {
     for (line, said) in [
         ("listen = 127.0.0.1:8080", ":2:10: listen: put it in quotes"),
         ("listen = localhost:8080", ":2:10: listen: put it in quotes"),
@@ -227,7 +228,7 @@ fn a_text_without_quotes_is_told_to_get_them() {
 }
 
 #[test]
-fn so_many_mistakes_are_shown_and_the_others_counted() {
+fn a_hundred_mistakes_are_shown_and_the_others_counted() {
     let text: String = (0..150).map(|n| format!("key{n} = 1\n")).collect();
     let error = error(&with_pool(&text));
     let lines: Vec<&str> = error.lines().collect();
@@ -279,7 +280,7 @@ fn addresses_to_listen_on_are_numeric_and_differ() {
 }
 
 #[test]
-fn beyond_loopback_someone_must_have_said_who_may_look() {
+fn beyond_loopback_the_file_must_say_who_may_see_the_dashboards() {
     let public = with_pool("listen = '0.0.0.0:8080'\n");
     assert_error(
         &public,
@@ -303,7 +304,7 @@ fn beyond_loopback_someone_must_have_said_who_may_look() {
 }
 
 #[test]
-fn a_pools_own_token_counts_as_saying_who_may_look() {
+fn a_pools_own_token_says_who_may_see_the_dashboards() {
     let text = format!(
         "listen = '0.0.0.0:8080'\n[[pools]]\nid = 'p'\nviewer_token_sha256 = '{}'\nkeys = [{{ app_key = 'k', app_secret_sha256 = '{}' }}]",
         hex("token"),
@@ -314,7 +315,7 @@ fn a_pools_own_token_counts_as_saying_who_may_look() {
 }
 
 #[test]
-fn flags_go_before_the_file() {
+fn flags_override_the_file() {
     let overrides = |listen: &[&str], evict_after| Overrides {
         listen: addresses(listen),
         evict_after: Some(evict_after),
@@ -546,7 +547,7 @@ fn limits_have_bounds_and_units() {
 }
 
 #[test]
-fn a_file_that_is_not_there_is_named_and_none_at_all_names_the_ways() {
+fn a_missing_file_is_named_and_without_a_name_the_error_lists_the_ways() {
     let dir = tempfile::tempdir().unwrap();
     let missing = dir.path().join("nope.toml");
     let error = Config::load(&missing, &Overrides::default()).unwrap_err().to_string();
