@@ -34,6 +34,7 @@ use crate::runtime::threads::{Ended, Outcome, Role, Threads};
 use crate::server::door::{DoorHandle, STOP_GRACE};
 use crate::server::hub::HubHandle;
 use crate::server::limits::CLOSE_GRACE;
+use crate::server::workers::Workers;
 
 /// From the signal to the last thread's end. Process supervisors can count on two seconds in all.
 pub(crate) const STOP_WITHIN: Duration = Duration::from_millis(1_800);
@@ -83,14 +84,14 @@ pub(crate) struct Server {
     ends: Receiver<Ended>,
     door: DoorHandle,
     hub: HubHandle,
-    /// Each with its number of workers.
-    pools: Vec<(Arc<workers::Pool>, usize)>,
+    /// Each with its number of threads.
+    backends: Vec<(Arc<Workers>, usize)>,
     agent: Option<Sender<()>>,
     /// For tests that end a fanout thread.
     #[cfg(test)]
     fanouts: Vec<crate::server::fanout::FanoutHandle>,
-    /// Of the Unix sockets. Declared after the pools, so that it is removed after them: tiny_http's own
-    /// threads end only while the sockets exist.
+    /// Of the Unix sockets. Declared after the backends, so that it is removed after them:
+    /// tiny_http's own threads end only while the sockets exist.
     _directory: SocketDirectory,
 }
 
@@ -194,8 +195,8 @@ impl Server {
         }
         self.door.stop();
         self.await_end("door", deadline.min(self.clock.now() + DOOR_STOP_WITHIN));
-        for (pool, workers) in &self.pools {
-            pool.stop(*workers);
+        for (workers, count) in &self.backends {
+            workers.stop(*count);
         }
         // The hub's end closes the channels to the fanout threads, which close dashboards with 1001.
         self.hub.shutdown();

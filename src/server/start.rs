@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use crossbeam_channel::{bounded, tick};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -14,13 +14,14 @@ use crate::runtime::counters::Counters;
 use crate::runtime::threads::{Outcome, Role, Threads};
 use crate::server::config::{Config, Pool};
 use crate::server::descriptors::{fit_to_descriptors, raise_descriptor_limit};
-use crate::server::door::{self, Door};
+use crate::server::door::{Dashboards, Door, DoorParts};
 use crate::server::fanout::{self, FanoutHandle};
 use crate::server::hub::{self, HubHandle};
 use crate::server::limits::{FANOUT_BATCHES, Limits, MAX_UNSENT_BYTES, eviction_tick};
 use crate::server::registry::Rules;
+use crate::server::relay::Responder;
 use crate::server::subscriber::Clients;
-use crate::server::workers::{self, Handlers};
+use crate::server::workers::{Handlers, Workers};
 use crate::wire::id::PoolId;
 
 /// Connections that wait to be accepted; the system may have a lower limit.
@@ -64,24 +65,29 @@ impl Server {
         let (hub, fanouts) = shared.spawn_core(rules, sizes.fanouts)?;
         let gate = Arc::new(config.gate);
         let handlers = Arc::new(shared.handlers(&hub, config.pools, &gate));
-        let ingest = shared.spawn_pool(&directory, INGEST, sizes.workers, Arc::clone(&handlers))?;
-        let reads = shared.spawn_pool(&directory, READS, 1, handlers)?;
+        let ingest = bind_backend(&directory, INGEST)?;
+        let reads = bind_backend(&directory, READS)?;
         #[cfg(test)]
         let for_tests = fanouts.clone();
         let clients = Clients::new(shared.threads.clone(), hub.clone(), fanouts, clock);
-        let (door, door_handle) = Door::new(door::Parts {
+        let (door, door_handle, [ingest_responder, reads_responder]) = Door::new(DoorParts {
             listeners,
-            ingest_path: directory.socket(INGEST),
-            reads_path: directory.socket(READS),
+            backends: [directory.socket(INGEST), directory.socket(READS)],
             gate,
             pools: shared.pools.to_vec(),
-            dashboards: door::Dashboards::new(&shared.limits, Arc::clone(&shared.counters)),
+            dashboards: Dashboards::new(&shared.limits, Arc::clone(&shared.counters)),
             limits: shared.limits.clone(),
             clock,
             counters: Arc::clone(&shared.counters),
             feed: Box::new(clients),
         })
         .map_err(|error| StartError::Resource("the door", error))?;
+        let ingest = shared.workers(ingest, Arc::clone(&handlers), ingest_responder);
+        let reads = shared.workers(reads, handlers, reads_responder);
+        let backends = vec![(ingest, sizes.workers), (reads, 1)];
+        for ((workers, count), name) in backends.iter().zip([INGEST, READS]) {
+            shared.spawn_workers(workers, *count, name)?;
+        }
         shared.spawn("door".to_owned(), move || door.run().map_err(|error| error.to_string()))?;
         Ok(Self {
             addresses,
@@ -90,7 +96,7 @@ impl Server {
             ends,
             door: door_handle,
             hub,
-            pools: vec![(ingest, sizes.workers), (reads, 1)],
+            backends,
             agent: None,
             #[cfg(test)]
             fanouts: for_tests,
@@ -158,6 +164,7 @@ impl Shared {
     ) -> Handlers {
         Handlers {
             hub: hub.clone(),
+            snapshot_bodies: pools.iter().map(|_| Mutex::default()).collect(),
             pools,
             gate: Arc::clone(gate),
             epoch: Arc::clone(&self.epoch),
@@ -167,26 +174,36 @@ impl Shared {
         }
     }
 
-    /// Each kind of work has its own tiny_http server, so that snapshots do not delay heartbeats.
-    fn spawn_pool(
+    fn workers(
         &self,
-        directory: &SocketDirectory,
-        name: &'static str,
-        workers: usize,
+        server: tiny_http::Server,
         handlers: Arc<Handlers>,
-    ) -> Result<Arc<workers::Pool>, StartError> {
-        let server = tiny_http::Server::http_unix(&directory.socket(name))
-            .map_err(|error| StartError::Resource("a private socket", io::Error::other(error)))?;
-        let pool =
-            Arc::new(workers::Pool::new(server, handlers, self.clock, Arc::clone(&self.counters)));
-        for number in 0..workers {
-            let pool = Arc::clone(&pool);
+        responder: Responder,
+    ) -> Arc<Workers> {
+        let counters = Arc::clone(&self.counters);
+        Arc::new(Workers::new(server, handlers, responder, self.clock, counters))
+    }
+
+    fn spawn_workers(
+        &self,
+        workers: &Arc<Workers>,
+        count: usize,
+        name: &str,
+    ) -> Result<(), StartError> {
+        for number in 0..count {
+            let workers = Arc::clone(workers);
             self.spawn(format!("{name}-{number}"), move || {
-                pool.work().map_err(|error| format!("tiny_http no longer accepts: {error}"))
+                workers.work().map_err(|error| format!("tiny_http no longer accepts: {error}"))
             })?;
         }
-        Ok(pool)
+        Ok(())
     }
+}
+
+/// Each kind of work has its own tiny_http server, so that snapshots do not delay heartbeats.
+fn bind_backend(directory: &SocketDirectory, name: &str) -> Result<tiny_http::Server, StartError> {
+    tiny_http::Server::http_unix(&directory.socket(name))
+        .map_err(|error| StartError::Resource("a private socket", io::Error::other(error)))
 }
 
 /// The limits, reduced to the descriptors that this process may have.

@@ -1,10 +1,13 @@
-//! Answers to HTTP requests, and the problem bodies (RFC 9457) of those that say no. Shared by
+//! Responses to HTTP requests, and the problem bodies (RFC 9457) of those that refuse. Shared by
 //! the door, which answers some requests itself, and by the workers behind it. Values and their
 //! wire form; no sockets.
 
 use std::io::Write as _;
+use std::sync::Arc;
 
-/// A status code (RFC 9110 section 15) with the phrase that goes with it.
+use http::StatusCode;
+
+/// A status code (RFC 9110 section 15).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Status(pub u16);
 
@@ -12,47 +15,36 @@ impl Status {
     /// The reason phrase, also a problem's `title`.
     #[must_use]
     pub(crate) fn phrase(self) -> &'static str {
-        match self.0 {
-            200 => "OK",
-            204 => "No Content",
-            303 => "See Other",
-            304 => "Not Modified",
-            400 => "Bad Request",
-            401 => "Unauthorized",
-            403 => "Forbidden",
-            404 => "Not Found",
-            405 => "Method Not Allowed",
-            408 => "Request Timeout",
-            411 => "Length Required",
-            413 => "Content Too Large",
-            417 => "Expectation Failed",
-            421 => "Misdirected Request",
-            426 => "Upgrade Required",
-            431 => "Request Header Fields Too Large",
-            500 => "Internal Server Error",
-            501 => "Not Implemented",
-            503 => "Service Unavailable",
-            505 => "HTTP Version Not Supported",
-            _ => "Unknown",
-        }
+        StatusCode::from_u16(self.0).ok().and_then(|code| code.canonical_reason()).unwrap_or("")
     }
 }
 
-/// A body, owned or built in.
+/// A body, never copied: several responses may share one.
 #[derive(Debug, Clone)]
 pub(crate) enum Body {
-    /// Made for this answer.
-    Owned(Vec<u8>),
+    /// Made for this response, or for all who ask for the same at the same time.
+    Shared(Arc<Vec<u8>>),
     /// Part of the binary.
     Static(&'static [u8]),
 }
 
+impl From<Vec<u8>> for Body {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self::Shared(Arc::new(bytes))
+    }
+}
+
+impl Default for Body {
+    fn default() -> Self {
+        Self::Static(b"")
+    }
+}
+
 impl Body {
-    /// The bytes.
     #[must_use]
     pub(crate) fn as_bytes(&self) -> &[u8] {
         match self {
-            Self::Owned(bytes) => bytes,
+            Self::Shared(bytes) => bytes,
             Self::Static(bytes) => bytes,
         }
     }
@@ -62,7 +54,6 @@ impl Body {
 /// `Connection`), which the door adds.
 #[derive(Debug, Clone)]
 pub(crate) struct Response {
-    /// The status code.
     pub status: Status,
     /// Headers beside `Content-Length`. Values are ours, never a client's bytes.
     pub headers: Vec<(&'static str, String)>,
@@ -71,16 +62,16 @@ pub(crate) struct Response {
 }
 
 impl Response {
-    /// An answer of JSON that must not be stored.
+    /// A response of JSON that must not be stored.
     #[must_use]
-    pub(crate) fn json(status: u16, body: Body) -> Self {
+    pub(crate) fn json(status: u16, body: impl Into<Body>) -> Self {
         Self {
             status: Status(status),
             headers: vec![
                 ("Content-Type", "application/json".to_owned()),
                 ("Cache-Control", "no-store".to_owned()),
             ],
-            body,
+            body: body.into(),
         }
     }
 
@@ -96,42 +87,42 @@ impl Response {
             "detail": detail,
             "error": detail,
         });
-        let mut answer = Self::json(status.0, Body::Owned(body.to_string().into_bytes()));
-        answer.headers[0].1 = "application/problem+json".to_owned();
+        let mut response = Self::json(status.0, body.to_string().into_bytes());
+        response.headers[0].1 = "application/problem+json".to_owned();
         if status.0 == 503 {
-            answer.headers.push(("Retry-After", RETRY_AFTER_SECONDS.to_string()));
+            response.headers.push(("Retry-After", RETRY_AFTER_SECONDS.to_string()));
         }
-        answer
+        response
     }
 
-    /// The same answer with one header more.
+    /// The same response with one header more.
     #[must_use]
     pub(crate) fn with_header(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));
         self
     }
 
-    /// The answer as HTTP/1.1 bytes, with `Content-Length` and without `Date` and `Connection`.
-    #[must_use]
-    pub(crate) fn to_bytes(&self) -> Vec<u8> {
-        [self.head_bytes().as_slice(), self.body.as_bytes()].concat()
+    /// The status line and the headers, `Content-Length` included, each with its CR LF; no empty
+    /// line. With `omits_empty_length` a `Content-Length` of 0 is left out: for HEAD where no body
+    /// was made.
+    pub(crate) fn write_head(&self, out: &mut Vec<u8>, omits_empty_length: bool) {
+        // Writing to a Vec cannot fail.
+        let _ = write!(out, "HTTP/1.1 {} {}\r\n", self.status.0, self.status.phrase());
+        for (name, value) in &self.headers {
+            let _ = write!(out, "{name}: {value}\r\n");
+        }
+        let length = self.body.as_bytes().len();
+        // 204 and 304 carry no Content-Length (RFC 9110 section 8.6).
+        let has_no_length = matches!(self.status.0, 204 | 304) || omits_empty_length && length == 0;
+        if !has_no_length {
+            let _ = write!(out, "Content-Length: {length}\r\n");
+        }
     }
 
-    /// The part of [`Response::to_bytes`] before the body, empty line included.
+    /// Of a problem body, the `detail`.
     #[must_use]
-    pub(crate) fn head_bytes(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(256);
-        // Writing to a Vec cannot fail.
-        let _ = write!(bytes, "HTTP/1.1 {} {}\r\n", self.status.0, self.status.phrase());
-        for (name, value) in &self.headers {
-            let _ = write!(bytes, "{name}: {value}\r\n");
-        }
-        // 204 and 304 carry no Content-Length (RFC 9110 section 8.6).
-        if !matches!(self.status.0, 204 | 304) {
-            let _ = write!(bytes, "Content-Length: {}\r\n", self.body.as_bytes().len());
-        }
-        bytes.extend_from_slice(b"\r\n");
-        bytes
+    pub(crate) fn problem_detail(&self) -> Option<String> {
+        problem_detail(self.body.as_bytes())
     }
 }
 
@@ -150,24 +141,43 @@ const RETRY_AFTER_SECONDS: u32 = 2;
 mod tests {
     use super::*;
 
+    fn head(response: &Response, omits_empty_length: bool) -> String {
+        let mut head = Vec::new();
+        response.write_head(&mut head, omits_empty_length);
+        String::from_utf8(head).unwrap()
+    }
+
     #[test]
     fn a_problem_says_the_same_in_detail_and_error() {
-        let answer = Response::problem(503, "say \"please\"");
-        let text = String::from_utf8(answer.to_bytes()).unwrap();
-        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        let response = Response::problem(503, "say \"please\"");
+        let (head, body) = (head(&response, false), response.body.as_bytes());
         assert!(head.starts_with("HTTP/1.1 503 Service Unavailable\r\n"));
-        assert!(head.contains("Content-Type: application/problem+json"));
+        assert!(head.contains("Content-Type: application/problem+json\r\n"));
         assert!(head.contains("Retry-After: "));
-        assert!(head.contains(&format!("Content-Length: {}", body.len())));
-        assert_eq!(problem_detail(body.as_bytes()).as_deref(), Some("say \"please\""));
-        assert_eq!(problem_detail(&body.as_bytes()[1..]), None);
+        assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())));
+        assert_eq!(response.problem_detail().as_deref(), Some("say \"please\""));
+        assert_eq!(problem_detail(&body[1..]), None);
         assert_eq!(problem_detail(br#"{"error":"e","detail":"d"}"#).as_deref(), Some("d"));
         assert_eq!(problem_detail(br#"{"error":"e"}"#).as_deref(), Some("e"));
         assert_eq!(problem_detail(b"<html>"), None);
-        let body: serde_json::Value = serde_json::from_str(body).unwrap();
+        let body: serde_json::Value = serde_json::from_slice(body).unwrap();
         assert_eq!(body["detail"], "say \"please\"");
         assert_eq!(body["error"], body["detail"]);
         assert_eq!(body["status"], 503);
         assert_eq!(body["type"], "about:blank");
+    }
+
+    #[test]
+    fn a_length_is_left_out_where_there_is_none_to_say() {
+        let with = |status, body: &'static [u8]| Response {
+            status: Status(status),
+            headers: vec![],
+            body: Body::Static(body),
+        };
+        assert_eq!(head(&with(204, b""), false), "HTTP/1.1 204 No Content\r\n");
+        assert_eq!(head(&with(304, b""), false), "HTTP/1.1 304 Not Modified\r\n");
+        assert_eq!(head(&with(200, b""), true), "HTTP/1.1 200 OK\r\n");
+        assert_eq!(head(&with(200, b""), false), "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n");
+        assert_eq!(head(&with(200, b"x"), true), "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n");
     }
 }

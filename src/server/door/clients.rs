@@ -1,51 +1,136 @@
-//! The table of HTTP clients, with what can be asked of all of them at no cost per client: who
-//! makes room at a cap, when the next deadline is, how much memory they hold. Closes whom it is
-//! told to close; answers nobody.
+//! The table of HTTP clients: each one's socket with its connection, and what is asked of all of
+//! them: who is idle for longest, when the next deadline is, how much memory they hold. Reads and
+//! writes without blocking; decides nothing.
 
-use std::collections::{HashMap, VecDeque};
-use std::net::IpAddr;
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::io::{self, Read as _, Write as _};
+use std::net::{IpAddr, Shutdown};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use mio::net::TcpStream;
 use slab::Slab;
 
-use super::admission::Address;
-use super::connection::{Connection, Phase};
+use super::addresses::{Address, Occupancy};
+use super::connection::{Connection, Context, Flushed, SMALL_BODY_BYTES};
 use crate::runtime::counters::Counters;
+use crate::wire::response::Body;
 
 /// Shortest time between two looks at all deadlines: a deadline is kept this exactly.
 const SWEEP_EVERY: Duration = Duration::from_millis(100);
 
-/// A look at the deadlines that comes later than this was held up by us (the process was
+/// A look at the deadlines that comes later than this was delayed by us (the process was
 /// suspended, say), and many turns' worth of what clients sent meanwhile may wait unread.
 const STALL: Duration = Duration::from_secs(1);
 
 /// What everyone has at least after a stall: time for us to read what has come.
 const STALL_GRACE: Duration = Duration::from_secs(1);
 
+/// A client's socket and connection. Readiness is edge-triggered, so it is remembered.
+pub(super) struct Client {
+    pub(super) socket: TcpStream,
+    pub(super) connection: Connection,
+    /// Under which it counts; none for trusted proxies.
+    address: Option<Address>,
+    is_readable: bool,
+    /// The client has closed its side, which a short read does not show.
+    is_half_closed: bool,
+    is_writable: bool,
+    /// Whether it is among those to be served in the next turn.
+    is_listed: bool,
+    /// What [`Clients`] has counted of it.
+    counted_bytes: usize,
+    counted_delayed: bool,
+}
+
+/// What one read brought.
+pub(super) enum Received {
+    Bytes,
+    Nothing,
+    /// The client will send no more, or is gone.
+    End,
+}
+
+impl Client {
+    pub(super) fn new(socket: TcpStream, address: Option<Address>, connection: Connection) -> Self {
+        Self {
+            socket,
+            connection,
+            address,
+            is_readable: false,
+            is_half_closed: false,
+            is_writable: true,
+            is_listed: false,
+            counted_bytes: 0,
+            counted_delayed: false,
+        }
+    }
+
+    pub(super) fn set_readable(&mut self, is_half_closed: bool) {
+        self.is_readable = true;
+        self.is_half_closed |= is_half_closed;
+    }
+
+    pub(super) fn set_writable(&mut self) {
+        self.is_writable = true;
+    }
+
+    /// Reads once. A read that does not fill `scratch` has emptied the socket, so that a second
+    /// read only to be told so is saved.
+    pub(super) fn read(&mut self, scratch: &mut [u8], now: Instant) -> Received {
+        while self.is_readable {
+            match self.socket.read(scratch) {
+                Ok(0) => return Received::End,
+                Ok(count) => {
+                    self.is_readable = count == scratch.len() || self.is_half_closed;
+                    self.connection.receive(&scratch[..count], now);
+                    return Received::Bytes;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.is_readable = false,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return Received::End,
+            }
+        }
+        Received::Nothing
+    }
+
+    /// Writes to the last byte or until the socket says that it would block: only then will it
+    /// tell when it can take more.
+    ///
+    /// # Errors
+    /// The client is gone.
+    pub(super) fn flush(&mut self, context: &Context) -> io::Result<Flushed> {
+        while self.is_writable && !self.connection.unsent().is_empty() {
+            match self.socket.write(self.connection.unsent()) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => self.connection.sent(count, context.now),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.is_writable = false,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let flushed = self.connection.finish(self.is_readable, context);
+        if flushed == Flushed::ShutDown {
+            self.socket.shutdown(Shutdown::Write)?;
+        }
+        Ok(flushed)
+    }
+}
+
 /// See the module.
 pub(super) struct Clients {
-    table: Slab<Connection>,
-    addresses: Slab<Entry>,
-    by_address: HashMap<Address, usize>,
-    spare: Spare,
-    /// Rises with each connection that becomes spare.
-    spares: u64,
+    table: Slab<Client>,
+    by_address: Occupancy,
     /// To be served in the next turn although nothing new comes from their sockets.
     listed: VecDeque<usize>,
     /// No deadline is before this one.
     earliest: Option<Instant>,
     swept: Instant,
-    buffered: usize,
+    buffered_bytes: usize,
+    /// Large bodies of which clients have not taken all; each counts once, whoever shares it.
+    bodies: Vec<Weak<Vec<u8>>>,
     delayed: usize,
     counters: Arc<Counters>,
-}
-
-/// The connections of one address.
-struct Entry {
-    address: Address,
-    count: usize,
-    spare: Spare,
 }
 
 impl Clients {
@@ -55,14 +140,12 @@ impl Clients {
     pub(super) fn new(max: usize, counters: Arc<Counters>, now: Instant) -> Self {
         Self {
             table: Slab::with_capacity(max),
-            addresses: Slab::new(),
-            by_address: HashMap::new(),
-            spare: Spare { queue: VecDeque::with_capacity(2 * max + UNTIDY) },
-            spares: 0,
+            by_address: Occupancy::default(),
             listed: VecDeque::with_capacity(max),
             earliest: None,
             swept: now,
-            buffered: 0,
+            buffered_bytes: 0,
+            bodies: Vec::new(),
             delayed: 0,
             counters,
         }
@@ -72,40 +155,19 @@ impl Clients {
         self.table.len()
     }
 
-    pub(super) fn get(&mut self, slot: usize) -> Option<&mut Connection> {
+    pub(super) fn get(&mut self, slot: usize) -> Option<&mut Client> {
         self.table.get_mut(slot)
     }
 
-    /// The slots in use.
-    pub(super) fn slots(&self) -> Vec<usize> {
-        self.table.iter().map(|(slot, _)| slot).collect()
-    }
-
-    /// Whether any client waits for its answer, or for the rest of it.
-    pub(super) fn any_unanswered(&self) -> bool {
-        self.table.iter().any(|(_, connection)| {
-            matches!(
-                connection.phase,
-                Phase::Waiting(_) | Phase::InFlight(_) | Phase::Answering(..)
-            )
-        })
+    /// The slots of clients for which `condition` holds.
+    pub(super) fn slots_where(&self, condition: impl Fn(&Connection) -> bool) -> Vec<usize> {
+        let matching = self.table.iter().filter(|(_, client)| condition(&client.connection));
+        matching.map(|(slot, _)| slot).collect()
     }
 
     /// Connections that count under the address of `peer`.
     pub(super) fn count_of(&self, peer: IpAddr) -> usize {
-        let entry = self.by_address.get(&Address::from(peer));
-        entry.and_then(|entry| self.addresses.get(*entry)).map_or(0, |entry| entry.count)
-    }
-
-    /// The entry for one connection more from `peer`.
-    pub(super) fn count(&mut self, peer: IpAddr) -> usize {
-        let address = Address::from(peer);
-        let addresses = &mut self.addresses;
-        let entry = *self.by_address.entry(address).or_insert_with(|| {
-            addresses.insert(Entry { address, count: 0, spare: Spare::default() })
-        });
-        self.addresses[entry].count += 1;
-        entry
+        self.by_address.of(peer.into())
     }
 
     /// The slot that the next [`Clients::insert`] fills.
@@ -113,92 +175,41 @@ impl Clients {
         self.table.vacant_key()
     }
 
-    /// Takes in a connection that was accepted and is idle.
-    pub(super) fn insert(&mut self, connection: Connection) {
-        let deadline = connection.deadline;
-        let slot = self.table.insert(connection);
+    /// Takes in a client whose connection is idle.
+    pub(super) fn insert(&mut self, client: Client) {
+        if let Some(address) = client.address {
+            self.by_address.add(address);
+        }
+        let slot = self.table.insert(client);
         self.counters.connections.add_one();
-        self.note_deadline(deadline);
-        self.make_spare(slot);
+        self.update(slot);
     }
 
-    /// Takes a connection out; dropping it closes its socket.
-    pub(super) fn remove(&mut self, slot: usize) -> Option<Connection> {
-        let connection = self.table.try_remove(slot)?;
-        self.buffered = self.buffered.saturating_sub(connection.accounted);
-        self.delayed -= usize::from(connection.is_delayed());
+    /// Takes a client out; dropping it closes its socket, which also ends its registration.
+    pub(super) fn remove(&mut self, slot: usize) -> Option<Client> {
+        let client = self.table.try_remove(slot)?;
+        self.buffered_bytes -= client.counted_bytes;
+        self.delayed -= usize::from(client.counted_delayed);
         self.counters.connections.remove_one();
-        if let Some(entry) = connection.address {
-            self.uncount(entry);
+        if let Some(address) = client.address {
+            self.by_address.remove(address);
         }
-        Some(connection)
+        Some(client)
     }
 
-    /// Takes back what [`Clients::count`] gave.
-    pub(super) fn uncount(&mut self, entry: usize) {
-        let Some(counted) = self.addresses.get_mut(entry) else { return };
-        counted.count -= 1;
-        if counted.count == 0 {
-            let gone = self.addresses.remove(entry);
-            self.by_address.remove(&gone.address);
-        }
-    }
-
-    /// Puts a client into a phase that must end by `deadline`.
-    pub(super) fn enter(&mut self, slot: usize, phase: Phase, now: Instant, deadline: Instant) {
-        let Some(connection) = self.table.get_mut(slot) else { return };
-        connection.spare = 0;
-        connection.last_progress = now;
-        connection.deadline = deadline;
-        self.delayed -= usize::from(connection.is_delayed());
-        connection.phase = phase;
-        self.delayed += usize::from(connection.is_delayed());
-        let spare =
-            matches!(connection.phase, Phase::Idle | Phase::Delayed(_) | Phase::Lingering(_));
-        self.note_deadline(deadline);
-        if spare {
-            self.make_spare(slot);
-        }
-    }
-
-    /// Gives a client more time in its phase.
-    pub(super) fn extend(&mut self, slot: usize, deadline: Instant) {
-        if let Some(connection) = self.table.get_mut(slot) {
-            connection.deadline = deadline;
-            self.note_deadline(deadline);
-        }
-    }
-
-    /// From here on the connection may be closed when another needs its place.
-    fn make_spare(&mut self, slot: usize) {
-        let Some(connection) = self.table.get_mut(slot) else { return };
-        self.spares += 1;
-        connection.spare = self.spares;
-        let place = (slot, self.spares);
-        let entry = connection.address;
-        let table = &self.table;
-        self.spare.push(place, table, table.len());
-        if let Some(entry) = entry.and_then(|entry| self.addresses.get_mut(entry)) {
-            entry.spare.push(place, table, entry.count);
-        }
-    }
-
-    /// The connection that has been spare for longest.
-    pub(super) fn longest_spare(&mut self) -> Option<usize> {
-        self.spare.pop(&self.table)
-    }
-
-    /// The connection from the address of `peer` that has been spare for longest.
-    pub(super) fn longest_spare_of(&mut self, peer: IpAddr) -> Option<usize> {
-        let entry = *self.by_address.get(&Address::from(peer))?;
-        self.addresses.get_mut(entry)?.spare.pop(&self.table)
-    }
-
-    /// Has the client served in the next turn.
-    pub(super) fn list(&mut self, slot: usize) {
-        if let Some(connection) = self.table.get_mut(slot)
-            && !std::mem::replace(&mut connection.listed, true)
-        {
+    /// Brings all that is counted of clients up to date with one that has changed, and lists it if
+    /// it can go on without a new event.
+    pub(super) fn update(&mut self, slot: usize) {
+        let Some(client) = self.table.get_mut(slot) else { return };
+        let connection = &client.connection;
+        let (bytes, is_delayed) = (connection.held_bytes(), connection.is_delayed());
+        self.buffered_bytes = self.buffered_bytes - client.counted_bytes + bytes;
+        self.delayed = self.delayed - usize::from(client.counted_delayed) + usize::from(is_delayed);
+        let deadline = connection.deadline();
+        self.earliest = Some(self.earliest.map_or(deadline, |earliest| earliest.min(deadline)));
+        let goes_on = connection.has_input() || client.is_readable && connection.takes_input();
+        (client.counted_bytes, client.counted_delayed) = (bytes, is_delayed);
+        if goes_on && !std::mem::replace(&mut client.is_listed, true) {
             self.listed.push_back(slot);
         }
     }
@@ -209,16 +220,23 @@ impl Clients {
     }
 
     /// The next to be served.
-    pub(super) fn unlist(&mut self) -> Option<usize> {
+    pub(super) fn next_listed(&mut self) -> Option<usize> {
         let slot = self.listed.pop_front()?;
-        if let Some(connection) = self.table.get_mut(slot) {
-            connection.listed = false;
+        if let Some(client) = self.table.get_mut(slot) {
+            client.is_listed = false;
         }
         Some(slot)
     }
 
-    fn note_deadline(&mut self, deadline: Instant) {
-        self.earliest = Some(self.earliest.map_or(deadline, |earliest| earliest.min(deadline)));
+    /// The client that has been idle for longest, of the address of `peer` if there is one. Looks
+    /// at all, which only who comes at a cap must pay for.
+    pub(super) fn longest_idle(&self, peer: Option<IpAddr>) -> Option<usize> {
+        let address = peer.map(Address::from);
+        let candidates = self.table.iter().filter(|(_, client)| {
+            client.connection.is_idle() && (address.is_none() || client.address == address)
+        });
+        let longest = candidates.min_by_key(|(_, client)| client.connection.last_progress());
+        longest.map(|(slot, _)| slot)
     }
 
     /// When to look at all deadlines next.
@@ -226,99 +244,69 @@ impl Clients {
         self.earliest.map(|earliest| earliest.max(self.swept + SWEEP_EVERY))
     }
 
-    /// Those whose phase has lasted too long, if it is time to look. After a stall that is
-    /// nobody: deadlines move, since it was we who were away.
+    /// Those whose deadline has passed, if it is time to look. After a stall that is nobody:
+    /// deadlines move, since the delay was ours.
     pub(super) fn expired(&mut self, now: Instant) -> Vec<usize> {
         let Some(due) = self.next_sweep().filter(|due| *due <= now) else { return Vec::new() };
         self.swept = now;
         let late = now - due;
         if late > STALL {
-            self.postpone(late + STALL_GRACE);
+            self.extend_deadlines(late + STALL_GRACE);
             return Vec::new();
         }
-        let past = |connection: &Connection| connection.deadline <= now;
-        let deadlines = self.table.iter().map(|(_, connection)| connection.deadline);
+        let deadlines = self.table.iter().map(|(_, client)| client.connection.deadline());
         self.earliest = deadlines.filter(|deadline| *deadline > now).min();
-        self.table.iter().filter(|(_, c)| past(c)).map(|(slot, _)| slot).collect()
+        self.slots_where(|connection| connection.deadline() <= now)
     }
 
-    fn postpone(&mut self, by: Duration) {
-        for (_, connection) in &mut self.table {
-            connection.deadline += by;
+    fn extend_deadlines(&mut self, by: Duration) {
+        for (_, client) in &mut self.table {
+            client.connection.set_deadline(client.connection.deadline() + by);
         }
         self.earliest = self.earliest.map(|earliest| earliest + by);
     }
 
-    /// Brings the account of buffered bytes up to date with what one client holds.
-    pub(super) fn account(&mut self, slot: usize) {
-        let Some(connection) = self.table.get_mut(slot) else { return };
-        let held = connection.held();
-        self.buffered = self.buffered - connection.accounted + held;
-        connection.accounted = held;
+    /// Counts a body that is about to be sent, unless it is small, is counted already, or is part
+    /// of the binary.
+    pub(super) fn count_body(&mut self, body: &Body) {
+        if let Body::Shared(bytes) = body
+            && bytes.len() > SMALL_BODY_BYTES
+            && !self.has_body(bytes)
+        {
+            self.bodies.push(Arc::downgrade(bytes));
+        }
     }
 
-    /// Memory for all requests and answers of clients, in bytes.
-    pub(super) fn buffered(&self) -> usize {
-        self.buffered
+    /// Whether a client is taking this very body.
+    pub(super) fn has_body(&self, bytes: &Arc<Vec<u8>>) -> bool {
+        self.bodies.iter().any(|body| body.as_ptr() == Arc::as_ptr(bytes))
     }
 
-    /// Of that, what clients have not taken of their answers.
-    pub(super) fn unsent_bytes(&self) -> usize {
-        self.table.iter().map(|(_, connection)| connection.unsent_bytes()).sum()
+    /// Memory for large bodies, in bytes.
+    pub(super) fn body_bytes(&mut self) -> usize {
+        self.bodies.retain(|body| body.strong_count() > 0);
+        self.bodies.iter().filter_map(Weak::upgrade).map(|body| body.len()).sum()
     }
 
-    /// How many answers wait for their time.
+    /// Memory for all requests and responses of clients, in bytes.
+    pub(super) fn held_bytes(&mut self) -> usize {
+        self.buffered_bytes + self.body_bytes()
+    }
+
+    /// How many responses wait for their time.
     pub(super) fn delayed(&self) -> usize {
         self.delayed
     }
 
-    /// Those who have not taken all of what they were sent.
-    pub(super) fn unflushed(&self) -> Vec<usize> {
-        let unflushed = self.table.iter().filter(|(_, connection)| !connection.is_flushed());
-        unflushed.map(|(slot, _)| slot).collect()
-    }
-
-    /// Those who hold bytes, of requests and of answers alike: first who has made no progress for
-    /// longest.
+    /// Those who hold bytes, of requests and of responses alike: first who has made no progress
+    /// for longest.
     pub(super) fn holders(&self) -> Vec<usize> {
-        let holders = self.table.iter().filter(|(_, connection)| connection.accounted > 0);
-        let mut holders: Vec<_> = holders.map(|(slot, c)| (c.last_progress, slot)).collect();
+        let holders = self.table.iter().filter(|(_, client)| client.counted_bytes > 0);
+        let mut holders: Vec<_> =
+            holders.map(|(slot, client)| (client.connection.last_progress(), slot)).collect();
         holders.sort_unstable();
         holders.into_iter().map(|(_, slot)| slot).collect()
     }
-}
-
-/// Connections in the order in which they became spare. One that is spare no more keeps its
-/// place until it is met or the queue is tidied, so that a heartbeat costs one push.
-#[derive(Default)]
-struct Spare {
-    queue: VecDeque<(usize, u64)>,
-}
-
-/// Places beyond twice the connections that exist, before a queue is tidied: so the cost of
-/// tidying is spread over as many pushes.
-const UNTIDY: usize = 16;
-
-impl Spare {
-    fn push(&mut self, place: (usize, u64), table: &Slab<Connection>, connections: usize) {
-        if self.queue.len() >= 2 * connections + UNTIDY {
-            self.queue.retain(|place| holds(table, *place));
-        }
-        self.queue.push_back(place);
-    }
-
-    fn pop(&mut self, table: &Slab<Connection>) -> Option<usize> {
-        while let Some(place) = self.queue.pop_front() {
-            if holds(table, place) {
-                return Some(place.0);
-            }
-        }
-        None
-    }
-}
-
-fn holds(table: &Slab<Connection>, (slot, spare): (usize, u64)) -> bool {
-    table.get(slot).is_some_and(|connection| connection.spare == spare)
 }
 
 #[cfg(test)]
@@ -339,8 +327,8 @@ mod tests {
             for deadline in [10, 40] {
                 let socket = TcpStream::connect(address).unwrap();
                 let socket = mio::net::TcpStream::from_std(socket);
-                let peer = address.ip();
-                clients.insert(Connection::new(socket, peer, None, start, at(deadline)));
+                let connection = Connection::new(address.ip(), start, at(deadline));
+                clients.insert(Client::new(socket, None, connection));
             }
             clients
         };
@@ -354,5 +342,18 @@ mod tests {
         clients.remove(0);
         assert!(clients.expired(at(80)).is_empty());
         assert_eq!(clients.expired(at(81)), [1]);
+    }
+
+    /// Whoever shares a large body, it is held once, and while anyone takes it.
+    #[test]
+    fn a_shared_body_counts_once() {
+        let mut clients = Clients::new(2, Arc::default(), Clock::start().now());
+        let large: Body = vec![0; SMALL_BODY_BYTES + 1].into();
+        for body in [large.clone(), large.clone(), vec![0; 9].into(), Body::Static(&[0; 99_999])] {
+            clients.count_body(&body);
+        }
+        assert_eq!(clients.held_bytes(), SMALL_BODY_BYTES + 1);
+        drop(large);
+        assert_eq!(clients.held_bytes(), 0);
     }
 }

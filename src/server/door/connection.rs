@@ -1,44 +1,69 @@
-//! One HTTP client: its socket, where its request stands, and what is buffered for it. Reads
-//! and writes without blocking; decides nothing.
+//! One client's HTTP/1.1 connection as a state machine without I/O: what the client sent and the
+//! time go in; requests, one at a time, and bytes to send come out. Frames requests and responses
+//! and knows its own deadline. Holds no socket, and decides nothing about a request: `policy` does.
 
-use std::collections::VecDeque;
-use std::io::{self, Read as _, Write as _};
 use std::net::IpAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use mio::net::TcpStream;
-
-use super::check::Relay;
 use super::cors::Cors;
-use super::delay::Delayed;
-use super::held::Held;
-use super::parse::Scan;
-use super::refusals::Asker;
+use super::head::{Head, Scan};
+use super::policy::{Action, Decision, Handshake, Policy, Relay};
+use super::refusals::{Asker, Refusal};
+use crate::server::limits::Limits;
+use crate::wire::response::{Body, Response};
+use crate::wire::{KIB, MIB};
 
-/// Where a client's request stands. Whatever is large is boxed: most clients are idle.
+/// Bodies up to this size, in bytes, are copied behind their heads, so that one write sends both.
+pub(super) const SMALL_BODY_BYTES: usize = 16 * KIB;
+
+/// The least by which input grows: a head that trickles in is not moved with every byte. Not
+/// doubled, as a Vec would, since what is allocated is what the budget counts.
+const MIN_GROWTH_BYTES: usize = 4 * KIB;
+
+/// How long a client that was answered and is to be closed may take to stop sending.
+const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How much of what it still sends is read and dropped, in bytes.
+const LINGER_BYTES: usize = MIB;
+
+/// Where a client's request stands.
 #[derive(Debug)]
-pub(super) enum Phase {
+enum State {
     /// Nothing of a request has come.
     Idle,
-    /// The head is coming.
     Head(Scan),
-    /// The body is coming.
     Body(Box<Incoming>),
-    /// Whole, and waiting for a place in a pipe.
-    Waiting(Box<Queued>),
-    /// A pipe has it.
-    InFlight(Pending),
-    /// Answered with a 401 that waits until the deadline.
-    Delayed(Box<Delayed>),
-    /// The answer is on its way to the client. With a number, more of the answer is to come
-    /// from the worker.
-    Answering(Then, Option<u64>),
-    /// Answered and closed on our side; up to so many bytes more are read and dropped, so that
-    /// no reset overtakes the answer (RFC 9112 section 9.6).
+    /// Whole, and at a worker or waiting for one.
+    Relayed(Relayed),
+    /// The response is there, and is sent when the deadline comes: a 401 for who guesses.
+    Delayed(Then),
+    /// The response is being sent.
+    Responding(Then),
+    /// Answered and closed on our side; up to so many bytes more are read and dropped, so that no
+    /// reset overtakes the response (RFC 9112 section 9.6).
     Lingering(usize),
+    Closed,
 }
 
-/// What follows an answer.
+/// A request whose body is not whole; without a `relay` one that the door answers itself.
+#[derive(Debug)]
+struct Incoming {
+    relay: Option<Relay>,
+    body_bytes: usize,
+    options: ResponseOptions,
+}
+
+#[derive(Debug)]
+struct Relayed {
+    number: u64,
+    options: ResponseOptions,
+    /// Who asks, when it is an agent.
+    asker: Option<Asker>,
+    /// The request, while no pipe has room for it.
+    queued: Vec<u8>,
+}
+
+/// What follows a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Then {
     /// The next request.
@@ -49,287 +74,471 @@ pub(super) enum Then {
     Linger,
 }
 
-/// How the answer is to be given.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Manner {
+/// How a request wants its response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ResponseOptions {
     pub(super) keep_alive: bool,
-    /// HEAD was asked: the answer's head only.
+    /// HEAD was asked: the response's head only.
     pub(super) head_only: bool,
     pub(super) cors: Cors,
 }
 
-impl Manner {
-    /// For who is told why the connection ends.
+impl ResponseOptions {
+    /// For a client whose request is not known.
     pub(super) const CLOSING: Self =
         Self { keep_alive: false, head_only: false, cors: Cors::Silent };
 
-    /// The same, for an answer that ends the connection.
+    /// The same, for a response that ends the connection.
     pub(super) fn closing(self) -> Self {
         Self { keep_alive: false, ..self }
     }
 
-    /// What follows an answer to a request that was read whole.
+    /// What follows the response to a request that was read whole.
     pub(super) fn then(self) -> Then {
         if self.keep_alive { Then::Keep } else { Then::Close }
     }
 }
 
-/// A request whose body is not whole.
+/// What the connection calls for.
 #[derive(Debug)]
-pub(super) struct Incoming {
-    pub(super) relay: Option<Relay>,
-    pub(super) body_bytes: usize,
-    pub(super) manner: Manner,
+pub(super) enum Event {
+    /// Nothing until more bytes come.
+    None,
+    /// A request was refused, or answered from its head; [`Connection::respond`] follows.
+    Respond { response: Response, options: ResponseOptions, then: Then, refusal: Option<Refusal> },
+    /// `/livez` was asked, and the loop turns.
+    Live(ResponseOptions),
+    /// A request and its body are whole; [`Connection::relay`] follows.
+    Relay { relay: Relay, body: Vec<u8>, options: ResponseOptions },
+    /// A WebSocket handshake is in order; the bytes are what came behind it.
+    Upgrade(Handshake, Vec<u8>),
 }
 
-/// A whole request that no pipe has taken.
-#[derive(Debug)]
-pub(super) struct Queued {
-    pub(super) request: Vec<u8>,
-    pub(super) pending: Pending,
+/// What a deadline that has passed calls for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Expiry {
+    /// This problem.
+    Problem(u16, &'static str, ResponseOptions, Then),
+    /// [`Connection::release`].
+    Release,
+    /// A look at how much the client has taken.
+    JudgeProgress,
+    /// The end.
+    Close,
 }
 
-/// A whole request.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Pending {
-    /// The stamp's number.
-    pub(super) number: u64,
-    pub(super) manner: Manner,
+/// What there is to do once all output is sent.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Flushed {
+    Continue,
+    /// Closing our side of the connection; what the client sends is read on.
+    ShutDown,
+    Close,
 }
 
-/// What one read brought.
-pub(super) enum Received {
-    Bytes(usize),
-    /// Nothing for now.
-    Nothing,
-    /// The client will send no more, or is gone.
-    End,
+/// What all connections go by.
+pub(super) struct Context {
+    pub(super) policy: Policy,
+    pub(super) limits: Limits,
+    /// The time of this turn of the loop.
+    pub(super) now: Instant,
+    /// The server is stopping: requests are refused, and no connection is kept.
+    pub(super) is_stopping: bool,
 }
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Connection {
-    pub(super) socket: TcpStream,
-    pub(super) peer: IpAddr,
-    /// Whose request is at hand: `peer`, or whom a trusted proxy names.
-    pub(super) client: IpAddr,
-    /// Who asks, when an agent's request is at a worker.
-    pub(super) asker: Option<Asker>,
-    /// The entry that it counts under; none for trusted proxies.
-    pub(super) address: Option<usize>,
-    pub(super) phase: Phase,
-    /// When the phase began, or later bytes went either way: who has made no progress for longest
-    /// goes first when memory runs out.
-    pub(super) last_progress: Instant,
-    pub(super) deadline: Instant,
-    /// Not zero while this connection may be closed to make room: its place in that order.
-    pub(super) spare: u64,
-    /// Whether it stands in the list of those to be served in the next turn.
-    pub(super) listed: bool,
-    /// Readiness is edge-triggered, so it is remembered: there may be bytes to read...
-    readable: bool,
-    /// ...the client has closed its side, which a short read does not show...
-    half_closed: bool,
-    /// ...the socket has taken all that it was given.
-    writable: bool,
-    /// Read, and not yet part of a request that is on its way.
-    pub(super) input: Held,
-    /// What the socket has not taken, in the pieces in which it came: each is given back when
-    /// it is out, and none is ever moved to a larger place.
-    output: VecDeque<Held>,
-    /// Bytes of the first piece that are out.
-    written: usize,
-    /// Memory for all pieces, in bytes.
-    unsent_bytes: usize,
-    /// Bytes that the socket has taken since somebody asked.
-    taken: usize,
-    /// Bytes that the budget has been told of.
-    pub(super) accounted: usize,
+    peer: IpAddr,
+    client: IpAddr,
+    state: State,
+    deadline: Instant,
+    last_progress: Instant,
+    /// Received, and not yet part of a request that was passed on.
+    input: Vec<u8>,
+    output: Output,
+    /// Bytes sent since somebody asked.
+    progress_bytes: usize,
+}
+
+/// What is still to be sent: heads and small bodies, then a large body.
+#[derive(Debug, Default)]
+struct Output {
+    head: Vec<u8>,
+    body: Body,
+    sent: usize,
+}
+
+impl Output {
+    fn unsent(&self) -> &[u8] {
+        match self.head.get(self.sent..) {
+            Some(head) if !head.is_empty() => head,
+            _ => &self.body.as_bytes()[self.sent - self.head.len()..],
+        }
+    }
 }
 
 impl Connection {
-    pub(super) fn new(
-        socket: TcpStream,
-        peer: IpAddr,
-        address: Option<usize>,
-        now: Instant,
-        deadline: Instant,
-    ) -> Self {
+    pub(super) fn new(peer: IpAddr, now: Instant, deadline: Instant) -> Self {
         Self {
-            socket,
             peer,
             client: peer,
-            asker: None,
-            address,
-            phase: Phase::Idle,
-            last_progress: now,
+            state: State::Idle,
             deadline,
-            spare: 0,
-            listed: false,
-            readable: false,
-            half_closed: false,
-            writable: true,
-            input: Held::default(),
-            output: VecDeque::new(),
-            written: 0,
-            unsent_bytes: 0,
-            taken: 0,
-            accounted: 0,
+            last_progress: now,
+            input: Vec::new(),
+            output: Output::default(),
+            progress_bytes: 0,
         }
     }
 
-    pub(super) fn note_readable(&mut self, half_closed: bool) {
-        self.readable = true;
-        self.half_closed |= half_closed;
+    /// Whose request it is: the peer's, or that of whom a trusted proxy names.
+    pub(super) fn client(&self) -> IpAddr {
+        self.client
     }
 
-    pub(super) fn note_writable(&mut self) {
-        self.writable = true;
+    pub(super) fn deadline(&self) -> Instant {
+        self.deadline
     }
 
-    /// Whether a read may bring something.
-    pub(super) fn is_readable(&self) -> bool {
-        self.readable
+    pub(super) fn set_deadline(&mut self, deadline: Instant) {
+        self.deadline = deadline;
     }
 
-    /// Whether bytes of the client are looked at in this phase.
+    /// When the state began, or later bytes went either way.
+    pub(super) fn last_progress(&self) -> Instant {
+        self.last_progress
+    }
+
+    /// Whether what the client sends is read in this state.
     pub(super) fn takes_input(&self) -> bool {
-        matches!(self.phase, Phase::Idle | Phase::Head(_) | Phase::Body(_) | Phase::Lingering(_))
+        matches!(self.state, State::Idle | State::Head(_) | State::Body(_) | State::Lingering(_))
     }
 
-    /// Whether its answer waits for its time.
+    /// Whether [`Connection::advance`] may find another request in what has come.
+    pub(super) fn has_input(&self) -> bool {
+        matches!(self.state, State::Idle) && !self.input.is_empty()
+    }
+
+    /// Whether it may be closed when another client needs its place.
+    pub(super) fn is_idle(&self) -> bool {
+        matches!(self.state, State::Idle | State::Delayed(_) | State::Lingering(_))
+    }
+
     pub(super) fn is_delayed(&self) -> bool {
-        matches!(self.phase, Phase::Delayed(_))
+        matches!(self.state, State::Delayed(_))
     }
 
-    /// How the request at hand is to be answered. One whose head is not whole has not said.
-    pub(super) fn manner(&self) -> Manner {
-        match &self.phase {
-            Phase::Body(incoming) => incoming.manner,
-            Phase::Waiting(queued) => queued.pending.manner,
-            Phase::InFlight(pending) => pending.manner,
-            _ => Manner::CLOSING,
-        }
+    /// Whether the client waits for a response or the rest of one.
+    pub(super) fn is_unanswered(&self) -> bool {
+        matches!(self.state, State::Relayed(_) | State::Responding(_))
     }
 
-    /// The whole request with this number, if it waits for a pipe.
-    pub(super) fn waits_with(&self, number: u64) -> Option<&Queued> {
-        match &self.phase {
-            Phase::Waiting(queued) if queued.pending.number == number => Some(queued),
+    /// The number of the request that is at a worker or waits for one.
+    pub(super) fn relayed(&self) -> Option<u64> {
+        match &self.state {
+            State::Relayed(relayed) => Some(relayed.number),
             _ => None,
         }
     }
 
-    /// Reads once. A read that does not fill `scratch` has emptied the socket, so that a
-    /// second read only to be told so is saved.
-    pub(super) fn receive(&mut self, scratch: &mut [u8], now: Instant) -> Received {
-        if !self.readable {
-            return Received::Nothing;
+    /// The request that waits for room in a pipe. From here on a worker has it.
+    pub(super) fn take_queued(&mut self) -> Option<(u64, Vec<u8>)> {
+        match &mut self.state {
+            State::Relayed(relayed) => Some((relayed.number, std::mem::take(&mut relayed.queued))),
+            _ => None,
         }
-        loop {
-            match self.socket.read(scratch) {
-                Ok(0) => return Received::End,
-                Ok(count) => {
-                    self.readable = count == scratch.len() || self.half_closed;
-                    self.last_progress = now;
-                    return Received::Bytes(count);
+    }
+
+    /// The agent that asks, when its request is at a worker; once.
+    pub(super) fn take_asker(&mut self) -> Option<Asker> {
+        match &mut self.state {
+            State::Relayed(relayed) => relayed.asker.take(),
+            _ => None,
+        }
+    }
+
+    /// How the request at hand wants its response.
+    pub(super) fn options(&self) -> ResponseOptions {
+        match &self.state {
+            State::Body(incoming) => incoming.options,
+            State::Relayed(relayed) => relayed.options,
+            _ => ResponseOptions::CLOSING,
+        }
+    }
+
+    /// The client has sent these bytes.
+    pub(super) fn receive(&mut self, bytes: &[u8], now: Instant) {
+        self.last_progress = now;
+        if let State::Lingering(left) = &mut self.state {
+            *left = left.saturating_sub(bytes.len());
+            if *left == 0 {
+                self.state = State::Closed;
+            }
+            return;
+        }
+        let (held, more) = (self.input.len(), bytes.len());
+        if held == 0 {
+            self.input.reserve_exact(more);
+        } else if self.input.capacity() - held < more {
+            self.input.reserve_exact(more.max(MIN_GROWTH_BYTES));
+        }
+        self.input.extend_from_slice(bytes);
+    }
+
+    /// Looks for the next request in what has come: at most one.
+    pub(super) fn advance(&mut self, context: &Context) -> Event {
+        if matches!(self.state, State::Idle) {
+            // RFC 9112 section 2.2: some clients end a body with an empty line that is not part
+            // of it. Nothing may follow, so it is the beginning of nothing.
+            if self.input == b"\r\n" {
+                self.consume(2);
+            }
+            if self.input.is_empty() {
+                return Event::None;
+            }
+            self.enter(State::Head(Scan::default()), context.now, context.limits.head_timeout);
+        }
+        match &mut self.state {
+            State::Head(scan) => match scan.end(&self.input, context.limits.max_head_bytes) {
+                Ok(Some(end)) => self.read_head(end, context),
+                Ok(None) => Event::None,
+                Err(malformed) => self.refuse(malformed.status, malformed.detail),
+            },
+            State::Body(incoming) if self.input.len() >= incoming.body_bytes => {
+                let (relay, options) = (incoming.relay.take(), incoming.options);
+                let body = self.input[..incoming.body_bytes].to_vec();
+                self.consume(body.len());
+                match relay {
+                    Some(relay) => Event::Relay { relay, body, options },
+                    None => Event::Live(options),
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.readable = false;
-                    return Received::Nothing;
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return Received::End,
+            }
+            _ => Event::None,
+        }
+    }
+
+    fn read_head(&mut self, end: usize, context: &Context) -> Event {
+        let head = match Head::parse(&self.input[..end], context.limits.max_headers) {
+            Ok(head) => head,
+            Err(malformed) => return self.refuse(malformed.status, malformed.detail),
+        };
+        let Decision { client, cors, action } = context.policy.decide(&head, self.peer);
+        let keep_alive = head.keep_alive && !context.is_stopping;
+        let options = ResponseOptions { keep_alive, head_only: head.method == "HEAD", cors };
+        let expects_continue = head.fields.expects_continue;
+        // Beyond all memory is beyond the limit too.
+        let length = head.fields.content_length.unwrap_or_default();
+        let body_bytes = usize::try_from(length).unwrap_or(usize::MAX);
+        self.client = client;
+        self.consume(end);
+        let relay = match action {
+            Action::Upgrade(handshake) => {
+                return Event::Upgrade(handshake, std::mem::take(&mut self.input));
+            }
+            Action::Respond(response, refusal) => {
+                return self.respond_to_head(response, options, body_bytes, refusal);
+            }
+            Action::Relay(_) if context.is_stopping => {
+                let stopping = Response::problem(503, "the server is stopping");
+                return self.respond_to_head(stopping, options, body_bytes, None);
+            }
+            Action::Relay(relay) => Some(relay),
+            Action::Live => None,
+        };
+        if expects_continue && self.input.is_empty() && body_bytes > 0 {
+            self.output.head.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+        }
+        let incoming = Incoming { relay, body_bytes, options };
+        self.enter(State::Body(Box::new(incoming)), context.now, context.limits.body_timeout);
+        self.advance(context)
+    }
+
+    /// A response that waits for no body keeps the connection when the whole body is here, to be
+    /// skipped. With 411 there is no saying: a body that nothing announced would be taken for the
+    /// next request.
+    fn respond_to_head(
+        &mut self,
+        response: Response,
+        options: ResponseOptions,
+        body_bytes: usize,
+        refusal: Option<Refusal>,
+    ) -> Event {
+        if body_bytes <= self.input.len() && response.status.0 != 411 {
+            self.consume(body_bytes);
+            return Event::Respond { response, options, then: options.then(), refusal };
+        }
+        self.input = Vec::new();
+        Event::Respond { response, options: options.closing(), then: Then::Linger, refusal }
+    }
+
+    /// What is no request leaves the connection out of step.
+    fn refuse(&mut self, status: u16, detail: &'static str) -> Event {
+        self.input = Vec::new();
+        let response = Response::problem(status, detail);
+        let options = ResponseOptions::CLOSING;
+        Event::Respond { response, options, then: Then::Linger, refusal: None }
+    }
+
+    /// The request that [`Event::Relay`] gave is with the workers; `queued` is the request when no
+    /// pipe had room for it, else empty.
+    pub(super) fn relay(
+        &mut self,
+        number: u64,
+        options: ResponseOptions,
+        asker: Option<Asker>,
+        queued: Vec<u8>,
+        context: &Context,
+    ) {
+        let relayed = Relayed { number, options, asker, queued };
+        self.enter(State::Relayed(relayed), context.now, context.limits.worker_timeout);
+    }
+
+    /// Sends a response: its `head`, to the empty line, and its body.
+    pub(super) fn respond(&mut self, head: &[u8], body: Body, then: Then, context: &Context) {
+        self.output.head.extend_from_slice(head);
+        if body.as_bytes().len() <= SMALL_BODY_BYTES {
+            self.output.head.extend_from_slice(body.as_bytes());
+        } else {
+            self.output.body = body;
+        }
+        self.begin_response(then, context);
+    }
+
+    /// Has the response that was given wait.
+    pub(super) fn delay(&mut self, time: Duration, now: Instant) {
+        if let State::Responding(then) = self.state {
+            self.enter(State::Delayed(then), now, time);
+        }
+    }
+
+    /// Sends the response that has waited.
+    pub(super) fn release(&mut self, context: &Context) {
+        if let State::Delayed(then) = self.state {
+            self.begin_response(then, context);
+        }
+    }
+
+    fn begin_response(&mut self, then: Then, context: &Context) {
+        self.progress_bytes = 0;
+        self.enter(State::Responding(then), context.now, context.limits.lag_timeout);
+    }
+
+    /// What is to be sent next; empty when there is nothing to send now.
+    pub(super) fn unsent(&self) -> &[u8] {
+        if self.is_delayed() { &[] } else { self.output.unsent() }
+    }
+
+    /// The client has taken so many bytes of [`Connection::unsent`].
+    pub(super) fn sent(&mut self, count: usize, now: Instant) {
+        self.output.sent += count;
+        self.progress_bytes += count;
+        self.last_progress = now;
+        if self.output.unsent().is_empty() {
+            self.output = Output::default();
+        }
+    }
+
+    /// When all output is sent: the next request, or the end. `has_unread` says whether the client
+    /// may have sent what was not read: closing then would reset the connection, and the response
+    /// with it.
+    pub(super) fn finish(&mut self, has_unread: bool, context: &Context) -> Flushed {
+        let State::Responding(then) = self.state else {
+            let is_closed = matches!(self.state, State::Closed);
+            return if is_closed { Flushed::Close } else { Flushed::Continue };
+        };
+        if !self.output.unsent().is_empty() {
+            return Flushed::Continue;
+        }
+        if then == Then::Keep && !context.is_stopping {
+            self.enter(State::Idle, context.now, context.limits.idle_timeout);
+            return Flushed::Continue;
+        }
+        if then == Then::Linger || has_unread || !self.input.is_empty() {
+            self.input = Vec::new();
+            self.enter(State::Lingering(LINGER_BYTES), context.now, LINGER_TIMEOUT);
+            return Flushed::ShutDown;
+        }
+        self.state = State::Closed;
+        Flushed::Close
+    }
+
+    /// The deadline has passed.
+    pub(super) fn expire(&self) -> Expiry {
+        let options = self.options();
+        match &self.state {
+            State::Head(_) => {
+                Expiry::Problem(408, "the head did not come in time", options, Then::Linger)
+            }
+            State::Body(_) => {
+                let closing = options.closing();
+                Expiry::Problem(408, "the body did not come in time", closing, Then::Linger)
+            }
+            State::Relayed(_) => {
+                Expiry::Problem(503, "no worker answered in time", options, options.then())
+            }
+            State::Delayed(_) => Expiry::Release,
+            State::Responding(_) => Expiry::JudgeProgress,
+            State::Idle | State::Lingering(_) | State::Closed => Expiry::Close,
+        }
+    }
+
+    /// What a client that must go is told, if it can be told anything.
+    pub(super) fn evict(&mut self) -> Expiry {
+        self.input = Vec::new();
+        match self.state {
+            State::Delayed(_) | State::Responding(_) => Expiry::Close,
+            _ if !self.output.unsent().is_empty() => Expiry::Close,
+            _ => {
+                let detail = "the server holds too many requests at once";
+                Expiry::Problem(503, detail, self.options().closing(), Then::Linger)
             }
         }
     }
 
-    /// Sends `bytes` behind what is still to be sent; keeps what the socket does not take.
-    ///
-    /// # Errors
-    /// The client is gone.
-    pub(super) fn send(&mut self, bytes: &[u8], now: Instant) -> io::Result<()> {
-        let mut rest = bytes;
-        if self.output.is_empty() {
-            let taken = Self::write(&self.socket, &mut self.writable, rest)?;
-            self.note_taken(taken, now);
-            rest = &rest[taken..];
-        }
-        if !rest.is_empty() {
-            let piece = Held::from(rest);
-            self.unsent_bytes += piece.cost_bytes();
-            self.output.push_back(piece);
-        }
-        Ok(())
-    }
-
-    /// Sends what was kept.
-    ///
-    /// # Errors
-    /// The client is gone.
-    pub(super) fn flush(&mut self, now: Instant) -> io::Result<()> {
-        while let Some(piece) = self.output.front() {
-            let taken = Self::write(&self.socket, &mut self.writable, &piece[self.written..])?;
-            let (len, cost_bytes) = (piece.len(), piece.cost_bytes());
-            self.note_taken(taken, now);
-            self.written += taken;
-            if self.written < len {
-                return Ok(());
+    /// The server begins to stop: what that means for this client, `None` when it is to be served
+    /// still.
+    pub(super) fn stop(&self) -> Option<Expiry> {
+        match self.state {
+            State::Idle | State::Lingering(_) | State::Closed => Some(Expiry::Close),
+            State::Head(_) | State::Body(_) => {
+                let options = self.options().closing();
+                Some(Expiry::Problem(503, "the server is stopping", options, Then::Linger))
             }
-            self.unsent_bytes -= cost_bytes;
-            self.written = 0;
-            self.output.pop_front();
-        }
-        self.output = VecDeque::new();
-        Ok(())
-    }
-
-    fn note_taken(&mut self, bytes: usize, now: Instant) {
-        self.taken += bytes;
-        if bytes > 0 {
-            self.last_progress = now;
+            State::Delayed(_) => Some(Expiry::Release),
+            State::Relayed(_) | State::Responding(_) => None,
         }
     }
 
-    /// Bytes that the socket has taken since this was last asked.
-    pub(super) fn take_progress(&mut self) -> usize {
-        std::mem::take(&mut self.taken)
+    /// Gives who has taken at least so many bytes of a response since the last look another
+    /// `timeout`; false when it took too little.
+    pub(super) fn judge_progress(&mut self, min_bytes: usize, deadline: Instant) -> bool {
+        let has_progressed = std::mem::take(&mut self.progress_bytes) >= min_bytes;
+        self.deadline = deadline;
+        has_progressed
     }
 
-    /// Memory for what the socket has not taken, in bytes.
-    pub(super) fn unsent_bytes(&self) -> usize {
-        self.unsent_bytes
-    }
-
-    /// To the last byte or until the socket says that it would block: only then will it tell
-    /// when it can take more.
-    fn write(mut socket: &TcpStream, writable: &mut bool, bytes: &[u8]) -> io::Result<usize> {
-        let mut taken = 0;
-        while *writable && taken < bytes.len() {
-            match socket.write(&bytes[taken..]) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(count) => taken += count,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => *writable = false,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(taken)
-    }
-
-    /// Whether the socket has taken all that was sent.
-    pub(super) fn is_flushed(&self) -> bool {
-        self.output.is_empty()
-    }
-
-    /// Memory for what is buffered, in bytes.
-    pub(super) fn held(&self) -> usize {
-        let request = match &self.phase {
-            Phase::Body(incoming) => incoming.relay.as_ref().map_or(0, |r| r.head.capacity()),
-            Phase::Waiting(queued) => queued.request.capacity(),
-            Phase::Delayed(delayed) => delayed.answer.capacity(),
+    /// Memory for what is buffered, in bytes, a large body aside: several may share one.
+    pub(super) fn held_bytes(&self) -> usize {
+        let request = match &self.state {
+            State::Body(incoming) => incoming.relay.as_ref().map_or(0, |it| it.head.capacity()),
+            State::Relayed(relayed) => relayed.queued.capacity(),
             _ => 0,
         };
-        self.input.cost_bytes() + self.unsent_bytes + request
+        self.input.capacity() + self.output.head.capacity() + request
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.input.drain(..count);
+        // An empty buffer is given back: most clients are idle.
+        if self.input.is_empty() {
+            self.input = Vec::new();
+        }
+    }
+
+    fn enter(&mut self, state: State, now: Instant, timeout: Duration) {
+        self.state = state;
+        self.last_progress = now;
+        self.deadline = now + timeout;
     }
 }

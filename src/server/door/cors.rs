@@ -18,7 +18,7 @@
 //!   protocol and HTTP caches").
 //! - **No login, no heartbeat**: a foreign page has no use for our cookie, and agents are no pages.
 
-use super::parse::Fields;
+use super::head::Fields;
 use crate::server::auth::{Gate, Origin};
 use crate::server::route::{Audience, Route};
 use crate::wire::response::{Body, Response, Status};

@@ -1,134 +1,150 @@
-//! The public port: one thread, one readiness loop, in front of tiny_http. It alone parses
-//! HTTP/1.1 and speaks to HTTP clients; it knows no JSON member and no agent's state, and it
-//! never waits for anyone: not for a client, not for a worker, not for a dashboard.
+//! The public port: one thread, one readiness loop, in front of tiny_http. It alone parses HTTP/1.1
+//! and speaks to HTTP clients; it knows no JSON member and no agent's state, and it never waits for
+//! anyone: not for a client, not for a worker, not for a dashboard.
 //!
-//! What comes is made whole and checked here, within limits, deadlines and one budget for all
-//! buffers. It is then stamped and written anew on a persistent connection to tiny_http (a
-//! pipe), where it cannot do harm; answers come back in order and go to who asked:
+//! A request is received whole and checked here, within limits, deadlines and one budget for all
+//! buffers. It is then stamped, written anew and sent over a persistent connection to tiny_http (a
+//! pipe), where it cannot do harm. A worker reads it there and sends its response back over a
+//! channel, which wakes the loop.
 //!
 //! ```text
-//!             listen ─▶ accept ─▶ clients
-//!                                    │
-//! sockets ─▶ connection ─▶ serve: parse ─▶ check ─┬▶ refused, /livez ────────▶ answer ─▶ sockets
-//!                                                 ├▶ whole ─▶ workers ───────▶ answer ─▶ sockets
-//!                                                 │           lanes ─▶ pipe ─▶ tiny_http
-//!                                                 └▶ WebSocket ─▶ feed: the socket leaves
+//! listeners ─▶ Door ─▶ Clients: a socket and a Connection each
+//!               │ readable                                      writable ▲
+//!               ▼                                                        │
+//!         Connection::advance ─▶ Policy::decide ─┬▶ refused, /livez ─▶ respond
+//!         (frames a request)     (from its head) ├▶ relay ─▶ Pipe ─▶ tiny_http's workers ┐
+//!                                                │           respond ◀─ Responder ◀──────┘
+//!                                                └▶ upgrade ─▶ OpenFeed: the socket leaves
 //! ```
 //!
-//! | room | owns |
-//! |---|---|
-//! | `listen`, `accept` | the listeners: accepting with back-off; caps on connections |
-//! | `clients`, `connection`, `held` | the table of clients; one client's socket, phase and buffers |
-//! | `parse`, `check`, `cors` | pure: bytes to a head, a head to a decision, and to what browsers are told |
-//! | `serve` | reading: what a client's bytes lead to |
-//! | `workers`, `lanes`, `pipe` | the way to tiny_http and back |
-//! | `answer`, `reply` | writing: answers, their heads, and what follows them |
-//! | `cutoff` | deadlines, the budget, stopping |
-//! | `refusals`, `delay` | pure: which 401 waits, what the log says of refusals; and the waiting |
-//! | `admission`, `feed` | places for dashboards, and the way out for their sockets |
+//! | type | owns | I/O |
+//! |---|---|---|
+//! | [`Door`] | the loop: events, what they lead to (`serve`), what bounds it (`bounds`) | mio |
+//! | `Listener` | a listening socket, with back-off | accept |
+//! | `Clients` | the table of clients: sockets, sums over all of them, the sweep of deadlines | read, write |
+//! | `Connection` | one client's state, input, output and deadline | none |
+//! | `Head`, `Policy`, `Origins` | bytes to a head, a head to a decision, what browsers are told | none |
+//! | `Pipe` | the connection to one tiny_http server, and who waits for its responses | write |
+//! | `Guesses`, `Refusals` | which 401 is delayed, and what the log says of refusals | none |
+//! | `Dashboards` | the places for dashboards | none |
 //!
-//! Three rules keep the loop alive. Work per client and turn is bounded: one read, one request;
-//! the rest waits in a list for the next turn. Readiness is edge-triggered, so whatever is left
-//! unread, unaccepted or unwritten is remembered. And a client that is slow costs memory only
-//! within the budget, and time only within its deadlines.
+//! Four rules keep the loop responsive and its memory bounded. Work per client and turn is bounded:
+//! one read, one request; the rest is listed for the next turn. Readiness is edge-triggered, so
+//! whatever is left unread, unaccepted or unwritten is remembered. A slow client costs memory only
+//! within the budget, and time only within its deadlines. And whatever is done with a client ends
+//! with [`Door::settle`], which sends, accounts and lists.
 
-mod accept;
-mod admission;
-mod answer;
-mod check;
+mod addresses;
+mod bounds;
 mod clients;
 mod connection;
 mod cors;
-mod cutoff;
-mod delay;
-mod feed;
-mod held;
-mod lanes;
-mod listen;
-mod parse;
+mod head;
+mod listener;
 mod pipe;
+mod policy;
 mod refusals;
-mod reply;
 mod serve;
 #[cfg(test)]
 mod tests;
-mod workers;
 
-use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use mio::event::Event;
 use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token, Waker};
 
-pub(crate) use self::admission::Dashboards;
-pub(crate) use self::feed::{OpenFeed, Upgrade};
+pub(crate) use self::addresses::{Dashboards, Permit};
 
-use self::check::Rules;
 use self::clients::Clients;
-use self::lanes::Lanes;
-use self::listen::Listener;
+use self::connection::Context;
+use self::listener::Listener;
 use self::pipe::Pipe;
+use self::policy::Policy;
 use self::refusals::{Guesses, Refusals};
-use self::reply::Date;
-use crate::runtime::clock::Clock;
+use crate::runtime::clock::{Clock, UnixMillis};
 use crate::runtime::counters::Counters;
 use crate::server::auth::Gate;
 use crate::server::limits::Limits;
+use crate::server::relay::{DoorWaker, Responder};
 use crate::wire::KIB;
-use crate::wire::id::PoolId;
+use crate::wire::id::{PoolId, PoolIndex};
 
-/// How long requests that are in flight when the door is told to stop have for their answers.
+/// How long requests that are in flight when the door is told to stop have for their responses.
 pub(crate) const STOP_GRACE: Duration = Duration::from_millis(400);
 
 /// Readiness events taken in one turn. Others come in the next.
 const EVENTS_PER_TURN: usize = 1_024;
 
-/// One read, of a client or a pipe: a heartbeat of the largest size in one or two.
+/// Responses of one backend taken in one turn.
+const MAX_RESPONSES_PER_TURN: usize = 1_024;
+
+/// One read of a client: a heartbeat of the largest size in one or two.
 const READ_BYTES: usize = 64 * KIB;
 
-const WAKER: Token = Token(0);
+/// Of the requests in flight, reads may be one in so many.
+const READS_SHARE: usize = 4;
+
+/// Tokens: a client's is its slot, and there are never so many of them.
+const WAKER: usize = usize::MAX;
+const PIPES: [usize; 2] = [usize::MAX - 1, usize::MAX - 2];
+const FIRST_LISTENER: usize = usize::MAX / 2;
 
 /// What the door is made of.
-pub(crate) struct Parts {
+pub(crate) struct DoorParts {
     /// Bound and listening; at least one.
     pub listeners: Vec<std::net::TcpListener>,
-    /// The Unix socket where heartbeats, goodbyes and `/readyz` are served, over one connection: more would
-    /// not do, see [`crate::server::workers::Pool`].
-    pub ingest_path: PathBuf,
-    /// The Unix socket where everything else is served, likewise.
-    pub reads_path: PathBuf,
-    /// Who may do what.
+    /// The Unix sockets of the tiny_http servers: for heartbeats, goodbyes and `/readyz`, and for
+    /// everything else.
+    pub backends: [PathBuf; 2],
     pub gate: Arc<Gate>,
-    /// Pools by their [`crate::wire::id::PoolIndex`].
+    /// Pools by their [`PoolIndex`].
     pub pools: Vec<PoolId>,
-    /// Bounds.
     pub limits: Limits,
-    /// Time.
     pub clock: Clock,
-    /// What is counted here: everything about connections, requests and pipes.
     pub counters: Arc<Counters>,
-    /// Places for dashboards.
     pub dashboards: Arc<Dashboards>,
-    /// Who serves dashboards.
     pub feed: Box<dyn OpenFeed>,
 }
 
-/// The public port; see the module. Runs on a thread of its own until its [`DoorHandle`] says
-/// stop.
+/// A checked WebSocket handshake (RFC 6455 section 4.2) and its socket. The client has been
+/// told nothing yet.
+#[derive(Debug)]
+pub(crate) struct Upgrade {
+    /// The client's socket, blocking, with `TCP_NODELAY`.
+    pub socket: std::net::TcpStream,
+    /// The value of `Sec-WebSocket-Accept`.
+    pub accept_key: String,
+    /// What the client sent beyond the handshake: the beginning of its frames.
+    pub read_ahead: Vec<u8>,
+    /// The pool that it may and wants to watch.
+    pub pool: PoolIndex,
+    /// Its place among the dashboards; given back when dropped.
+    pub permit: Permit,
+}
+
+/// Who serves dashboards. The door writes no 101 and reads no frame.
+pub(crate) trait OpenFeed: Send {
+    /// Takes over the client, without waiting for it.
+    ///
+    /// # Errors
+    /// When it cannot be served (no thread, say), it is given back with the reason, and the
+    /// door responds with 503.
+    fn open(&self, upgrade: Upgrade) -> Result<(), (Upgrade, io::Error)>;
+}
+
+/// See the module. Runs on a thread of its own until its [`DoorHandle`] says stop.
 pub(crate) struct Door {
     poll: Poll,
     listeners: Vec<Listener<TcpListener>>,
-    /// Tokens of listeners, which stay theirs when the listeners are gone.
-    listener_tokens: usize,
     clients: Clients,
-    lanes: Lanes,
-    rules: Rules,
-    limits: Limits,
+    /// In the order of [`policy::Backend`].
+    pipes: [Pipe; 2],
+    context: Context,
     clock: Clock,
     counters: Arc<Counters>,
     dashboards: Arc<Dashboards>,
@@ -137,13 +153,12 @@ pub(crate) struct Door {
     refusals: Refusals,
     /// The last stamp's number.
     stamped: u64,
-    /// This turn's time.
-    now: Instant,
-    date: Date,
-    /// What was read, until it is taken apart: one buffer for all.
+    /// The value of `Date` (RFC 9110 section 6.6.1), and the second since 1970 that it is of.
+    date: String,
+    date_second: u64,
+    /// What was read, until its client's connection has it: one buffer for all.
     scratch: Box<[u8]>,
-    /// What is being written: one buffer for all.
-    composed: Vec<u8>,
+    waker: Arc<DoorWaker>,
     stop: Arc<AtomicBool>,
     /// Set when the door was told to stop: when it ends at the latest.
     ends_at: Option<Instant>,
@@ -153,88 +168,72 @@ pub(crate) struct Door {
 #[derive(Debug, Clone)]
 pub(crate) struct DoorHandle {
     stop: Arc<AtomicBool>,
-    waker: Arc<Waker>,
+    waker: Arc<DoorWaker>,
 }
 
 impl DoorHandle {
-    /// No new connection and no new request from here on; requests in flight get their answers
-    /// within [`STOP_GRACE`], then [`Door::run`] returns. Says so and does not wait.
+    /// No new connection and no new request from here on; requests in flight get their responses
+    /// within [`STOP_GRACE`], then [`Door::run`] returns. Does not wait for that.
     pub(crate) fn stop(&self) {
-        self.stop.store(true, Ordering::Release);
-        if let Err(error) = self.waker.wake() {
-            log::error!("cannot wake the door: {error}");
-        }
+        self.stop.store(true, Ordering::SeqCst);
+        self.waker.wake();
     }
 }
 
 /// Why the door cannot go on. Nothing that a client sends leads here.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub(crate) enum DoorError {
-    /// Waiting for readiness failed.
-    Poll(io::Error),
-    /// A pipe to the workers broke and cannot be made anew: every answer would be a 503.
-    Workers(io::Error),
-}
-
-impl fmt::Display for DoorError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Poll(error) => write!(f, "waiting for readiness failed: {error}"),
-            Self::Workers(error) => write!(f, "the workers cannot be reached any more: {error}"),
-        }
-    }
-}
-
-impl std::error::Error for DoorError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Poll(error) | Self::Workers(error) => Some(error),
-        }
-    }
-}
-
-/// Whom a readiness event is about.
-enum Source {
-    Waker,
-    Listener(usize),
-    Pipe(usize),
-    Client(usize),
+    #[error("waiting for readiness failed: {0}")]
+    Poll(#[source] io::Error),
+    /// A pipe cannot be connected any more: every response would be a 503.
+    #[error("the workers cannot be reached any more: {0}")]
+    Workers(#[source] io::Error),
 }
 
 impl Door {
-    /// Sets everything up; nothing is accepted before [`Door::run`].
+    /// Sets everything up; nothing is accepted before [`Door::run`]. The responders are for the
+    /// workers of the two backends.
     ///
     /// # Errors
     /// When the system refuses to watch the listeners, or the workers cannot be reached.
-    pub(crate) fn new(parts: Parts) -> io::Result<(Self, DoorHandle)> {
+    pub(crate) fn new(parts: DoorParts) -> io::Result<(Self, DoorHandle, [Responder; 2])> {
         let poll = Poll::new()?;
-        let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
+        let waker = DoorWaker::new(Waker::new(poll.registry(), Token(WAKER))?);
         let mut listeners = Vec::with_capacity(parts.listeners.len());
-        for listener in parts.listeners {
+        for (index, listener) in parts.listeners.into_iter().enumerate() {
             listener.set_nonblocking(true)?;
             let mut listener = TcpListener::from_std(listener);
-            let token = Token(1 + listeners.len());
+            let token = Token(FIRST_LISTENER + index);
             poll.registry().register(&mut listener, token, Interest::READABLE)?;
             listeners.push(Listener::new(listener));
         }
         let now = parts.clock.now();
-        let pipe = |path, number| Pipe::new(path, Token(1 + listeners.len() + number), now);
-        let pipes = [pipe(parts.ingest_path, 0), pipe(parts.reads_path, 1)];
-        let mut lanes = Lanes::new(pipes, parts.limits.max_in_flight);
-        for pipe in &mut lanes.pipes {
+        let reads = (parts.limits.max_in_flight / READS_SHARE).max(1);
+        let ingest = parts.limits.max_in_flight.saturating_sub(reads).max(1);
+        let [ingest_path, reads_path] = parts.backends;
+        let pipe = |path, token, max_in_flight| {
+            let (responder, responses) = Responder::new(max_in_flight, Arc::clone(&waker));
+            let mut pipe = Pipe::new(path, Token(token), responses, max_in_flight);
             // One for which descriptors are missing now is tried again while the door runs.
             pipe.connect(poll.registry(), now)?;
-        }
+            io::Result::Ok((pipe, responder))
+        };
+        let (ingest, ingest_responder) = pipe(ingest_path, PIPES[0], ingest)?;
+        let (reads, reads_responder) = pipe(reads_path, PIPES[1], reads)?;
+        let max_connections = parts.limits.max_connections;
         let stop = Arc::new(AtomicBool::new(false));
-        let handle = DoorHandle { stop: Arc::clone(&stop), waker };
+        let handle = DoorHandle { stop: Arc::clone(&stop), waker: Arc::clone(&waker) };
         let door = Self {
             poll,
-            listener_tokens: listeners.len(),
             listeners,
-            clients: Clients::new(parts.limits.max_connections, Arc::clone(&parts.counters), now),
-            lanes,
-            rules: Rules::new(parts.gate, parts.pools, parts.limits.max_body_bytes),
-            limits: parts.limits,
+            clients: Clients::new(max_connections, Arc::clone(&parts.counters), now),
+            pipes: [ingest, reads],
+            context: Context {
+                policy: Policy::new(parts.gate, parts.pools, parts.limits.max_body_bytes),
+                limits: parts.limits,
+                now,
+                is_stopping: false,
+            },
             clock: parts.clock,
             counters: parts.counters,
             dashboards: parts.dashboards,
@@ -242,14 +241,14 @@ impl Door {
             guesses: Guesses::default(),
             refusals: Refusals::default(),
             stamped: 0,
-            now,
-            date: Date::default(),
+            date: String::new(),
+            date_second: 0,
             scratch: vec![0; READ_BYTES].into_boxed_slice(),
-            composed: Vec::new(),
+            waker,
             stop,
             ends_at: None,
         };
-        Ok((door, handle))
+        Ok((door, handle, [ingest_responder, reads_responder]))
     }
 
     /// Serves until told to stop.
@@ -259,8 +258,12 @@ impl Door {
     pub(crate) fn run(mut self) -> Result<(), DoorError> {
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
         loop {
-            let timeout = self.timeout();
-            match self.poll.poll(&mut events, timeout) {
+            // In this order: what comes after the look wakes us.
+            self.waker.set_sleeping(true);
+            let timeout = if self.has_work() { Some(Duration::ZERO) } else { self.timeout() };
+            let polled = self.poll.poll(&mut events, timeout);
+            self.waker.set_sleeping(false);
+            match polled {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(DoorError::Poll(error)),
@@ -272,108 +275,126 @@ impl Door {
     }
 
     /// One turn of the loop; true when it was the last. Whatever has come is taken in before
-    /// deadlines are looked at, so that a moment of ours is not held against others.
+    /// deadlines are looked at, so that a delay of ours is not held against others.
     fn turn(&mut self, events: &Events) -> Result<bool, DoorError> {
-        self.now = self.clock.now();
-        self.date.update(self.clock.wall());
+        self.context.now = self.clock.now();
+        self.update_date(self.clock.wall());
         let listed = self.clients.listed();
         for event in events {
             self.on_event(event);
         }
         for _ in 0..listed {
-            let Some(slot) = self.clients.unlist() else { break };
+            let Some(slot) = self.clients.next_listed() else { break };
             self.serve(slot);
         }
         self.accept();
-        self.read_pipes()?;
-        self.hand_over_waiting();
+        for index in 0..self.pipes.len() {
+            for _ in 0..MAX_RESPONSES_PER_TURN {
+                let Some((number, slot, response)) = self.pipes[index].next_response() else {
+                    break;
+                };
+                self.deliver(number, slot, response);
+            }
+        }
+        self.keep_pipes()?;
+        self.relay_waiting();
         self.keep_deadlines();
-        self.tell_refusals(false);
+        self.log_refusals(false);
         self.flush_pipes();
         self.make_room_in_memory();
-        Ok(self.stop.load(Ordering::Acquire) && self.wind_down())
+        Ok(self.stop.load(Ordering::SeqCst) && self.wind_down())
     }
 
     fn on_event(&mut self, event: &Event) {
-        match self.source(event.token()) {
-            Source::Waker => {}
-            Source::Listener(index) => {
-                if let Some(listener) = self.listeners.get_mut(index) {
-                    listener.knock();
+        match event.token().0 {
+            WAKER => {}
+            token if PIPES.contains(&token) => {
+                // Writability needs no note: every turn ends with a try to write.
+                if event.is_readable() || event.is_read_closed() || event.is_error() {
+                    self.pipes[PIPES[0] - token].set_readable();
                 }
             }
-            Source::Pipe(index) => {
-                if let Some(pipe) = self.lanes.pipes.get_mut(index)
-                    && (event.is_readable() || event.is_read_closed() || event.is_error())
-                {
-                    pipe.note_readable(event.is_read_closed() || event.is_error());
+            token if token >= FIRST_LISTENER => {
+                if let Some(listener) = self.listeners.get_mut(token - FIRST_LISTENER) {
+                    listener.set_ready();
                 }
             }
-            Source::Client(slot) => self.on_client_event(slot, event),
+            slot => self.on_client_event(slot, event),
         }
     }
 
     /// The client may have left in this turn already. New ones come after all events, so that
     /// nobody gets the event of who had the slot before.
     fn on_client_event(&mut self, slot: usize, event: &Event) {
-        let Some(connection) = self.clients.get(slot) else { return };
-        if event.is_error() || event.is_write_closed() {
-            // Reset, or closed on both sides: no answer can reach this client.
-            self.close(slot);
-            return;
+        let Some(client) = self.clients.get(slot) else { return };
+        let has_hung_up = event.is_read_closed() && client.connection.is_delayed();
+        if event.is_error() || event.is_write_closed() || has_hung_up {
+            // Reset, closed on both sides, or gone before its response had waited.
+            return self.close(slot);
         }
         if event.is_writable() {
-            connection.note_writable();
+            client.set_writable();
         }
         if event.is_readable() || event.is_read_closed() {
-            connection.note_readable(event.is_read_closed());
+            client.set_readable(event.is_read_closed());
         }
-        if event.is_read_closed() && connection.is_delayed() {
-            // It hung up: nobody waits for the answer.
-            self.close(slot);
-            return;
-        }
-        let unsent = !connection.is_flushed();
-        if unsent {
-            self.flush(slot);
+        if !client.connection.unsent().is_empty() {
+            self.settle(slot);
         }
         self.serve(slot);
     }
 
-    fn source(&self, token: Token) -> Source {
-        let (listeners, pipes) = (self.listener_tokens, self.lanes.pipes.len());
-        match token.0 {
-            0 => Source::Waker,
-            n if n <= listeners => Source::Listener(n - 1),
-            n if n <= listeners + pipes => Source::Pipe(n - 1 - listeners),
-            n => Source::Client(n - 1 - listeners - pipes),
+    /// Connects pipes that broke. Responses that came before they broke were taken before.
+    ///
+    /// # Errors
+    /// [`DoorError::Workers`] when the workers cannot be reached any more.
+    fn keep_pipes(&mut self) -> Result<(), DoorError> {
+        let now = self.context.now;
+        for index in 0..self.pipes.len() {
+            if let Err(error) = self.pipes[index].check() {
+                self.fail_pipe(index, &error);
+            }
+            let pipe = &mut self.pipes[index];
+            if pipe.retry_at(now).is_some_and(|at| at <= now) {
+                pipe.connect(self.poll.registry(), now).map_err(DoorError::Workers)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn flush_pipes(&mut self) {
+        for index in 0..self.pipes.len() {
+            if let Err(error) = self.pipes[index].flush(self.poll.registry()) {
+                self.fail_pipe(index, &error);
+            }
         }
     }
 
-    fn client_token(&self, slot: usize) -> Token {
-        Token(1 + self.listener_tokens + self.lanes.pipes.len() + slot)
+    /// Whether there is something to do that no event tells of.
+    fn has_work(&self) -> bool {
+        self.clients.listed() > 0
+            || self.pipes.iter().any(Pipe::has_response)
+            || self.stop.load(Ordering::SeqCst) && self.ends_at.is_none()
     }
 
     /// How long the loop may sleep: until the first of all deadlines, or for ever.
     fn timeout(&self) -> Option<Duration> {
-        if self.clients.listed() > 0 || self.lanes.pipes.iter().any(Pipe::is_readable) {
-            return Some(Duration::ZERO);
-        }
         let now = self.clock.now();
         let accepts = self.listeners.iter().filter_map(|listener| listener.due(now));
-        let patience = self.pipe_patience();
-        let pipes = self.lanes.pipes.iter().filter_map(|pipe| pipe.deadline(now, patience));
+        let pipes = self.pipes.iter().filter_map(|pipe| pipe.retry_at(now));
         let others = [self.clients.next_sweep(), self.refusals.due(), self.ends_at];
         let first = accepts.chain(pipes).chain(others.into_iter().flatten()).min()?;
         Some(first.saturating_duration_since(now))
     }
 
-    /// Stops taking work once; true when all that was in flight is answered, or has had its
-    /// time.
-    fn wind_down(&mut self) -> bool {
-        if self.ends_at.is_none() {
-            self.begin_to_stop();
+    /// The date is formatted once a second and not once a response.
+    fn update_date(&mut self, now: UnixMillis) {
+        // The last second that HTTP's four-digit year can write.
+        const LAST: u64 = 253_402_300_799;
+        let second = (now.0 / 1_000).min(LAST);
+        if self.date_second != second || self.date.is_empty() {
+            self.date_second = second;
+            self.date = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(second));
         }
-        self.ends_at.is_some_and(|ends_at| self.now >= ends_at) || !self.clients.any_unanswered()
     }
 }

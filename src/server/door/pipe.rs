@@ -1,175 +1,112 @@
-//! One persistent connection to tiny_http: requests of many clients go out one behind the
-//! other, answers come back in the same order. Owns the private socket and the order; knows
-//! clients by their [`Ticket`] only.
+//! The way to one tiny_http server: requests of many clients go out one behind the other over a
+//! persistent Unix connection, responses come back over a channel, in any order. Owns that
+//! connection, the channel's end, and who waits; knows a client by its slot and the number of its
+//! request.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Read as _, Write as _};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::Receiver;
 use mio::net::UnixStream;
 use mio::{Interest, Registry, Token};
 
-use super::listen::Backoff;
-use super::reply::{AnswerHead, Nonsense};
+use super::listener::Backoff;
 use crate::wire::KIB;
+use crate::wire::response::Response;
 
 /// Requests that tiny_http has not taken yet, in bytes, beyond which a pipe takes no more of
 /// them: they wait with their clients instead, where one can be closed to make room.
-const MAX_QUEUED_BYTES: usize = 256 * KIB;
+const MAX_UNSENT_BYTES: usize = 256 * KIB;
 
 /// What a pipe keeps of its buffer when it is empty, in bytes: a turn's worth of heartbeats.
 const USUAL_UNSENT_BYTES: usize = 64 * KIB;
 
-/// First wait before a broken pipe is made anew.
+/// First wait before a pipe that broke is connected again.
 const MIN_RETRY: Duration = Duration::from_millis(10);
 
-/// Longest wait: tiny_http is in this process and away only while something is very wrong.
+/// Longest wait: tiny_http is in this process and unreachable only while something is very wrong.
 const MAX_RETRY: Duration = Duration::from_secs(1);
 
-/// Failures in a row, half a minute of them, after which making a pipe anew is given up. Counted
-/// and not timed, so that a stall of ours is none.
+/// Failures in a row, half a minute of them, after which connecting is given up. Counted and not
+/// timed, so that a stall of ours is none.
 const MAX_FAILURES: u32 = 30;
-
-/// Bound of the doubling of patience with a quiet pipe: to hours.
-const MAX_DOUBLINGS: u32 = 10;
-
-/// Whose request it is. A client that is gone, or was told 503 meanwhile, does not match
-/// any more, and what comes for it is dropped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Ticket {
-    /// The client's place in the door's table, which another may have taken meanwhile...
-    pub(super) slot: usize,
-    /// ...but not with this number, which is the stamp's.
-    pub(super) number: u64,
-}
-
-/// A part of an answer.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Piece<'a> {
-    pub(super) ticket: Ticket,
-    /// There in an answer's first piece.
-    pub(super) head: Option<AnswerHead<'a>>,
-    pub(super) body: &'a [u8],
-    /// Whether this is the answer's last piece.
-    pub(super) last: bool,
-}
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Pipe {
     path: PathBuf,
     token: Token,
-    link: Option<UnixStream>,
+    socket: Option<UnixStream>,
     retry: Backoff,
-    /// How often in a row it could not be made anew.
+    /// How often in a row connecting has failed.
     failures: u32,
-    /// Requests that were taken and whose answer has not begun, in order.
-    in_flight: VecDeque<Ticket>,
-    /// The answer whose body is coming, and how much of it is still to come.
-    body: Option<(Ticket, usize)>,
-    /// Since when nothing has come although something is in flight.
-    quiet_since: Instant,
-    /// How often in a row this pipe was given up for being quiet.
-    silences: u32,
+    responses: Receiver<(u64, Response)>,
+    /// Slots of the requests that tiny_http or a worker has, by number: the bound of their queue.
+    in_flight: HashMap<u64, usize>,
+    max_in_flight: usize,
+    /// Slots of the requests for which there was no room, by number: first come, first served.
+    waiting: BTreeMap<u64, usize>,
     unsent: Vec<u8>,
-    sent: usize,
-    /// The beginning of an answer's head.
-    partial: Vec<u8>,
-    /// Readiness is edge-triggered: whether there may be more to read...
-    readable: bool,
-    /// ...and whether the other side has closed, which a short read does not show.
-    half_closed: bool,
+    /// Whether the socket takes no more at the moment.
+    is_blocked: bool,
+    is_readable: bool,
 }
 
 impl Pipe {
-    pub(super) fn new(path: PathBuf, token: Token, now: Instant) -> Self {
+    pub(super) fn new(
+        path: PathBuf,
+        token: Token,
+        responses: Receiver<(u64, Response)>,
+        max_in_flight: usize,
+    ) -> Self {
         Self {
             path,
             token,
-            link: None,
+            socket: None,
             retry: Backoff::new(MIN_RETRY, MAX_RETRY),
             failures: 0,
-            in_flight: VecDeque::new(),
-            body: None,
-            quiet_since: now,
-            silences: 0,
+            responses,
+            in_flight: HashMap::new(),
+            max_in_flight,
+            waiting: BTreeMap::new(),
             unsent: Vec::new(),
-            sent: 0,
-            partial: Vec::new(),
-            readable: false,
-            half_closed: false,
+            is_blocked: false,
+            is_readable: false,
         }
     }
 
-    pub(super) fn note_readable(&mut self, half_closed: bool) {
-        self.readable = true;
-        self.half_closed |= half_closed;
+    /// When to connect again; `None` while it is connected.
+    pub(super) fn retry_at(&self, now: Instant) -> Option<Instant> {
+        self.socket.is_none().then(|| self.retry.until().unwrap_or(now))
     }
 
-    /// Whether a read may bring something.
-    pub(super) fn is_readable(&self) -> bool {
-        self.readable
-    }
-
-    /// Requests taken and not yet answered.
-    pub(super) fn in_flight(&self) -> usize {
-        self.in_flight.len()
-    }
-
-    pub(super) fn has_room(&self) -> bool {
-        self.link.is_some() && self.unsent.len() - self.sent < MAX_QUEUED_BYTES
-    }
-
-    /// What is on its way, in bytes.
-    pub(super) fn held(&self) -> usize {
-        self.unsent.len() + self.partial.len()
-    }
-
-    /// When this pipe wants to be looked at although nothing comes: to be made anew, or to be
-    /// given up because nothing has come for `patience`, which doubles each time in a row: what
-    /// was given up stays in tiny_http's queue, and must not pile up there when all workers hang.
-    pub(super) fn deadline(&self, now: Instant, patience: Duration) -> Option<Instant> {
-        match &self.link {
-            None => Some(self.retry.until().unwrap_or(now)),
-            Some(_) if self.is_owed() => {
-                let doubled = 1 << self.silences.min(MAX_DOUBLINGS);
-                Some(self.quiet_since + patience.saturating_mul(doubled))
-            }
-            Some(_) => None,
-        }
-    }
-
-    fn is_owed(&self) -> bool {
-        !self.in_flight.is_empty() || self.body.is_some()
-    }
-
-    pub(super) fn is_up(&self) -> bool {
-        self.link.is_some()
-    }
-
-    /// Makes the pipe anew, or notes when to try again.
+    /// Connects, or notes when to try again.
     ///
     /// # Errors
-    /// The last try's, when there is nothing to hope for: the socket is gone or nobody listens
-    /// on it, or all of [`MAX_FAILURES`] tries failed.
+    /// When there is nothing to hope for: the socket is gone or nobody listens on it, or all of
+    /// [`MAX_FAILURES`] tries failed.
     pub(super) fn connect(&mut self, registry: &Registry, now: Instant) -> io::Result<()> {
-        let connected = UnixStream::connect(&self.path).and_then(|mut link| {
-            registry.register(&mut link, self.token, Interest::READABLE | Interest::WRITABLE)?;
-            Ok(link)
+        let connected = UnixStream::connect(&self.path).and_then(|mut socket| {
+            registry.register(&mut socket, self.token, Interest::READABLE)?;
+            Ok(socket)
         });
         match connected {
-            Ok(link) => {
-                self.link = Some(link);
+            Ok(socket) => {
+                self.socket = Some(socket);
                 self.failures = 0;
             }
             Err(error) => {
                 self.failures += 1;
-                let gone = [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused];
-                if gone.contains(&error.kind()) || self.failures >= MAX_FAILURES {
+                let is_gone = matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+                );
+                if is_gone || self.failures >= MAX_FAILURES {
                     return Err(error);
                 }
-                if self.retry.is_fresh() {
+                if self.failures == 1 {
                     log::warn!("cannot reach the workers, trying again: {error}");
                 }
                 self.retry.fail(now);
@@ -178,243 +115,206 @@ impl Pipe {
         Ok(())
     }
 
+    /// Whether a request may be pushed.
+    pub(super) fn has_room(&self) -> bool {
+        self.socket.is_some()
+            && self.unsent.len() < MAX_UNSENT_BYTES
+            && self.in_flight.len() < self.max_in_flight
+    }
+
     /// Takes a whole request; it goes out with the next [`Pipe::flush`].
-    pub(super) fn push(&mut self, ticket: Ticket, request: &[u8], now: Instant) {
-        if !self.is_owed() {
-            self.quiet_since = now;
-        }
-        self.in_flight.push_back(ticket);
+    pub(super) fn push(&mut self, number: u64, slot: usize, request: &[u8]) {
+        self.in_flight.insert(number, slot);
         self.unsent.extend_from_slice(request);
     }
 
-    /// Sends what the socket takes.
-    pub(super) fn flush(&mut self) -> io::Result<()> {
-        let Some(link) = &mut self.link else { return Ok(()) };
-        while self.sent < self.unsent.len() {
-            match link.write(&self.unsent[self.sent..]) {
+    /// Whether a request that comes now must wait for others.
+    pub(super) fn is_awaited(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// The request waits for [`Pipe::next_waiting`], or for [`Pipe::forget_waiting`].
+    pub(super) fn wait(&mut self, number: u64, slot: usize) {
+        self.waiting.insert(number, slot);
+    }
+
+    /// The slot of the request that has waited for longest, if there is room for it now.
+    pub(super) fn next_waiting(&mut self) -> Option<usize> {
+        if self.has_room() { self.waiting.pop_first().map(|(_, slot)| slot) } else { None }
+    }
+
+    pub(super) fn forget_waiting(&mut self, number: u64) {
+        self.waiting.remove(&number);
+    }
+
+    /// Whether a response has come.
+    pub(super) fn has_response(&self) -> bool {
+        !self.responses.is_empty()
+    }
+
+    /// The next response, with its request's number and slot. Those to requests of a connection
+    /// that broke are dropped: their clients have been told.
+    pub(super) fn next_response(&mut self) -> Option<(u64, usize, Response)> {
+        loop {
+            let (number, response) = self.responses.try_recv().ok()?;
+            if let Some(slot) = self.in_flight.remove(&number) {
+                self.retry.reset();
+                return Some((number, slot, response));
+            }
+        }
+    }
+
+    /// Sends what the socket takes. Writability is asked for only while it takes no more: Linux
+    /// reports it whenever the other side reads, which is once a request.
+    ///
+    /// # Errors
+    /// The connection has broken.
+    pub(super) fn flush(&mut self, registry: &Registry) -> io::Result<()> {
+        let Some(socket) = &mut self.socket else { return Ok(()) };
+        let mut sent = 0;
+        let is_blocked = loop {
+            if sent == self.unsent.len() {
+                break false;
+            }
+            match socket.write(&self.unsent[sent..]) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(count) => self.sent += count,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.unsent.drain(..self.sent);
-                    self.sent = 0;
-                    return Ok(());
-                }
+                Ok(count) => sent += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break true,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
-        }
-        self.sent = 0;
-        self.unsent.clear();
-        // One burst must not cost its memory for ever.
+        };
+        self.unsent.drain(..sent);
+        // One burst must not keep its memory.
         self.unsent.shrink_to(USUAL_UNSENT_BYTES);
-        Ok(())
-    }
-
-    /// Reads once. Returns the bytes that came, behind what was left over of the last read, in
-    /// `scratch` or in `joined`; `None` when nothing came.
-    pub(super) fn read<'a>(
-        &mut self,
-        scratch: &'a mut [u8],
-        joined: &'a mut Vec<u8>,
-        now: Instant,
-    ) -> io::Result<Option<&'a [u8]>> {
-        let Some(link) = &mut self.link else {
-            self.readable = false;
-            return Ok(None);
-        };
-        let count = loop {
-            match link.read(scratch) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(count) => break count,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.readable = false;
-                    return Ok(None);
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        };
-        // A short read has emptied the socket: no second read only to be told so.
-        self.readable = count == scratch.len() || self.half_closed;
-        self.quiet_since = now;
-        if self.partial.is_empty() {
-            return Ok(Some(&scratch[..count]));
+        if std::mem::replace(&mut self.is_blocked, is_blocked) == is_blocked {
+            return Ok(());
         }
-        *joined = std::mem::take(&mut self.partial);
-        joined.extend_from_slice(&scratch[..count]);
-        Ok(Some(joined))
+        let writable = is_blocked.then_some(Interest::WRITABLE);
+        let interest = writable.map_or(Interest::READABLE, |it| it | Interest::READABLE);
+        registry.reregister(socket, self.token, interest)
     }
 
-    /// Takes the next piece of an answer off `data`; `None` when what is left is the beginning
-    /// of a head, which is kept for the next read.
-    pub(super) fn next_piece<'a>(
-        &mut self,
-        data: &mut &'a [u8],
-    ) -> Result<Option<Piece<'a>>, Nonsense> {
-        if data.is_empty() {
-            return Ok(None);
+    /// There is something to read, which is not expected.
+    pub(super) fn set_readable(&mut self) {
+        self.is_readable = true;
+    }
+
+    /// Whether the connection is intact. tiny_http writes only what ends it: a refusal of a request
+    /// that it cannot parse.
+    ///
+    /// # Errors
+    /// Why it is not.
+    pub(super) fn check(&mut self) -> io::Result<()> {
+        let Some(socket) = self.socket.as_mut().filter(|_| self.is_readable) else { return Ok(()) };
+        self.is_readable = false;
+        match socket.read(&mut [0]) {
+            Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) => Err(io::Error::other("tiny_http has refused a request")),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            Err(error) => Err(error),
         }
-        if let Some((ticket, left)) = self.body.take() {
-            let body = take(data, left);
-            return Ok(Some(self.piece(ticket, None, body, left)));
-        }
-        let Some((head, rest)) = AnswerHead::split(data)? else {
-            self.partial = data.to_vec();
-            return Ok(None);
-        };
-        let ticket = self.in_flight.pop_front().ok_or(Nonsense)?;
-        self.retry.reset();
-        self.silences = 0;
-        *data = rest;
-        let body = take(data, head.body_bytes);
-        Ok(Some(self.piece(ticket, Some(head), body, head.body_bytes)))
     }
 
-    fn piece<'a>(
-        &mut self,
-        ticket: Ticket,
-        head: Option<AnswerHead<'a>>,
-        body: &'a [u8],
-        left: usize,
-    ) -> Piece<'a> {
-        let left = left - body.len();
-        self.body = (left > 0).then_some((ticket, left));
-        Piece { ticket, head, body, last: left == 0 }
-    }
-
-    /// Counts a silence that is the reason to [`Pipe::fail`].
-    pub(super) fn note_silence(&mut self) {
-        self.silences += 1;
-    }
-
-    /// Gives the socket up and says who waits in vain: first the one whose answer was cut
-    /// short, if any, then those without one.
-    pub(super) fn fail(&mut self, now: Instant) -> impl Iterator<Item = Ticket> + use<> {
-        self.link = None;
-        self.readable = false;
-        self.half_closed = false;
+    /// Gives the connection up, and returns numbers and slots of the requests in flight.
+    pub(super) fn fail(&mut self, now: Instant) -> HashMap<u64, usize> {
+        self.socket = None;
         self.retry.fail(now);
         self.unsent = Vec::new();
-        self.sent = 0;
-        self.partial = Vec::new();
-        let cut = self.body.take().map(|(ticket, _)| ticket);
-        cut.into_iter().chain(std::mem::take(&mut self.in_flight))
+        self.is_blocked = false;
+        std::mem::take(&mut self.in_flight)
     }
-}
 
-fn take<'a>(data: &mut &'a [u8], most: usize) -> &'a [u8] {
-    let (taken, rest) = data.split_at(most.min(data.len()));
-    *data = rest;
-    taken
+    /// Memory for requests on their way, in bytes.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.unsent.len()
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use crossbeam_channel::{Sender, bounded};
+    use mio::Poll;
+
     use super::*;
     use crate::runtime::clock::Clock;
 
-    fn ticket(number: u64) -> Ticket {
-        Ticket { slot: 0, number }
-    }
-
-    fn pipe() -> (Pipe, Instant) {
-        let now = Clock::start().now();
-        (Pipe::new(PathBuf::new(), Token(0), now), now)
-    }
-
-    /// Feeds `data` cut into `size` bytes at a time; gives back status and body per ticket.
-    fn answers(pipe: &mut Pipe, data: &[u8], size: usize) -> Vec<(u64, u16, Vec<u8>)> {
-        let mut answers: Vec<(u64, u16, Vec<u8>)> = Vec::new();
-        let mut held = Vec::new();
-        for chunk in data.chunks(size) {
-            held.extend_from_slice(chunk);
-            let whole = std::mem::take(&mut held);
-            let mut rest = whole.as_slice();
-            while let Some(piece) = pipe.next_piece(&mut rest).unwrap() {
-                if let Some(head) = piece.head {
-                    answers.push((piece.ticket.number, head.status, Vec::new()));
-                }
-                let answer = answers.last_mut().unwrap();
-                assert_eq!(answer.0, piece.ticket.number);
-                answer.2.extend_from_slice(piece.body);
-            }
-            held = std::mem::take(&mut pipe.partial);
-        }
-        answers
+    fn pipe(path: PathBuf) -> (Pipe, Sender<(u64, Response)>) {
+        let (responses, received) = bounded(8);
+        (Pipe::new(path, Token(0), received, 2), responses)
     }
 
     #[test]
-    fn answers_find_their_askers_in_order_however_they_are_cut() {
-        let data = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello\
-                     HTTP/1.1 204 No Content\r\n\r\n\
-                     HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n";
-        for size in 1..data.len() {
-            let (mut pipe, now) = pipe();
-            for number in [4, 9, 11] {
-                pipe.push(ticket(number), b"request", now);
-            }
-            let expected = vec![(4, 200, b"hello".to_vec()), (9, 204, vec![]), (11, 404, vec![])];
-            assert_eq!(answers(&mut pipe, data, size), expected, "{size}");
-            assert_eq!(pipe.in_flight(), 0);
-        }
-    }
-
-    #[test]
-    fn patience_with_a_quiet_pipe_doubles_until_something_comes() {
-        let (mut pipe, now) = pipe();
-        let patience = Duration::from_secs(10);
-        let (link, _workers) = UnixStream::pair().unwrap();
-        pipe.link = Some(link);
-        assert_eq!(pipe.deadline(now, patience), None, "nothing is owed");
-        pipe.push(ticket(1), b"request", now);
-        for seconds in [10, 20, 40] {
-            let deadline = now + Duration::from_secs(seconds);
-            assert_eq!(pipe.deadline(now, patience), Some(deadline));
-            pipe.note_silence();
-        }
-        let mut data = &b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n"[..];
-        pipe.next_piece(&mut data).unwrap();
-        assert_eq!(pipe.deadline(now, patience), Some(now + patience), "a body is owed");
-    }
-
-    #[test]
-    fn a_pipe_that_cannot_be_made_anew_is_given_up_after_many_tries_or_when_it_is_gone() {
-        let poll = mio::Poll::new().unwrap();
+    fn a_pipe_that_cannot_be_connected_is_given_up_after_many_tries_or_when_it_is_gone() {
+        let poll = Poll::new().unwrap();
         let mut now = Clock::start().now();
         // A path that no socket can have fails, and not because it is gone.
-        let mut pipe = Pipe::new(PathBuf::from("x".repeat(200)), Token(0), now);
+        let (mut pipe, _responses) = pipe(PathBuf::from("x".repeat(200)));
         for failure in 1..MAX_FAILURES {
             assert!(pipe.connect(poll.registry(), now).is_ok(), "failure {failure}");
-            let retry = pipe.deadline(now, Duration::ZERO).unwrap();
+            let retry = pipe.retry_at(now).unwrap();
             assert!(retry > now && retry <= now + MAX_RETRY);
             now = retry;
         }
         assert!(pipe.connect(poll.registry(), now).is_err());
         let directory = tempfile::tempdir().unwrap();
-        let mut gone = Pipe::new(directory.path().join("none"), Token(0), now);
+        let (mut gone, _responses) = self::pipe(directory.path().join("none"));
         assert_eq!(gone.connect(poll.registry(), now).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 
+    /// Room comes back with each response, also with one that comes too late for its client; who
+    /// waits is served in order, without those who have given up.
     #[test]
-    fn an_answer_that_nobody_asked_for_is_nonsense() {
-        let (mut pipe, _) = pipe();
-        let mut data = &b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"[..];
-        assert_eq!(pipe.next_piece(&mut data), Err(Nonsense));
+    fn requests_in_flight_are_bounded_and_others_wait_in_order() {
+        let (mut pipe, responses) = pipe(PathBuf::new());
+        assert!(!pipe.has_room(), "not connected");
+        pipe.socket = Some(UnixStream::pair().unwrap().0);
+        for number in [1, 2] {
+            assert!(pipe.has_room() && !pipe.is_awaited());
+            pipe.push(number, 10, b"request");
+        }
+        assert!(!pipe.has_room());
+        for (number, slot) in [(4, 40), (3, 30), (5, 50)] {
+            pipe.wait(number, slot);
+        }
+        pipe.forget_waiting(4);
+        assert_eq!(pipe.next_waiting(), None);
+        responses.send((2, Response::json(200, Vec::new()))).unwrap();
+        assert!(pipe.has_response());
+        assert_eq!(pipe.next_response().map(|(number, slot, _)| (number, slot)), Some((2, 10)));
+        assert_eq!(pipe.next_waiting(), Some(30));
+        assert_eq!((pipe.next_waiting(), pipe.is_awaited()), (Some(50), false));
+    }
+
+    /// What comes for requests that were in flight then is not taken for the new connection's.
+    #[test]
+    fn a_pipe_that_breaks_returns_what_was_in_flight() {
+        let (mut pipe, responses) = pipe(PathBuf::new());
+        let now = Clock::start().now();
+        pipe.socket = Some(UnixStream::pair().unwrap().0);
+        pipe.push(1, 10, b"request");
+        pipe.wait(2, 20);
+        assert_eq!(pipe.fail(now), HashMap::from([(1, 10)]));
+        assert_eq!(pipe.retry_at(now), Some(now + MIN_RETRY));
+        assert_eq!((pipe.held_bytes(), pipe.is_awaited()), (0, true));
+        responses.send((1, Response::json(200, Vec::new()))).unwrap();
+        assert!(pipe.next_response().is_none());
     }
 
     #[test]
-    fn who_waits_on_a_pipe_that_fails_is_named_the_cut_short_first() {
-        let (mut pipe, now) = pipe();
-        for number in [1, 2, 3] {
-            pipe.push(ticket(number), b"request", now);
-        }
-        let mut data = &b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe"[..];
-        let piece = pipe.next_piece(&mut data).unwrap().unwrap();
-        assert!(!piece.last);
-        assert_eq!(pipe.next_piece(&mut data), Ok(None));
-        let numbers: Vec<u64> = pipe.fail(now).map(|ticket| ticket.number).collect();
-        assert_eq!(numbers, [1, 2, 3]);
-        assert_eq!(pipe.held(), 0);
-        assert_eq!(pipe.deadline(now, Duration::ZERO), Some(now + MIN_RETRY));
+    fn whatever_tiny_http_writes_breaks_the_pipe() {
+        let (mut pipe, _responses) = pipe(PathBuf::new());
+        let (socket, mut other) = UnixStream::pair().unwrap();
+        pipe.socket = Some(socket);
+        pipe.set_readable();
+        assert!(pipe.check().is_ok());
+        other.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap();
+        pipe.set_readable();
+        assert!(pipe.check().is_err());
+        let (socket, other) = UnixStream::pair().unwrap();
+        pipe.socket = Some(socket);
+        drop(other);
+        pipe.set_readable();
+        assert_eq!(pipe.check().unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     }
 }

@@ -7,7 +7,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use super::admission::Address;
+use super::addresses::Address;
 use crate::runtime::counters::{Count, Counters};
 use crate::runtime::logging::printable;
 use crate::server::auth::Gate;

@@ -1,227 +1,294 @@
-//! Reading what clients send: bytes to requests, requests to decisions.
+//! What the door does for a client: from its bytes to a request, from a response to its bytes, and
+//! out to the dashboards. Another part of [`Door`].
 
-use std::net::IpAddr;
+use std::net::TcpStream;
+use std::time::Duration;
 
-use super::Door;
-use super::check::{Decision, Refused, Relay};
-use super::connection::{Incoming, Manner, Phase, Received, Then};
-use super::held::Held;
-use super::parse::{Head, Scan};
-use super::refusals::Refusal;
+use super::clients::{Client, Received};
+use super::connection::{Connection, Event, ResponseOptions, Then};
+use super::policy::{Handshake, Relay};
+use super::refusals::{Cause, Refusal};
+use super::{Door, READ_BYTES, Upgrade};
+use crate::server::event::Stamp;
+use crate::server::relay::Relayed;
 use crate::wire::response::{Body, Response};
 
-/// What one look at a client's bytes came to.
-enum Progress {
-    /// They are the beginning of something.
-    NeedMore,
-    /// So many of them are dealt with.
-    Took(usize),
-}
+/// How long the 401 of who guesses waits.
+const GUESS_DELAY: Duration = Duration::from_secs(1);
+
+/// Of `max_connections`, one in so many (at least one) may have a response that waits; beyond it
+/// they are closed, so that guesses cost little memory and few places.
+const DELAYED_SHARE: usize = 10;
+
+/// Of the budget, one in so many bytes stays for requests, however much of large responses is not
+/// taken.
+pub(super) const REQUESTS_SHARE: usize = 16;
 
 impl Door {
-    /// Takes in what a client has sent, up to one request, if this phase takes anything.
+    /// Takes in what a client has sent: at most one read and one request. What waits in its buffer
+    /// comes first, so that a client which pipelines fills its socket and not our memory.
     pub(super) fn serve(&mut self, slot: usize) {
-        let Some(connection) = self.clients.get(slot) else { return };
-        if !connection.takes_input() {
+        let Some(client) = self.clients.get(slot) else { return };
+        if !client.connection.takes_input() {
             return;
         }
-        if let Phase::Lingering(left) = connection.phase {
-            return self.linger(slot, left);
+        let mut event = client.connection.advance(&self.context);
+        if matches!(event, Event::None) {
+            match client.read(&mut self.scratch, self.context.now) {
+                Received::Bytes => event = client.connection.advance(&self.context),
+                Received::Nothing => {}
+                Received::End => return self.close(slot),
+            }
         }
-        let mut scratch = std::mem::take(&mut self.scratch);
-        self.read_request(slot, &mut scratch);
-        self.scratch = scratch;
-        self.clients.account(slot);
+        match event {
+            Event::None => {}
+            Event::Respond { response, options, then, refusal } => {
+                if let Some(refusal) = refusal {
+                    self.note_refusal(refusal);
+                }
+                self.respond(slot, response, options, then);
+            }
+            Event::Live(options) => {
+                let live = Response::json(200, Body::Static(br#"{"status":"ok"}"#));
+                self.respond(slot, live, options, options.then());
+            }
+            Event::Relay { relay, body, options } => self.relay(slot, relay, &body, options),
+            Event::Upgrade(handshake, read_ahead) => self.upgrade(slot, handshake, read_ahead),
+        }
+        self.settle(slot);
         self.make_room_in_memory();
     }
 
-    /// What waits in the buffer comes first: no more is read before it is dealt with, so that
-    /// a client which pipelines fills its socket and not our memory.
-    fn read_request(&mut self, slot: usize, scratch: &mut [u8]) {
-        let Some(connection) = self.clients.get(slot) else { return };
-        let mut held = std::mem::take(&mut connection.input);
-        if !held.is_empty()
-            && let Progress::Took(count) = self.take_in(slot, &held)
-        {
-            held.remove_front(count);
-            return self.put_back(slot, held);
+    /// Stamps a request that is whole, and hands it to a backend or has it wait for one.
+    fn relay(&mut self, slot: usize, relay: Relay, body: &[u8], options: ResponseOptions) {
+        let Some(client) = self.clients.get(slot) else { return };
+        self.stamped += 1;
+        let number = self.stamped;
+        let stamp = Stamp { number, at: self.clock.now(), wall: self.clock.wall() };
+        let Relay { backend, asker, caller, is_secure, head: mut request, wants_body } = relay;
+        Relayed { stamp, is_secure, caller }.write(&mut request, &self.clock);
+        request.extend_from_slice(b"\r\n");
+        if wants_body {
+            request.extend_from_slice(body);
         }
-        let Some(connection) = self.clients.get(slot) else { return };
-        match connection.receive(scratch, self.now) {
-            Received::Nothing => self.put_back(slot, held),
-            Received::End => self.close(slot),
-            Received::Bytes(count) if held.is_empty() => {
-                let fresh = &scratch[..count];
-                let taken = match self.take_in(slot, fresh) {
-                    Progress::Took(taken) => taken,
-                    Progress::NeedMore => 0,
-                };
-                self.put_back(slot, Held::from(&fresh[taken..]));
-            }
-            Received::Bytes(count) => {
-                held.extend_from_slice(&scratch[..count]);
-                if let Progress::Took(taken) = self.take_in(slot, &held) {
-                    held.remove_front(taken);
+        let pipe = &mut self.pipes[backend as usize];
+        if pipe.has_room() && !pipe.is_awaited() {
+            pipe.push(number, slot, &request);
+            self.counters.requests.add_one();
+            request = Vec::new();
+        } else {
+            pipe.wait(number, slot);
+        }
+        client.connection.relay(number, options, asker, request, &self.context);
+    }
+
+    /// Hands requests that wait to backends that have room again.
+    pub(super) fn relay_waiting(&mut self) {
+        for pipe in &mut self.pipes {
+            while let Some(slot) = pipe.next_waiting() {
+                let Some(client) = self.clients.get(slot) else { continue };
+                if let Some((number, request)) = client.connection.take_queued() {
+                    pipe.push(number, slot, &request);
+                    self.counters.requests.add_one();
+                    self.clients.update(slot);
                 }
-                self.put_back(slot, held);
             }
         }
     }
 
-    /// Keeps what no request has used yet. What can go on without a new event is listed.
-    fn put_back(&mut self, slot: usize, rest: Held) {
-        let Some(connection) = self.clients.get(slot) else { return };
-        // An empty buffer is given back: most clients are idle.
-        let unused = rest.is_empty() || matches!(connection.phase, Phase::Lingering(_));
-        connection.input = if unused { Held::default() } else { rest };
-        let idle_with_bytes = matches!(connection.phase, Phase::Idle) && !unused;
-        if connection.takes_input() && (connection.is_readable() || idle_with_bytes) {
-            self.clients.list(slot);
+    /// Gives a worker's response to who asked, if they still wait for it.
+    pub(super) fn deliver(&mut self, number: u64, slot: usize, response: Response) {
+        let Some(client) = self.clients.get(slot) else { return };
+        if client.connection.relayed() != Some(number) {
+            return;
         }
-    }
-
-    fn take_in(&mut self, slot: usize, data: &[u8]) -> Progress {
-        let Some(connection) = self.clients.get(slot) else { return Progress::NeedMore };
-        match &mut connection.phase {
-            // RFC 9112 section 2.2: some clients end a body with an empty line that is not
-            // part of it. Nothing may follow, so it is the beginning of nothing.
-            Phase::Idle if data == b"\r\n" => Progress::Took(data.len()),
-            Phase::Idle => {
-                let deadline = self.now + self.limits.head_timeout;
-                self.clients.enter(slot, Phase::Head(Scan::default()), self.now, deadline);
-                self.take_in_head(slot, data)
-            }
-            Phase::Head(_) => self.take_in_head(slot, data),
-            Phase::Body(incoming) if data.len() < incoming.body_bytes => Progress::NeedMore,
-            Phase::Body(incoming) => {
-                let (manner, length) = (incoming.manner, incoming.body_bytes);
-                let relay = incoming.relay.take();
-                self.serve_whole(slot, relay, &data[..length], manner);
-                Progress::Took(length)
-            }
-            _ => Progress::NeedMore,
-        }
-    }
-
-    fn take_in_head(&mut self, slot: usize, data: &[u8]) -> Progress {
-        let Some(connection) = self.clients.get(slot) else { return Progress::NeedMore };
-        let Phase::Head(scan) = &mut connection.phase else { return Progress::NeedMore };
-        let peer = connection.peer;
-        let head = match scan.end(data, self.limits.max_head_bytes) {
-            Ok(None) => return Progress::NeedMore,
-            Ok(Some(end)) => {
-                Head::parse(&data[..end], self.limits.max_headers).map(|head| (head, end))
-            }
-            Err(malformed) => Err(malformed),
+        let options = client.connection.options();
+        self.note_worker_refusal(slot, &response);
+        let response = if options.head_only || self.has_room_for(&response.body) {
+            response
+        } else {
+            let full = "no room for a response of this size at the moment (max_buffered_bytes)";
+            Response::problem(503, full)
         };
-        match head {
-            Ok((head, end)) => {
-                let taken = self.decide(slot, &head, peer, &data[end..]);
-                Progress::Took(end + taken)
-            }
-            Err(malformed) => {
-                let answer = Response::problem(malformed.status, malformed.detail);
-                self.answer(slot, &answer, Manner::CLOSING, Then::Linger);
-                Progress::Took(data.len())
-            }
-        }
+        self.respond(slot, response, options, options.then());
+        self.settle(slot);
+        // A large response for a client that does not take it must not wait for the turn's end.
+        self.make_room_in_memory();
     }
 
-    /// Does what the head calls for. `rest` is what came behind the head; returns how much of
-    /// it belongs to this request.
-    fn decide(&mut self, slot: usize, head: &Head<'_>, peer: IpAddr, rest: &[u8]) -> usize {
-        // Beyond all memory is beyond the limit too.
-        let length = head.fields.content_length.unwrap_or_default();
-        let body_bytes = usize::try_from(length).unwrap_or(usize::MAX);
-        let stopping = self.ends_at.is_some();
-        let (decision, cors) = self.rules.decide(head, peer);
-        let client = self.rules.client(head, peer);
-        if let Some(connection) = self.clients.get(slot) {
-            connection.client = client;
-        }
-        let head_only = head.method == "HEAD";
-        let manner = Manner { keep_alive: head.keep_alive && !stopping, head_only, cors };
-        let relay = match decision {
-            Decision::Live => None,
-            Decision::Relay(_) if stopping => {
-                let stopping = Response::problem(503, "the server is stopping");
-                return self.answer_head(slot, &stopping, manner, body_bytes, rest);
-            }
-            Decision::Relay(mut relay) => {
-                if let Some(connection) = self.clients.get(slot) {
-                    connection.asker = relay.asker.take();
-                }
-                Some(relay)
-            }
-            Decision::Response(answer) => {
-                return self.answer_head(slot, &answer, manner, body_bytes, rest);
-            }
-            Decision::Refused(Refused { answer, cause, asker, why }) => {
-                if let Some(cause) = cause {
-                    self.note_refusal(Refusal { cause, address: client, asker, why });
-                }
-                return self.answer_head(slot, &answer, manner, body_bytes, rest);
-            }
-            Decision::Upgrade(handshake) => {
-                self.upgrade(slot, handshake, rest.to_vec());
-                return rest.len();
-            }
-        };
-        if let Some(body) = rest.get(..body_bytes) {
-            self.serve_whole(slot, relay, body, manner);
-            return body_bytes;
-        }
-        if head.fields.expects_continue && rest.is_empty() {
-            self.send(slot, b"HTTP/1.1 100 Continue\r\n\r\n");
-        }
-        let deadline = self.now + self.limits.body_timeout;
-        let phase = Phase::Body(Box::new(Incoming { relay, body_bytes, manner }));
-        self.clients.enter(slot, phase, self.now, deadline);
-        0
+    /// Whether a response may be begun: refused now, it costs nobody else what they are taking.
+    fn has_room_for(&mut self, body: &Body) -> bool {
+        let Body::Shared(bytes) = body else { return true };
+        let budget = self.context.limits.max_buffered_bytes;
+        bytes.len() <= READ_BYTES
+            || self.clients.has_body(bytes)
+            || self.clients.body_bytes() + bytes.len() <= budget - budget / REQUESTS_SHARE
     }
 
-    /// An answer that waits for no body keeps the connection when the whole body is here, to be
-    /// skipped. With 411 there is no saying: a body that nothing announced would be taken for the
-    /// next request.
-    fn answer_head(
+    /// Gives a client its response, or has it wait when it is the 401 of who guesses.
+    pub(super) fn respond(
         &mut self,
         slot: usize,
-        answer: &Response,
-        manner: Manner,
-        body_bytes: usize,
-        rest: &[u8],
-    ) -> usize {
-        if body_bytes <= rest.len() && answer.status.0 != 411 {
-            self.answer(slot, answer, manner, manner.then());
-            return body_bytes;
+        response: Response,
+        options: ResponseOptions,
+        then: Then,
+    ) {
+        let Some(client) = self.clients.get(slot) else { return };
+        let (address, status) = (client.connection.client(), response.status);
+        if let Some(number) = client.connection.relayed() {
+            self.pipes.iter_mut().for_each(|pipe| pipe.forget_waiting(number));
         }
-        self.answer(slot, answer, manner.closing(), Then::Linger);
-        rest.len()
-    }
-
-    fn serve_whole(&mut self, slot: usize, relay: Option<Relay>, body: &[u8], manner: Manner) {
-        match relay {
-            Some(relay) => self.hand_over(slot, relay, body, manner),
-            None => self.answer_live(slot, manner),
+        if status.0 >= 400 {
+            log::debug!("refused {address} with {}: {}", status.0, status.phrase());
+        }
+        if status.0 == 503 {
+            self.counters.overloads.add_one();
+        }
+        let is_stopping = self.context.is_stopping;
+        let then = if is_stopping && then == Then::Keep { Then::Close } else { then };
+        let head = self.compose_head(&response, options, then != Then::Keep);
+        let body = if options.head_only { Body::default() } else { response.body };
+        self.clients.count_body(&body);
+        let Some(client) = self.clients.get(slot) else { return };
+        client.connection.respond(&head, body, then, &self.context);
+        // When the server stops, nobody would be there to send it later.
+        if status.0 == 401 && !is_stopping && self.guesses.note(address, self.context.now) {
+            self.delay(slot);
         }
     }
 
-    fn answer_live(&mut self, slot: usize, manner: Manner) {
-        let live = Response::json(200, Body::Static(br#"{"status":"ok"}"#));
-        self.answer(slot, &live, manner, manner.then());
+    /// A response's head as the client gets it, empty line included.
+    fn compose_head(
+        &mut self,
+        response: &Response,
+        options: ResponseOptions,
+        closes: bool,
+    ) -> Vec<u8> {
+        let mut head = Vec::with_capacity(512);
+        response.write_head(&mut head, options.head_only);
+        head.extend_from_slice(b"Date: ");
+        head.extend_from_slice(self.date.as_bytes());
+        head.extend_from_slice(b"\r\nX-Content-Type-Options: nosniff\r\n");
+        head.extend_from_slice(self.context.policy.cors_lines(options.cors).as_bytes());
+        if closes {
+            head.extend_from_slice(b"Connection: close\r\n");
+        }
+        head.extend_from_slice(b"\r\n");
+        head
     }
 
-    fn linger(&mut self, slot: usize, left: usize) {
-        let Some(connection) = self.clients.get(slot) else { return };
-        match connection.receive(&mut self.scratch, self.now) {
-            Received::Bytes(count) if count < left => {
-                connection.phase = Phase::Lingering(left - count);
-                if connection.is_readable() {
-                    self.clients.list(slot);
-                }
+    /// Has a response wait. Its client may be closed meanwhile to make room for others.
+    fn delay(&mut self, slot: usize) {
+        let max = (self.context.limits.max_connections / DELAYED_SHARE).max(1);
+        if self.clients.delayed() >= max {
+            return self.close(slot);
+        }
+        self.counters.refusals_delayed.add_one();
+        if let Some(client) = self.clients.get(slot) {
+            client.connection.delay(GUESS_DELAY, self.context.now);
+        }
+    }
+
+    fn note_refusal(&mut self, refusal: Refusal) {
+        refusal.cause.counter(&self.counters).add_one();
+        log::debug!("refused: {}", refusal.show(self.context.policy.gate()));
+        self.refusals.note(refusal, self.context.now);
+    }
+
+    /// Notes what a worker refused: a heartbeat for its body, or a login.
+    fn note_worker_refusal(&mut self, slot: usize, response: &Response) {
+        let Some(client) = self.clients.get(slot) else { return };
+        let asker = client.connection.take_asker();
+        let (cause, why) = match response.status.0 {
+            400 if asker.is_some() => (Cause::BadHeartbeat, response.problem_detail()),
+            401 => (Cause::WrongToken, Some("login".to_owned())),
+            _ => return,
+        };
+        let address = client.connection.client();
+        self.note_refusal(Refusal { cause, address, asker: asker.unwrap_or_default(), why });
+    }
+
+    /// Sends what a client can take, and does what follows. The last step of whatever is done with
+    /// a client.
+    pub(super) fn settle(&mut self, slot: usize) {
+        let Some(client) = self.clients.get(slot) else { return };
+        match client.flush(&self.context) {
+            Ok(super::connection::Flushed::Close) | Err(_) => self.close(slot),
+            Ok(_) => self.clients.update(slot),
+        }
+    }
+
+    pub(super) fn close(&mut self, slot: usize) {
+        let number = self.clients.remove(slot).and_then(|client| client.connection.relayed());
+        if let Some(number) = number {
+            self.pipes.iter_mut().for_each(|pipe| pipe.forget_waiting(number));
+        }
+    }
+
+    /// The socket leaves the door; it comes back only to be told 503.
+    fn upgrade(&mut self, slot: usize, handshake: Handshake, read_ahead: Vec<u8>) {
+        let Some(client) = self.clients.get(slot) else { return };
+        let address = client.connection.client();
+        let permit = self.dashboards.admit(address).filter(|_| !self.context.is_stopping);
+        let Some(permit) = permit else {
+            let full = Response::problem(503, "too many dashboards");
+            return self.respond(slot, full, ResponseOptions::CLOSING, Then::Linger);
+        };
+        let Some(mut client) = self.clients.remove(slot) else { return };
+        let _ = self.poll.registry().deregister(&mut client.socket);
+        let socket = TcpStream::from(client.socket);
+        if let Err(error) = socket.set_nonblocking(false) {
+            log::debug!("cannot hand a dashboard over: {error}");
+            return;
+        }
+        let Handshake { accept_key, pool } = handshake;
+        let upgrade = Upgrade { socket, accept_key, read_ahead, pool, permit };
+        if let Err((upgrade, error)) = self.feed.open(upgrade) {
+            log::warn!("cannot serve a dashboard: {error}");
+            if let Err(error) = self.take_back(upgrade.socket) {
+                log::debug!("cannot tell the dashboard: {error}");
             }
-            Received::Nothing => {}
-            Received::Bytes(_) | Received::End => self.close(slot),
         }
+    }
+
+    fn take_back(&mut self, socket: TcpStream) -> std::io::Result<()> {
+        socket.set_nonblocking(true)?;
+        let peer = socket.peer_addr()?.ip().to_canonical();
+        let slot = self.register(mio::net::TcpStream::from_std(socket), peer)?;
+        let busy = Response::problem(503, "no dashboard can be served now");
+        self.respond(slot, busy, ResponseOptions::CLOSING, Then::Linger);
+        self.settle(slot);
+        Ok(())
+    }
+
+    /// Watches a socket from here on, as that of an idle client; returns its slot.
+    pub(super) fn register(
+        &mut self,
+        mut socket: mio::net::TcpStream,
+        peer: std::net::IpAddr,
+    ) -> std::io::Result<usize> {
+        let slot = self.clients.next_slot();
+        let interest = mio::Interest::READABLE | mio::Interest::WRITABLE;
+        self.poll.registry().register(&mut socket, mio::Token(slot), interest)?;
+        let address = (!self.context.policy.is_proxy(peer)).then(|| peer.into());
+        let now = self.context.now;
+        let connection = Connection::new(peer, now, now + self.context.limits.head_timeout);
+        self.clients.insert(Client::new(socket, address, connection));
+        Ok(slot)
+    }
+
+    /// Tells a client that is not admitted why. Best effort: a socket that was just accepted takes
+    /// a few hundred bytes at once.
+    pub(super) fn reject(&mut self, mut socket: mio::net::TcpStream, detail: &str) {
+        use std::io::{Read as _, Write as _};
+        self.counters.connections_refused.add_one();
+        self.counters.overloads.add_one();
+        let response = Response::problem(503, detail);
+        let mut bytes = self.compose_head(&response, ResponseOptions::CLOSING, true);
+        bytes.extend_from_slice(response.body.as_bytes());
+        let _ = socket.write(&bytes);
+        let _ = socket.shutdown(std::net::Shutdown::Write);
+        // Closing with bytes unread would reset the connection, and the response with it.
+        let _ = socket.read(&mut self.scratch);
     }
 }

@@ -1,7 +1,7 @@
 //! What each route does: heartbeats and goodbyes to the hub, snapshots and summaries from it, the
 //! page, the login.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use form_urlencoded::parse as parse_form;
 use serde::Deserialize;
@@ -19,7 +19,7 @@ use crate::server::relay::Caller;
 use crate::server::route::Route;
 use crate::wire::id::{AgentId, PoolIndex};
 use crate::wire::response::{Body, Response, Status};
-use crate::wire::{self, Object, Ping};
+use crate::wire::{self, Object, Ping, Snapshot};
 
 /// How long a browser keeps the viewer's cookie, in seconds: wall screens run for weeks.
 const COOKIE_SECONDS: u32 = 30 * 24 * 60 * 60;
@@ -27,7 +27,6 @@ const COOKIE_SECONDS: u32 = 30 * 24 * 60 * 60;
 /// What the handlers share.
 #[derive(Debug)]
 pub(crate) struct Handlers {
-    /// To the hub.
     pub hub: HubHandle,
     /// In the configuration's order.
     pub pools: Vec<Pool>,
@@ -39,16 +38,19 @@ pub(crate) struct Handlers {
     pub started_at: UnixMillis,
     /// Running tasks in one heartbeat.
     pub max_tasks: usize,
-    /// What the server counts.
     pub counters: Arc<Counters>,
+    /// By pool: the body of the last snapshot, with its `seq`, while a response holds it.
+    pub snapshot_bodies: Vec<SharedBody>,
 }
+
+pub(crate) type SharedBody = Mutex<(u64, Weak<Vec<u8>>)>;
 
 impl Handle for Handlers {
     fn handle(&self, request: &Request) -> Response {
         let Ok(route) = Route::parse(&request.path) else {
             return Response::problem(404, "no such path");
         };
-        match (route, request.caller) {
+        match (route, request.relayed.caller) {
             (Route::Ping(agent), Caller::Agent(pool)) => self.ping(pool, agent, request),
             (Route::Agent(agent), Caller::Agent(pool)) => self.remove(pool, agent, request),
             (Route::Pools, Caller::Viewer(_)) => self.pools(request),
@@ -67,7 +69,7 @@ impl Handle for Handlers {
 
 impl Handlers {
     fn ping(&self, pool: PoolIndex, agent: AgentId, request: &Request) -> Response {
-        let stamp = request.stamp;
+        let stamp = request.relayed.stamp;
         let received = match wire::read_ping(&request.body, &agent, stamp.wall, self.max_tasks) {
             Ok(Ping::Metrics(metrics)) => self.hub.heartbeat(pool, agent, metrics, stamp),
             Ok(Ping::Goodbye) => self.hub.goodbye(pool, agent, stamp).map(|()| Verdict::Accepted),
@@ -76,7 +78,7 @@ impl Handlers {
         match received {
             // One that was overtaken was received as well: what came later stands for it.
             Ok(Verdict::Accepted | Verdict::Overtaken) => {
-                Response::json(200, Body::Owned(wire::ping_received(stamp.wall)))
+                Response::json(200, wire::ping_received(stamp.wall))
             }
             Ok(Verdict::TooManyAgents) => Response::problem(
                 503,
@@ -91,15 +93,15 @@ impl Handlers {
 
     fn remove(&self, pool: PoolIndex, agent: AgentId, request: &Request) -> Response {
         let body = wire::departed_answer(&agent);
-        match self.hub.remove(pool, agent, request.stamp) {
-            Ok(true) => Response::json(200, Body::Owned(body)),
+        match self.hub.remove(pool, agent, request.relayed.stamp) {
+            Ok(true) => Response::json(200, body),
             Ok(false) => Response::problem(404, "no such agent in the key's pool"),
             Err(error) => unavailable(error),
         }
     }
 
     fn pools(&self, request: &Request) -> Response {
-        let Caller::Viewer(viewer) = request.caller else {
+        let Caller::Viewer(viewer) = request.relayed.caller else {
             return Response::problem(500, "internal error");
         };
         match self.hub.summaries() {
@@ -108,7 +110,7 @@ impl Handlers {
                 let visible = visible
                     .filter(|(index, _)| viewer.sees(PoolIndex(*index)))
                     .map(|(_, (pool, summary))| (&pool.id, pool.name.as_str(), summary));
-                Response::json(200, Body::Owned(wire::summaries(visible)))
+                Response::json(200, wire::summaries(visible))
             }
             Err(error) => unavailable(error),
         }
@@ -120,20 +122,30 @@ impl Handlers {
             return Response::problem(404, "no such pool");
         };
         match self.hub.snapshot(PoolIndex(index)) {
-            Ok(snapshot) => {
-                let text = snapshot.text(&self.pools[index].id, &self.epoch);
-                Response::json(200, Body::Owned(text.into_bytes()))
-            }
+            Ok(snapshot) => Response::json(200, self.snapshot_body(index, snapshot)),
             Err(error) => unavailable(error),
         }
     }
 
-    fn status(&self) -> Response {
-        let body = wire::status(&self.epoch, self.started_at, self.counters.read());
-        Response::json(200, Body::Owned(body))
+    /// Encodes a snapshot, or shares the body of one of the same state that others are still taking.
+    fn snapshot_body(&self, pool: usize, snapshot: Snapshot) -> Body {
+        let seq = snapshot.seq;
+        let shared = self.snapshot_bodies[pool].lock();
+        let mut shared = shared.unwrap_or_else(PoisonError::into_inner);
+        let body = match shared.1.upgrade().filter(|_| shared.0 == seq) {
+            Some(body) => body,
+            None => Arc::new(snapshot.text(&self.pools[pool].id, &self.epoch).into_bytes()),
+        };
+        *shared = (seq, Arc::downgrade(&body));
+        Body::Shared(body)
     }
 
-    /// The hub answers, and so did everything on the way to here.
+    fn status(&self) -> Response {
+        let body = wire::status(&self.epoch, self.started_at, self.counters.read());
+        Response::json(200, body)
+    }
+
+    /// The hub replies, and everything on the way to here has worked.
     fn ready(&self) -> Response {
         match self.hub.alive() {
             Ok(()) => Response::json(200, Body::Static(b"{\"status\":\"ok\"}")),
@@ -163,14 +175,14 @@ impl Handlers {
 /// the page, a script is told that it worked.
 fn logged(request: &Request, token: &str, max_age_seconds: u32) -> Response {
     // A browser lets only a secure answer replace a secure cookie.
-    let secure = if request.secure { "; Secure" } else { "" };
+    let secure = if request.relayed.is_secure { "; Secure" } else { "" };
     let cookie = format!(
         "{VIEWER_COOKIE}={token}; Path=/; Max-Age={max_age_seconds}; HttpOnly; SameSite=Strict{secure}"
     );
     let status = Status(if is_json(request) { 204 } else { 303 });
     let headers = vec![("Cache-Control", "no-store".to_owned()), ("Set-Cookie", cookie)];
-    let answer = Response { status, headers, body: Body::Static(b"") };
-    if status.0 == 204 { answer } else { answer.with_header("Location", "/") }
+    let response = Response { status, headers, body: Body::default() };
+    if status.0 == 204 { response } else { response.with_header("Location", "/") }
 }
 
 fn is_json(request: &Request) -> bool {

@@ -1,12 +1,12 @@
-//! The tiny_http pool: takes the requests that the door has checked and stamped, does what they
-//! ask, answers. Owns no state; talks to the hub through its handle. Sees no client's own bytes
-//! but bodies and `If-None-Match`.
+//! The tiny_http workers: take the requests that the door has checked and stamped, do what they ask,
+//! and send the responses to the door. Own no state; talk to the hub through its handle. See no
+//! client's own bytes but bodies, `If-None-Match` and `Content-Type`.
 
 mod handlers;
 #[cfg(test)]
 mod tests;
 
-use std::io::{self, Write};
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,8 +16,7 @@ use tiny_http::{Header, Method, Server};
 use crate::runtime::clock::Clock;
 use crate::runtime::counters::Counters;
 use crate::runtime::threads::panic_text;
-use crate::server::event::Stamp;
-use crate::server::relay::{self, Caller};
+use crate::server::relay::{HEADER, Relayed, Responder};
 use crate::wire::response::Response;
 
 pub(crate) use handlers::Handlers;
@@ -29,54 +28,53 @@ pub(crate) struct Request {
     pub method: Method,
     /// The path, known to be a route.
     pub path: String,
-    /// Who calls.
-    pub caller: Caller,
-    /// When, and in which order.
-    pub stamp: Stamp,
-    /// Whether the client came over TLS.
-    pub secure: bool,
+    pub relayed: Relayed,
     /// The entity tags that the client has.
     pub if_none_match: Option<String>,
-    /// Of a POST, as the client said it.
+    /// Of a form, as the client said it.
     pub content_type: Option<String>,
     /// Whole, and within the door's limits.
     pub body: Vec<u8>,
 }
 
-/// What answers requests; a test may put in its own.
+/// What handles requests; a test may put in its own.
 pub(crate) trait Handle: Send + Sync {
-    /// Answers one request. A panic here is answered with 500.
+    /// The response to one request. A panic here makes it a 500.
     fn handle(&self, request: &Request) -> Response;
 }
 
-/// One tiny_http server, on a Unix socket, with one pipe to it, and what its workers share.
-pub(crate) struct Pool {
+/// One backend: a tiny_http server on a Unix socket, with one pipe to it, and what its workers
+/// share.
+pub(crate) struct Workers {
     server: Server,
     handle: Arc<dyn Handle>,
+    responder: Responder,
     clock: Clock,
     counters: Arc<Counters>,
-    stopping: AtomicBool,
+    is_stopping: AtomicBool,
 }
 
-impl std::fmt::Debug for Pool {
+impl std::fmt::Debug for Workers {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Pool").field("socket", &self.server.server_addr()).finish_non_exhaustive()
+        f.debug_struct("Workers")
+            .field("socket", &self.server.server_addr())
+            .finish_non_exhaustive()
     }
 }
 
-impl Pool {
-    /// Workers on `server`, which is to answer through `handle`.
+impl Workers {
     #[must_use]
     pub(crate) fn new(
         server: Server,
         handle: Arc<dyn Handle>,
+        responder: Responder,
         clock: Clock,
         counters: Arc<Counters>,
     ) -> Self {
-        Self { server, handle, clock, counters, stopping: AtomicBool::new(false) }
+        Self { server, handle, responder, clock, counters, is_stopping: AtomicBool::new(false) }
     }
 
-    /// One worker's thread: answers requests until [`Pool::stop`].
+    /// One worker's thread: serves requests until [`Workers::stop`].
     ///
     /// # Errors
     /// When tiny_http's accept loop is gone: no pipe could be made anew.
@@ -84,47 +82,36 @@ impl Pool {
         loop {
             match self.server.recv() {
                 Ok(request) => self.serve(request),
-                Err(_) if self.stopping.load(Ordering::Acquire) => return Ok(()),
+                Err(_) if self.is_stopping.load(Ordering::Acquire) => return Ok(()),
                 Err(error) => return Err(error),
             }
         }
     }
 
-    /// Ends `workers` workers, each once it has answered what it has begun.
-    pub(crate) fn stop(&self, workers: usize) {
-        self.stopping.store(true, Ordering::Release);
-        for _ in 0..workers {
+    /// Ends `count` workers, each once it has responded to the request that it serves.
+    pub(crate) fn stop(&self, count: usize) {
+        self.is_stopping.store(true, Ordering::Release);
+        for _ in 0..count {
             self.server.unblock();
         }
     }
 
-    /// Answers one request.
-    ///
-    /// The answer is written as it is: tiny_http's own printing would make many writes, add
-    /// headers, and choose encodings. It is flushed at once, since the handler of the next request
-    /// may wait for the hub.
     fn serve(&self, mut inner: tiny_http::Request) {
         let request = self.read(&mut inner);
-        // Taking the writer drops the request: nothing of it holds up the pipe while it is handled.
-        let mut writer = inner.into_writer();
-        let answer = match request {
-            Ok(request) => self.answer(&request),
-            Err(why) => {
-                log::error!("the door passed on a request that makes no sense: {why}");
-                Response::problem(500, "internal error")
+        // tiny_http writes nothing for a request whose writer was taken, and reads on in the pipe:
+        // a body over 1,024 bytes would hold it up until the request is dropped.
+        drop(inner.into_writer());
+        match request {
+            Ok(request) => {
+                let number = request.relayed.stamp.number;
+                self.responder.send(number, self.response(&request));
             }
-        };
-        // A body of megabytes is not copied only to stand behind its head.
-        let sent = writer
-            .write_all(&answer.head_bytes())
-            .and_then(|()| writer.write_all(answer.body.as_bytes()))
-            .and_then(|()| writer.flush());
-        if let Err(error) = sent {
-            log::warn!("a pipe broke under an answer: {error}");
+            // Nobody can be told: whose request it is was not said.
+            Err(reason) => log::error!("the door passed on an invalid request: {reason}"),
         }
     }
 
-    fn answer(&self, request: &Request) -> Response {
+    fn response(&self, request: &Request) -> Response {
         catch_unwind(AssertUnwindSafe(|| self.handle.handle(request))).unwrap_or_else(|panic| {
             self.counters.worker_panics.add_one();
             let text = panic_text(&*panic);
@@ -134,18 +121,15 @@ impl Pool {
     }
 
     fn read(&self, inner: &mut tiny_http::Request) -> Result<Request, &'static str> {
-        let stamp = header(inner, relay::STAMP).ok_or("no stamp")?;
-        let stamp = relay::decode_stamp(stamp, &self.clock).ok_or("a bad stamp")?;
-        let caller = header(inner, relay::CALLER).ok_or("no caller")?;
-        let caller = Caller::decode(caller).ok_or("a bad caller")?;
+        let relayed = header(inner, HEADER).ok_or("the door's header is missing")?;
+        let relayed =
+            Relayed::parse(relayed, &self.clock).ok_or("the door's header is malformed")?;
         let mut body = Vec::with_capacity(inner.body_length().unwrap_or(0));
-        inner.as_reader().read_to_end(&mut body).map_err(|_| "a cut body")?;
+        inner.as_reader().read_to_end(&mut body).map_err(|_| "the body is cut short")?;
         Ok(Request {
             method: inner.method().clone(),
             path: inner.url().to_owned(),
-            caller,
-            stamp,
-            secure: header(inner, relay::SECURE).is_some(),
+            relayed,
             if_none_match: header(inner, "If-None-Match").map(str::to_owned),
             content_type: header(inner, "Content-Type").map(str::to_owned),
             body,

@@ -1,22 +1,24 @@
-//! The pool over a real Unix socket, spoken to as the door speaks: pipelined, answers in order.
+//! Workers over a real Unix socket, spoken to as the door speaks: pipelined, responses over the
+//! channel.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+use mio::{Poll, Token, Waker};
 use tempfile::TempDir;
-use tiny_http::{Method, Server};
+use tiny_http::Server;
 
-use super::{Handle, Pool, Request};
+use super::{Handle, Request, Workers};
 use crate::runtime::clock::{Clock, UnixMillis};
 use crate::runtime::counters::Counters;
 use crate::server::event::Stamp;
-use crate::server::relay::{self, Caller};
+use crate::server::relay::{Caller, DoorWaker, Relayed, Responder};
 use crate::wire::id::PoolIndex;
-use crate::wire::response::{Body, Response};
+use crate::wire::response::Response;
 
 const WORKERS: usize = 2;
 
@@ -33,15 +35,15 @@ impl Handle for Echo {
             "{} {} {:?} {} {}",
             request.method,
             request.path,
-            request.caller,
-            request.stamp.number,
+            request.relayed.caller,
+            request.relayed.stamp.number,
             request.body.len()
         );
-        Response::json(200, Body::Owned(said.into_bytes()))
+        Response::json(200, said.into_bytes())
     }
 }
 
-/// Says which request it has begun; answers `/wait` when told to, others at once.
+/// Says which request it has begun; responds to `/wait` when told to, to others at once.
 struct Gated {
     begun: Sender<u64>,
     go: Receiver<()>,
@@ -49,12 +51,12 @@ struct Gated {
 
 impl Handle for Gated {
     fn handle(&self, request: &Request) -> Response {
-        self.begun.send(request.stamp.number).unwrap();
+        self.begun.send(request.relayed.stamp.number).unwrap();
         if request.path == "/wait" {
             // Longer than the test waits for anything.
             self.go.recv().unwrap();
         }
-        Response::json(200, Body::Owned(request.stamp.number.to_string().into_bytes()))
+        Response::json(200, request.relayed.stamp.number.to_string().into_bytes())
     }
 }
 
@@ -64,95 +66,87 @@ fn gated() -> (Arc<Gated>, Receiver<u64>, Sender<()>) {
 }
 
 struct Stage {
-    pool: Arc<Pool>,
-    workers: Vec<JoinHandle<std::io::Result<()>>>,
+    workers: Arc<Workers>,
+    threads: Vec<JoinHandle<std::io::Result<()>>>,
+    responses: Receiver<(u64, Response)>,
     counters: Arc<Counters>,
     clock: Clock,
-    // Behind the pool, as in the server.
+    // Behind the workers, as in the server.
     directory: TempDir,
+    _poll: Poll,
 }
 
 fn stage() -> Stage {
     stage_with(Arc::new(Echo), WORKERS)
 }
 
-fn stage_with(handle: Arc<dyn Handle>, workers: usize) -> Stage {
+fn stage_with(handle: Arc<dyn Handle>, count: usize) -> Stage {
     let directory = tempfile::tempdir().unwrap();
     let server = Server::http_unix(&directory.path().join("http")).unwrap();
     let clock = Clock::start();
     let counters = Arc::new(Counters::default());
-    let pool = Arc::new(Pool::new(server, handle, clock, Arc::clone(&counters)));
-    let workers = (0..workers)
+    let poll = Poll::new().unwrap();
+    let waker = DoorWaker::new(Waker::new(poll.registry(), Token(0)).unwrap());
+    let (responder, responses) = Responder::new(100, waker);
+    let workers = Arc::new(Workers::new(server, handle, responder, clock, Arc::clone(&counters)));
+    let threads = (0..count)
         .map(|number| {
-            let pool = Arc::clone(&pool);
-            Builder::new().name(format!("http-{number}")).spawn(move || pool.work()).unwrap()
+            let workers = Arc::clone(&workers);
+            Builder::new().name(format!("http-{number}")).spawn(move || workers.work()).unwrap()
         })
         .collect();
-    Stage { pool, workers, counters, clock, directory }
+    Stage { workers, threads, responses, counters, clock, directory, _poll: poll }
 }
 
 impl Stage {
-    fn pipe(&self) -> BufReader<UnixStream> {
-        let pipe = UnixStream::connect(self.directory.path().join("http")).unwrap();
-        pipe.set_read_timeout(Some(DEADLINE)).unwrap();
-        BufReader::new(pipe)
+    fn pipe(&self) -> UnixStream {
+        UnixStream::connect(self.directory.path().join("http")).unwrap()
     }
 
     fn request(&self, number: u64, path: &str, body: &[u8]) -> Vec<u8> {
         let stamp = Stamp { number, at: self.clock.now(), wall: UnixMillis(0) };
-        let head = format!(
-            "{} {path} HTTP/1.1\r\nContent-Length: {}\r\n{}: {}\r\n{}: {}\r\n\r\n",
-            Method::Post,
-            body.len(),
-            relay::STAMP,
-            relay::encode_stamp(&stamp, &self.clock),
-            relay::CALLER,
-            Caller::Agent(PoolIndex(1)).encode(),
-        );
-        [head.as_bytes(), body].concat()
+        let caller = Caller::Agent(PoolIndex(1));
+        let length = body.len();
+        let head = format!("POST {path} HTTP/1.1\r\nContent-Length: {length}\r\n");
+        let mut request = head.into_bytes();
+        Relayed { stamp, is_secure: false, caller }.write(&mut request, &self.clock);
+        [request.as_slice(), b"\r\n", body].concat()
+    }
+
+    /// The next response: its request's number, status and body.
+    fn response(&self) -> (u64, u16, String) {
+        let (number, response) = self.responses.recv_timeout(DEADLINE).unwrap();
+        let body = String::from_utf8(response.body.as_bytes().to_vec()).unwrap();
+        (number, response.status.0, body)
     }
 
     fn end(self) {
-        self.pool.stop(self.workers.len());
-        for worker in self.workers {
-            worker.join().unwrap().unwrap();
+        self.workers.stop(self.threads.len());
+        for thread in self.threads {
+            thread.join().unwrap().unwrap();
         }
     }
 }
 
-/// The next answer's status and body.
-fn answer(pipe: &mut BufReader<UnixStream>) -> (u16, String) {
-    let mut line = String::new();
-    pipe.read_line(&mut line).unwrap();
-    let status = line.split(' ').nth(1).unwrap().parse().unwrap();
-    let mut length = 0;
-    while line != "\r\n" {
-        line.clear();
-        pipe.read_line(&mut line).unwrap();
-        if let Some(value) = line.strip_prefix("Content-Length: ") {
-            length = value.trim().parse().unwrap();
-        }
-    }
-    let mut body = vec![0; length];
-    pipe.read_exact(&mut body).unwrap();
-    (status, String::from_utf8(body).unwrap())
-}
-
-/// Answers come in the order of the requests, whatever the workers do, also with bodies that
-/// tiny_http does not buffer.
+/// Every request gets its own response, whatever its body's size, and nothing comes back over the
+/// pipe.
 #[test]
-fn pipelined_requests_are_answered_in_order() {
+fn pipelined_requests_are_answered_over_the_channel() {
     let stage = stage();
     let mut pipe = stage.pipe();
     for number in 0..100 {
         let body = vec![b'x'; usize::try_from(number).unwrap() * 40];
-        pipe.get_mut().write_all(&stage.request(number, "/a", &body)).unwrap();
+        pipe.write_all(&stage.request(number, "/a", &body)).unwrap();
     }
-    for number in 0..100 {
+    let mut responses = [(); 100].map(|()| stage.response());
+    responses.sort_unstable();
+    for (number, response) in (0..).zip(responses) {
         let expected = format!("POST /a Agent(PoolIndex(1)) {number} {}", number * 40);
-        assert_eq!(answer(&mut pipe), (200, expected));
+        assert_eq!(response, (number, 200, expected));
     }
     stage.end();
+    pipe.set_nonblocking(true).unwrap();
+    assert_eq!(pipe.read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
 }
 
 /// A handler that panics costs its request a 500 that says nothing of the inside; the requests
@@ -164,35 +158,36 @@ fn a_panic_costs_one_request() {
     for round in 0..10 {
         let requests =
             [(1, "/a"), (2, "/panic"), (3, "/a")].map(|(n, path)| stage.request(n, path, b"b"));
-        pipe.get_mut().write_all(&requests.concat()).unwrap();
-        assert_eq!(answer(&mut pipe).0, 200);
-        let (status, body) = answer(&mut pipe);
-        assert_eq!(status, 500);
+        pipe.write_all(&requests.concat()).unwrap();
+        let mut responses = [(); 3].map(|()| stage.response());
+        responses.sort_unstable();
+        assert_eq!(responses.each_ref().map(|(_, status, _)| *status), [200, 500, 200]);
+        let body = &responses[1].2;
         assert!(body.contains("internal error") && !body.contains("asked"), "{body}");
-        assert_eq!(answer(&mut pipe).0, 200);
         assert_eq!(stage.counters.worker_panics.get(), round + 1);
     }
     stage.end();
 }
 
-/// A handler may wait for the hub for seconds; who was answered before it does not wait along.
+/// A handler may wait for the hub for seconds; a request that was handled before it does not wait
+/// as long.
 #[test]
-fn an_answer_goes_out_before_the_next_request_is_handled() {
+fn a_response_goes_out_before_the_next_request_is_handled() {
     let (handle, begun, go) = gated();
     let stage = stage_with(handle, 1);
     let mut pipe = stage.pipe();
     // Several rounds, because tiny_http may take the second request only when the first is done.
     for round in 0..20 {
         let requests = [1, 2].map(|number| stage.request(number, "/wait", b"b"));
-        pipe.get_mut().write_all(&requests.concat()).unwrap();
+        pipe.write_all(&requests.concat()).unwrap();
         for number in [1, 2] {
             assert_eq!(begun.recv_timeout(DEADLINE), Ok(number));
             if number == 2 {
-                assert_eq!(answer(&mut pipe), (200, "1".to_owned()), "round {round}");
+                assert_eq!(stage.response(), (1, 200, "1".to_owned()), "round {round}");
             }
             go.send(()).unwrap();
         }
-        assert_eq!(answer(&mut pipe), (200, "2".to_owned()));
+        assert_eq!(stage.response(), (2, 200, "2".to_owned()));
     }
     stage.end();
 }
@@ -204,24 +199,26 @@ fn a_large_body_holds_up_no_request_behind_it() {
     let stage = stage_with(handle, 2);
     let mut pipe = stage.pipe();
     let requests = [stage.request(1, "/wait", &[b'x'; 2_048]), stage.request(2, "/a", b"")];
-    pipe.get_mut().write_all(&requests.concat()).unwrap();
+    pipe.write_all(&requests.concat()).unwrap();
     // The workers report in any order. The first request ends only after `go`.
     let mut both = [(); 2].map(|()| begun.recv_timeout(DEADLINE).unwrap());
     both.sort_unstable();
     assert_eq!(both, [1, 2], "the second begins while the first is being handled");
+    assert_eq!(stage.response(), (2, 200, "2".to_owned()));
     go.send(()).unwrap();
-    for number in [1, 2] {
-        assert_eq!(answer(&mut pipe), (200, number.to_string()));
-    }
+    assert_eq!(stage.response(), (1, 200, "1".to_owned()));
     stage.end();
 }
 
-/// What the door would never send is answered, not obeyed.
+/// What the door would never send is not obeyed, and costs no other request anything.
 #[test]
-fn a_request_without_stamp_or_caller_is_our_fault() {
-    let stage = stage();
+fn a_request_without_the_doors_header_is_not_handled() {
+    let (handle, begun, _go) = gated();
+    let stage = stage_with(handle, 1);
     let mut pipe = stage.pipe();
-    pipe.get_mut().write_all(b"GET /a HTTP/1.1\r\n\r\n").unwrap();
-    assert_eq!(answer(&mut pipe).0, 500);
+    pipe.write_all(b"GET /a HTTP/1.1\r\n\r\n").unwrap();
+    pipe.write_all(&stage.request(1, "/a", b"")).unwrap();
+    assert_eq!(stage.response().0, 1);
+    assert_eq!(begun.try_iter().collect::<Vec<_>>(), [1]);
     stage.end();
 }

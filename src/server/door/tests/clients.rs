@@ -2,25 +2,25 @@
 
 use std::io::{Read as _, Write as _};
 
-use super::house::{Client, DEADLINE, HANDSHAKE, House, ok, ping};
+use super::support::{Client, DEADLINE, HANDSHAKE, TestDoor, ping};
 use crate::server::limits::Limits;
 use crate::wire::id::PoolIndex;
+use crate::wire::response::{Body, Response, Status};
 
 #[test]
 fn a_heartbeat_reaches_the_worker_in_canonical_form_and_its_answer_the_client() {
-    let house = House::with_workers_in_hand(Limits::default());
-    let mut client = house.client();
+    let door = TestDoor::with_manual_workers(Limits::default());
+    let mut client = door.client();
     client.send(
         b"POST http://h/api/v1/agents/x/ping?secret HTTP/1.1\r\nHost: i\r\nX-Evil: 1\r\n\
-          X-Stamp: 0 0 0\r\nX-Caller: viewer all\r\nX-Secure: 1\r\nX-Forwarded-Proto: https\r\n\
+          X-Relay: 9 0 0 https viewer all\r\nX-Forwarded-Proto: https\r\n\
           TE: chunked\r\nX-App-Key: kb\r\nX-App-Secret: sb\r\nContent-Length: 02\r\n\r\n{}",
     );
-    let seen = house.ingest.recv_timeout(DEADLINE).unwrap();
+    let seen = door.ingest.recv_timeout(DEADLINE).unwrap();
     let mut lines: Vec<_> = seen.head.trim_end().lines().collect();
-    assert!(lines.pop().unwrap().starts_with("X-Stamp: 1 "));
-    let expected =
-        ["POST /api/v1/agents/x/ping HTTP/1.1", "X-Caller: agent 1", "Content-Length: 2"];
-    assert_eq!(lines, expected);
+    let relayed = lines.pop().unwrap();
+    assert!(relayed.starts_with("X-Relay: 1 ") && relayed.ends_with(" http agent 1"), "{relayed}");
+    assert_eq!(lines, ["POST /api/v1/agents/x/ping HTTP/1.1", "Content-Length: 2"]);
     assert_eq!(seen.body, b"{}");
     seen.say("{\"message\":\"ping received\"}");
     let reply = client.answer();
@@ -29,46 +29,48 @@ fn a_heartbeat_reaches_the_worker_in_canonical_form_and_its_answer_the_client() 
     assert!(reply.head.contains("\r\nX-Content-Type-Options: nosniff\r\n"));
     assert!(!reply.head.contains("Connection"));
     client.send(&ping("y", b""));
-    let seen = house.ingest.recv_timeout(DEADLINE).unwrap();
-    assert!(seen.field("X-Stamp").unwrap().starts_with("2 "), "{}", seen.head);
+    let seen = door.ingest.recv_timeout(DEADLINE).unwrap();
+    assert!(seen.field("X-Relay").unwrap().starts_with("2 "), "{}", seen.head);
 }
 
 #[test]
 fn reads_go_their_own_way_with_what_handlers_use_and_nothing_more() {
-    let house = House::with_workers_in_hand(Limits::default());
-    let mut client = house.client();
+    let door = TestDoor::with_manual_workers(Limits::default());
+    let mut client = door.client();
     client.send(
         b"GET /api/v1/agent-pools HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer all\r\n\
           If-None-Match: \"a\"\r\nContent-Type: x/y\r\nContent-Length: 3\r\n\r\nabc",
     );
-    let seen = house.reads.recv_timeout(DEADLINE).unwrap();
+    let seen = door.reads.recv_timeout(DEADLINE).unwrap();
     assert_eq!(seen.path(), "/api/v1/agent-pools");
-    assert_eq!(seen.field("X-Caller"), Some("viewer all"));
+    assert!(seen.field("X-Relay").unwrap().ends_with(" http viewer all"), "{}", seen.head);
     assert_eq!(seen.field("If-None-Match"), Some("\"a\""));
     assert_eq!((seen.field("Content-Length"), seen.field("Content-Type")), (None, None));
-    seen.answer(b"HTTP/1.1 304 Not Modified\r\n\r\n");
+    let (status, body) = (Status(304), Body::default());
+    seen.respond(Response { status, headers: Vec::new(), body });
     assert_eq!(client.answer().status, 304);
     client.send(
         b"POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Type: x/y\r\nContent-Length: 1\r\n\r\nt",
     );
-    let seen = house.reads.recv_timeout(DEADLINE).unwrap();
-    assert_eq!((seen.field("X-Caller"), seen.field("Content-Type")), (Some("nobody"), Some("x/y")));
+    let seen = door.reads.recv_timeout(DEADLINE).unwrap();
+    assert!(seen.field("X-Relay").unwrap().ends_with(" nobody"), "{}", seen.head);
+    assert_eq!(seen.field("Content-Type"), Some("x/y"));
     assert_eq!(seen.body, b"t");
 }
 
 #[test]
 fn what_a_client_pipelines_is_answered_in_order_one_at_a_time() {
-    let house = House::with_workers_in_hand(Limits::default());
-    let mut client = house.client();
+    let door = TestDoor::with_manual_workers(Limits::default());
+    let mut client = door.client();
     client.send(
         &[ping("a", b"1"), ping("b", b"2"), b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n".to_vec()]
             .concat(),
     );
     for (agent, body) in [("a", b"1"), ("b", b"2")] {
-        let seen = house.ingest.recv_timeout(DEADLINE).unwrap();
+        let seen = door.ingest.recv_timeout(DEADLINE).unwrap();
         assert_eq!(seen.path(), format!("/api/v1/agents/{agent}/ping"));
         assert_eq!(seen.body, body);
-        assert!(house.ingest.is_empty(), "one request in flight per client");
+        assert!(door.ingest.is_empty(), "one request in flight per client");
         seen.say(agent);
         assert_eq!(client.answer().body, agent.as_bytes());
     }
@@ -77,8 +79,8 @@ fn what_a_client_pipelines_is_answered_in_order_one_at_a_time() {
 
 #[test]
 fn a_request_may_come_byte_by_byte() {
-    let house = House::open(Limits::default());
-    let mut client = house.client();
+    let door = TestDoor::open(Limits::default());
+    let mut client = door.client();
     for _ in 0..2 {
         for byte in ping("slow", b"{\"a\":1}") {
             client.send(&[byte]);
@@ -89,8 +91,8 @@ fn a_request_may_come_byte_by_byte() {
 
 #[test]
 fn continue_is_said_when_the_head_is_in_order_and_only_then() {
-    let house = House::open(Limits::default());
-    let mut client = house.client();
+    let door = TestDoor::open(Limits::default());
+    let mut client = door.client();
     let head = |secret: &str, version: &str| {
         format!(
             "POST /api/v1/agents/a/ping HTTP/{version}\r\nHost: x\r\nX-App-Key: ka\r\n\
@@ -107,7 +109,7 @@ fn continue_is_said_when_the_head_is_in_order_and_only_then() {
     let reply = client.answer();
     assert_eq!((reply.status, reply.field("Connection")), (401, Some("close")));
     client.ends();
-    let mut old = house.client();
+    let mut old = door.client();
     old.send(head("sa", "1.0").as_bytes());
     old.send(b"{}");
     assert_eq!(old.answer().status, 200);
@@ -116,8 +118,8 @@ fn continue_is_said_when_the_head_is_in_order_and_only_then() {
 
 #[test]
 fn head_is_answered_without_a_body_and_the_connection_stays_in_step() {
-    let house = House::open(Limits::default());
-    let mut client = house.client();
+    let door = TestDoor::open(Limits::default());
+    let mut client = door.client();
     for path in ["/healthz", "/livez", "/nope", "/healthz"] {
         client.send(format!("HEAD {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes());
         let reply = client.answer_head();
@@ -130,13 +132,13 @@ fn head_is_answered_without_a_body_and_the_connection_stays_in_step() {
 
 #[test]
 fn those_who_want_to_close_and_those_of_1_0_are_answered_and_closed() {
-    let house = House::open(Limits::default());
+    let door = TestDoor::open(Limits::default());
     for request in [
         "GET /healthz HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
         "GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\nGET /next",
         "GET /livez HTTP/1.0\r\n\r\n",
     ] {
-        let mut client = house.client();
+        let mut client = door.client();
         client.send(request.as_bytes());
         let reply = client.answer();
         assert_eq!((reply.status, reply.field("Connection")), (200, Some("close")));
@@ -146,15 +148,15 @@ fn those_who_want_to_close_and_those_of_1_0_are_answered_and_closed() {
 
 #[test]
 fn who_has_closed_the_sending_side_is_answered_still() {
-    let house = House::with_workers_in_hand(Limits::default());
-    let mut client = house.client();
+    let door = TestDoor::with_manual_workers(Limits::default());
+    let mut client = door.client();
     client.send(&ping("nc", b"{}"));
     client.shut();
-    house.ingest.recv_timeout(DEADLINE).unwrap().say("{}");
+    door.ingest.recv_timeout(DEADLINE).unwrap().say("{}");
     assert_eq!(client.answer().status, 200);
     client.ends();
     for cut in [&b"POST /api"[..], &ping("a", b"12345")[..100], b""] {
-        let mut client = house.client();
+        let mut client = door.client();
         client.send(cut);
         client.shut();
         client.ends();
@@ -163,13 +165,13 @@ fn who_has_closed_the_sending_side_is_answered_still() {
 
 #[test]
 fn an_upgrade_leaves_the_door_with_all_that_was_read() {
-    let house = House::open(Limits::default());
-    let mut client = house.client();
+    let door = TestDoor::open(Limits::default());
+    let mut client = door.client();
     client.send(format!("{HANDSHAKE}frames").as_bytes());
-    let mut upgrade = house.dashboards.recv_timeout(DEADLINE).unwrap();
+    let mut upgrade = door.dashboards.recv_timeout(DEADLINE).unwrap();
     assert_eq!(upgrade.accept_key, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     assert_eq!((upgrade.read_ahead.as_slice(), upgrade.pool), (&b"frames"[..], PoolIndex(0)));
-    assert_eq!((house.counters.connections.get(), house.counters.dashboards.get()), (0, 1));
+    assert_eq!((door.counters.connections.get(), door.counters.dashboards.get()), (0, 1));
     client.send(b"more");
     let mut more = [0; 4];
     upgrade.socket.read_exact(&mut more).unwrap();
@@ -177,12 +179,12 @@ fn an_upgrade_leaves_the_door_with_all_that_was_read() {
     upgrade.socket.write_all(b"101").unwrap();
     drop(upgrade);
     assert_eq!(client.rest(), b"101", "the door has said nothing");
-    assert_eq!(house.counters.dashboards.get(), 0);
+    assert_eq!(door.counters.dashboards.get(), 0);
 }
 
 #[test]
 fn a_dashboard_that_cannot_be_served_gets_503_and_its_place_is_free_again() {
-    let house = House::open(Limits { max_dashboards_per_address: 1, ..Limits::default() });
+    let door = TestDoor::open(Limits { max_dashboards_per_address: 1, ..Limits::default() });
     let refused = |client: &mut Client| {
         client.send(HANDSHAKE.as_bytes());
         let reply = client.answer();
@@ -190,42 +192,42 @@ fn a_dashboard_that_cannot_be_served_gets_503_and_its_place_is_free_again() {
         assert!(reply.field("Retry-After").is_some());
         client.ends();
     };
-    *house.feed_works.lock().unwrap() = false;
-    refused(&mut house.client());
-    *house.feed_works.lock().unwrap() = true;
-    let mut first = house.client();
+    *door.feed_works.lock().unwrap() = false;
+    refused(&mut door.client());
+    *door.feed_works.lock().unwrap() = true;
+    let mut first = door.client();
     first.send(HANDSHAKE.as_bytes());
-    let upgrade = house.dashboards.recv_timeout(DEADLINE).unwrap();
-    refused(&mut house.client());
+    let upgrade = door.dashboards.recv_timeout(DEADLINE).unwrap();
+    refused(&mut door.client());
     drop(upgrade);
-    house.client().send(HANDSHAKE.as_bytes());
-    house.dashboards.recv_timeout(DEADLINE).unwrap();
+    door.client().send(HANDSHAKE.as_bytes());
+    door.dashboards.recv_timeout(DEADLINE).unwrap();
 }
 
 #[test]
 fn stopping_answers_what_is_in_flight_and_nothing_more() {
-    let house = House::with_workers_in_hand(Limits::default());
-    let (mut idle, mut half, mut busy) = (house.client(), house.client(), house.client());
+    let door = TestDoor::with_manual_workers(Limits::default());
+    let (mut idle, mut half, mut busy) = (door.client(), door.client(), door.client());
     idle.send(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n");
     idle.answer();
     half.send(&ping("half", b"12345")[..60]);
     busy.send(&ping("busy", b"{}"));
-    let seen = house.ingest.recv_timeout(DEADLINE).unwrap();
-    house.handle.stop();
+    let seen = door.ingest.recv_timeout(DEADLINE).unwrap();
+    door.handle.stop();
     idle.ends();
     assert_eq!(half.answer().status, 503);
-    seen.answer(&ok("{}"));
+    seen.say("{}");
     let reply = busy.answer();
     assert_eq!((reply.status, reply.field("Connection")), (200, Some("close")));
     busy.ends();
-    house.stop();
+    door.stop();
 }
 
 #[test]
 fn stopping_does_not_wait_for_a_worker_that_never_answers() {
-    let house = House::with_workers_in_hand(Limits::default());
-    let mut busy = house.client();
+    let door = TestDoor::with_manual_workers(Limits::default());
+    let mut busy = door.client();
     busy.send(&ping("busy", b"{}"));
-    let _unanswered = house.ingest.recv_timeout(DEADLINE).unwrap();
-    house.stop();
+    let _unanswered = door.ingest.recv_timeout(DEADLINE).unwrap();
+    door.stop();
 }

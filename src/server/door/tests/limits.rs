@@ -3,7 +3,7 @@
 use std::io::{Read as _, Write as _};
 use std::time::Duration;
 
-use super::house::{Client, DEADLINE, GET, HANDSHAKE, House, ok, ping};
+use super::support::{Client, DEADLINE, GET, HANDSHAKE, TestDoor, ok, ping};
 use crate::runtime::clock::Clock;
 use crate::server::limits::Limits;
 use crate::wire::{KIB, MIB};
@@ -18,18 +18,18 @@ fn each_phase_has_its_deadline_and_its_end() {
         idle_timeout: SHORT,
         ..Limits::default()
     };
-    let house = House::open(limits);
-    house.client().ends();
-    let mut head = house.client();
+    let door = TestDoor::open(limits);
+    door.client().ends();
+    let mut head = door.client();
     head.send(b"GET /livez HTT");
     assert_eq!(head.answer().status, 408);
     head.ends();
-    let mut body = house.client();
+    let mut body = door.client();
     body.send(&ping("a", b"12345")[..100]);
     body.send(&ping("a", b"12345")[100..ping("a", b"12345").len() - 1]);
     assert_eq!(body.answer().status, 408);
     body.ends();
-    let mut idle = house.client();
+    let mut idle = door.client();
     idle.send(&ping("a", b""));
     assert_eq!(idle.answer().status, 200);
     idle.ends();
@@ -37,12 +37,12 @@ fn each_phase_has_its_deadline_and_its_end() {
 
 #[test]
 fn an_empty_line_behind_a_body_begins_no_request() {
-    let house = House::open(Limits { head_timeout: SHORT, ..Limits::default() });
-    let mut sloppy = house.client();
+    let door = TestDoor::open(Limits { head_timeout: SHORT, ..Limits::default() });
+    let mut sloppy = door.client();
     sloppy.send(&ping("a", b"{}"));
     assert_eq!(sloppy.answer().status, 200);
     sloppy.send(b"\r\n");
-    let mut later = house.client();
+    let mut later = door.client();
     later.send(b"G");
     assert_eq!(later.answer().status, 408, "a deadline that began later is over");
     sloppy.send(&ping("a", b"{}"));
@@ -51,10 +51,10 @@ fn an_empty_line_behind_a_body_begins_no_request() {
 
 #[test]
 fn a_head_that_trickles_is_cut_off_in_time_however_it_trickles() {
-    let house = House::open(Limits { head_timeout: SHORT, ..Limits::default() });
+    let door = TestDoor::open(Limits { head_timeout: SHORT, ..Limits::default() });
     let clock = Clock::start();
     let opened = clock.now();
-    let mut client = house.client();
+    let mut client = door.client();
     let socket = client.stream.get_mut();
     socket.set_read_timeout(Some(Duration::from_millis(5))).unwrap();
     let mut answer = [0; 512];
@@ -69,39 +69,39 @@ fn a_head_that_trickles_is_cut_off_in_time_however_it_trickles() {
     assert!(clock.now() - opened >= SHORT, "cut off too early");
     let answer = String::from_utf8_lossy(&answer[..length]);
     assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
-    house.check_health();
+    door.check_health();
 }
 
 #[test]
 fn an_answer_that_is_not_taken_has_a_deadline_too() {
-    let house = House::with_workers_in_hand(Limits { lag_timeout: SHORT, ..Limits::default() });
-    let mut client = house.client();
+    let door = TestDoor::with_manual_workers(Limits { lag_timeout: SHORT, ..Limits::default() });
+    let mut client = door.client();
     client.send(GET);
-    house.reads.recv_timeout(DEADLINE).unwrap().say(&"x".repeat(16 << 20));
-    house.wait_until("the connection is closed", |counters| counters.connections.get() == 0);
+    door.reads.recv_timeout(DEADLINE).unwrap().say(&"x".repeat(16 << 20));
+    door.wait_until("the connection is closed", |counters| counters.connections.get() == 0);
 }
 
 #[test]
 fn at_the_cap_those_who_rest_make_room_the_longest_first() {
-    let house = House::with_workers_in_hand(Limits { max_connections: 3, ..Limits::default() });
+    let door = TestDoor::with_manual_workers(Limits { max_connections: 3, ..Limits::default() });
     let live = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n";
-    let mut rested: Vec<Client> = (0..3).map(|_| house.client()).collect();
+    let mut rested: Vec<Client> = (0..3).map(|_| door.client()).collect();
     for client in [1, 2, 0] {
         rested[client].send(live);
         rested[client].answer();
     }
     let mut busy = Vec::new();
     for longest in [1, 2, 0] {
-        let mut client = house.client();
+        let mut client = door.client();
         client.send(&ping("a", b""));
-        let seen = house.ingest.recv_timeout(DEADLINE).unwrap();
+        let seen = door.ingest.recv_timeout(DEADLINE).unwrap();
         busy.push((client, seen));
         rested[longest].ends();
     }
-    let mut refused = house.client();
+    let mut refused = door.client();
     let reply = refused.answer();
     assert_eq!((reply.status, reply.field("Connection")), (503, Some("close")));
-    assert_eq!(house.counters.connections_refused.get(), 4);
+    assert_eq!(door.counters.connections_refused.get(), 4);
     for (client, seen) in &mut busy {
         seen.say("{}");
         assert_eq!(client.answer().status, 200);
@@ -111,17 +111,17 @@ fn at_the_cap_those_who_rest_make_room_the_longest_first() {
 #[test]
 fn an_address_has_a_cap_of_its_own() {
     let limits = Limits { max_connections_per_address: 2, ..Limits::default() };
-    let house = House::with_workers_in_hand(limits);
-    let (mut first, mut second) = (house.client(), house.client());
+    let door = TestDoor::with_manual_workers(limits);
+    let (mut first, mut second) = (door.client(), door.client());
     for client in [&mut first, &mut second] {
         client.send(&ping("a", b""));
     }
-    let seen = house.ingest.recv_timeout(DEADLINE).unwrap();
-    house.ingest.recv_timeout(DEADLINE).unwrap();
-    assert_eq!(house.client().answer().status, 503);
+    let seen = door.ingest.recv_timeout(DEADLINE).unwrap();
+    door.ingest.recv_timeout(DEADLINE).unwrap();
+    assert_eq!(door.client().answer().status, 503);
     seen.say("{}");
     assert_eq!(first.answer().status, 200);
-    let mut third = house.client();
+    let mut third = door.client();
     third.send(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n");
     assert_eq!(third.answer().status, 200);
     first.ends();
@@ -134,25 +134,29 @@ fn a_trusted_proxy_speaks_for_its_clients() {
         max_dashboards_per_address: 1,
         ..Limits::default()
     };
-    let house = House::behind_proxy(limits);
-    let mut clients = [house.client(), house.client()];
+    let door = TestDoor::behind_proxy(limits);
+    let mut clients = [door.client(), door.client()];
     for (client, proto) in clients.iter_mut().zip(["https", "http"]) {
         let request =
             format!("GET /login HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-Proto: {proto}\r\n\r\n");
         client.send(request.as_bytes());
-        let seen = house.reads.recv_timeout(DEADLINE).unwrap();
-        assert_eq!(seen.field("X-Secure").is_some(), proto == "https");
+        let seen = door.reads.recv_timeout(DEADLINE).unwrap();
+        assert!(
+            seen.field("X-Relay").unwrap().ends_with(&format!(" {proto} nobody")),
+            "{}",
+            seen.head
+        );
         seen.say("{}");
         assert_eq!(client.answer().status, 200, "exempt from the cap of one address");
     }
     let mut upgrades = Vec::new();
     for (address, admitted) in [("192.0.2.1", true), ("192.0.2.2", true), ("192.0.2.1", false)] {
-        let mut client = house.client();
+        let mut client = door.client();
         client.send(
             HANDSHAKE.replace("Host", &format!("X-Forwarded-For: {address}\r\nHost")).as_bytes(),
         );
         if admitted {
-            upgrades.push(house.dashboards.recv_timeout(DEADLINE).unwrap());
+            upgrades.push(door.dashboards.recv_timeout(DEADLINE).unwrap());
         } else {
             assert_eq!(client.answer().status, 503);
         }
@@ -162,16 +166,16 @@ fn a_trusted_proxy_speaks_for_its_clients() {
 #[test]
 fn bodies_that_stop_one_byte_short_cost_their_senders_and_not_the_others() {
     let limits = Limits { max_buffered_bytes: 1024 * KIB, ..Limits::default() };
-    let house = House::open(limits);
+    let door = TestDoor::open(limits);
     let whole = ping("fat", &vec![b'x'; 64 * KIB]);
     let mut fat: Vec<Client> = Vec::new();
     for _ in 0..100 {
-        let mut client = house.client();
+        let mut client = door.client();
         client.send(&whole[..whole.len() - 1]);
         fat.push(client);
     }
-    house.check_health();
-    assert!(house.counters.buffer_evictions.get() > 80);
+    door.check_health();
+    assert!(door.counters.buffer_evictions.get() > 80);
     assert_eq!(fat[0].answer().status, 503, "the slowest goes first, and is told");
     let last = fat.last_mut().unwrap();
     last.send(b"x");
@@ -179,10 +183,10 @@ fn bodies_that_stop_one_byte_short_cost_their_senders_and_not_the_others() {
 }
 
 /// Begins requests that stop one byte short, `count` of them with bodies of 64 KiB.
-fn begin_fat(house: &House, count: usize) -> Vec<Client> {
+fn begin_fat(door: &TestDoor, count: usize) -> Vec<Client> {
     let whole = ping("fat", &vec![b'x'; 64 * KIB]);
     let begin = |_| {
-        let mut client = house.client();
+        let mut client = door.client();
         client.send(&whole[..whole.len() - 1]);
         client
     };
@@ -192,53 +196,54 @@ fn begin_fat(house: &House, count: usize) -> Vec<Client> {
 #[test]
 fn an_answer_that_nobody_takes_gives_way_before_a_request_that_is_coming() {
     let limits = Limits { max_buffered_bytes: 8 * MIB, ..Limits::default() };
-    let house = House::with_workers_in_hand(limits);
-    let mut stalled = house.client();
+    let door = TestDoor::with_manual_workers(limits);
+    let mut stalled = door.client();
     stalled.send(GET);
     // As much of the budget as answers may have.
     let answer = ok(&"x".repeat(7 * MIB + 500 * KIB - KIB));
-    house.reads.recv_timeout(DEADLINE).unwrap().answer(&answer);
+    door.reads.recv_timeout(DEADLINE).unwrap().respond(answer);
     stalled.answer_head();
-    let mut honest = house.client();
+    let mut honest = door.client();
     let whole = ping("honest", b"{}");
     honest.send(&whole[..whole.len() - 1]);
-    let _fat = begin_fat(&house, 24);
-    house.wait_until("memory is short", |counters| counters.buffer_evictions.get() > 0);
+    let _fat = begin_fat(&door, 24);
+    door.wait_until("memory is short", |counters| counters.buffer_evictions.get() > 0);
     honest.send(b"x");
     // Nobody answers it: what matters is that it comes to a worker.
-    let seen = house.ingest.recv_timeout(DEADLINE);
+    let seen = door.ingest.recv_timeout(DEADLINE);
     assert!(seen.is_ok(), "closed: {:?}", honest.rest_or_answer());
-    assert_eq!(house.counters.buffer_evictions.get(), 1, "that of the answer is enough");
+    assert_eq!(door.counters.buffer_evictions.get(), 1, "that of the answer is enough");
 }
 
 #[test]
 fn who_goes_on_taking_an_answer_outlasts_requests_that_stop() {
     let limits = Limits { max_buffered_bytes: 8 * MIB, ..Limits::default() };
-    let house = House::with_workers_in_hand(limits);
-    let mut taker = house.client();
+    let door = TestDoor::with_manual_workers(limits);
+    let mut taker = door.client();
     // So that the kernel holds little of the answer.
     socket2::SockRef::from(taker.stream.get_ref()).set_recv_buffer_size(128 * KIB).unwrap();
     taker.send(GET);
-    let bytes = 7 * MIB;
-    house.reads.recv_timeout(DEADLINE).unwrap().answer(&ok(&"x".repeat(bytes)));
+    // Held whole until the last byte is taken.
+    let bytes = 6 * MIB;
+    door.reads.recv_timeout(DEADLINE).unwrap().say(&"x".repeat(bytes));
     taker.answer_head();
-    let mut fat = begin_fat(&house, 14);
+    let mut fat = begin_fat(&door, 14);
     // More than the kernel holds, so that the door sends in each round.
-    let mut piece = vec![0; 256 * KIB];
+    let mut piece = vec![0; 512 * KIB];
     for round in 0..bytes / piece.len() {
         taker.stream.read_exact(&mut piece).unwrap_or_else(|error| panic!("{round}: {error}"));
-        fat.extend(begin_fat(&house, 6));
-        let mut live = house.client();
+        fat.extend(begin_fat(&door, 6));
+        let mut live = door.client();
         live.send(b"GET /livez HTTP/1.0\r\n\r\n");
         live.rest();
     }
-    assert!(house.counters.buffer_evictions.get() > 20, "memory was never short");
+    assert!(door.counters.buffer_evictions.get() > 20, "memory was never short");
 }
 
 #[test]
 fn one_that_pipelines_and_never_reads_fills_its_own_socket_and_nothing_else() {
-    let house = House::open(Limits::default());
-    let mut client = house.client();
+    let door = TestDoor::open(Limits::default());
+    let mut client = door.client();
     let flood = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n".repeat(1_000);
     let socket = client.stream.get_mut();
     socket.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
@@ -246,17 +251,17 @@ fn one_that_pipelines_and_never_reads_fills_its_own_socket_and_nothing_else() {
     while rounds < 100_000 && socket.write_all(&flood).is_ok() {
         rounds += 1;
         if rounds % 50 == 0 {
-            house.check_health();
+            door.check_health();
         }
     }
     assert!(rounds < 100_000, "the door stops reading");
-    house.check_health();
+    door.check_health();
 }
 
 #[test]
 fn many_connections_that_come_at_once_are_all_answered() {
-    let house = House::open(Limits::default());
-    let mut clients: Vec<Client> = (0..300).map(|_| house.client()).collect();
+    let door = TestDoor::open(Limits::default());
+    let mut clients: Vec<Client> = (0..300).map(|_| door.client()).collect();
     for round in 0..3 {
         for client in &mut clients {
             client.send(&ping(&round.to_string(), b"{}"));
@@ -266,25 +271,25 @@ fn many_connections_that_come_at_once_are_all_answered() {
         }
     }
     drop(clients);
-    house.wait_until("all are gone", |counters| counters.connections.get() == 0);
-    assert_eq!(house.counters.requests.get(), 900);
-    assert_eq!(house.counters.overloads.get(), 0);
+    door.wait_until("all are gone", |counters| counters.connections.get() == 0);
+    assert_eq!(door.counters.requests.get(), 900);
+    assert_eq!(door.counters.overloads.get(), 0);
 }
 
 #[test]
 fn head_gets_no_body_even_with_the_answer_that_ends_the_connection() {
-    let house = House::open(Limits { body_timeout: SHORT, ..Limits::default() });
-    let mut late = house.client();
+    let door = TestDoor::open(Limits { body_timeout: SHORT, ..Limits::default() });
+    let mut late = door.client();
     late.send(b"HEAD /livez HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n1234");
     assert_eq!(late.answer_head().status, 408);
     late.ends();
     let limits = Limits { max_buffered_bytes: 1024 * KIB, ..Limits::default() };
-    let house = House::with_workers_in_hand(limits);
-    let mut slowest = house.client();
+    let door = TestDoor::with_manual_workers(limits);
+    let mut slowest = door.client();
     slowest.send(b"HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\nGET /livez");
-    let _waits = house.reads.recv_timeout(DEADLINE).unwrap();
+    let _waits = door.reads.recv_timeout(DEADLINE).unwrap();
     let whole = ping("fat", &vec![b'x'; 64 * KIB]);
-    let mut fat: Vec<Client> = (0..20).map(|_| house.client()).collect();
+    let mut fat: Vec<Client> = (0..20).map(|_| door.client()).collect();
     for client in &mut fat {
         client.send(&whole[..whole.len() - 1]);
     }

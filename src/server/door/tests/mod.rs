@@ -3,7 +3,7 @@
 
 mod clients;
 mod guesses;
-mod house;
 mod limits;
 mod refusals;
+mod support;
 mod workers;

@@ -1,13 +1,13 @@
 //! Every refusal that the door gives, with its headers, and whether the connection survives it.
 
-use super::house::{House, Reply, ping};
+use super::support::{Reply, TestDoor, ping};
 use crate::server::limits::Limits;
 use crate::wire::response::problem_detail;
 
 /// Sends `request` on a connection of its own and checks that the answer is a problem, and
 /// that the connection goes on exactly if `keeps`.
-fn refused(house: &House, request: &[u8], status: u16, keeps: bool) -> Reply {
-    let mut client = house.client();
+fn refused(door: &TestDoor, request: &[u8], status: u16, keeps: bool) -> Reply {
+    let mut client = door.client();
     client.send(request);
     let reply = client.answer();
     let shown = request[..request.len().min(300)].escape_ascii();
@@ -29,7 +29,7 @@ fn refused(house: &House, request: &[u8], status: u16, keeps: bool) -> Reply {
 
 #[test]
 fn heads_that_are_not_in_order() {
-    let house = House::open(Limits::default());
+    let door = TestDoor::open(Limits::default());
     for (request, status) in [
         ("GET / HTTP/1.1\nHost: x\n\n", 400),
         ("GET / HTTP/1.1\r\n\r\n", 400),
@@ -43,18 +43,18 @@ fn heads_that_are_not_in_order() {
         ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
         ("GET / HTTP/1.1\r\nHost: x\r\nExpect: miracles\r\n\r\n", 417),
     ] {
-        refused(&house, request.as_bytes(), status, false);
+        refused(&door, request.as_bytes(), status, false);
     }
     let endless = format!("GET / HTTP/1.1\r\nHost: x\r\nA: {}", "a".repeat(9_000));
-    refused(&house, endless.as_bytes(), 431, false);
+    refused(&door, endless.as_bytes(), 431, false);
     let many = format!("GET / HTTP/1.1\r\nHost: x\r\n{}\r\n", "A: b\r\n".repeat(64));
-    refused(&house, many.as_bytes(), 431, false);
-    house.check_health();
+    refused(&door, many.as_bytes(), 431, false);
+    door.check_health();
 }
 
 #[test]
 fn heartbeats_that_are_not_in_order() {
-    let house = House::open(Limits::default());
+    let door = TestDoor::open(Limits::default());
     let ping = |fields: &str, body: &str| {
         format!("POST /api/v1/agents/x/ping HTTP/1.1\r\nHost: x\r\n{fields}\r\n{body}").into_bytes()
     };
@@ -65,7 +65,7 @@ fn heartbeats_that_are_not_in_order() {
         "X-App-Key: kz\r\nX-App-Secret: sa\r\n",
         "X-App-Key: ka\r\nX-App-Secret: sb\r\n",
     ] {
-        let reply = refused(&house, &ping(fields, ""), 401, true);
+        let reply = refused(&door, &ping(fields, ""), 401, true);
         assert!(reply.field("WWW-Authenticate").is_some());
         answers.push(reply.body);
     }
@@ -76,64 +76,64 @@ fn heartbeats_that_are_not_in_order() {
         ("X-App-Secret: sa\r\n", "X-App-Key is missing"),
         ("", "X-App-Key and X-App-Secret are missing"),
     ] {
-        let reply = refused(&house, &ping(fields, ""), 401, true);
+        let reply = refused(&door, &ping(fields, ""), 401, true);
         assert_eq!(problem_detail(&reply.body).as_deref(), Some(detail));
         assert!(reply.field("WWW-Authenticate").is_some());
     }
     let whole = ping("X-App-Key: ka\r\nContent-Length: 4\r\n", "body");
-    refused(&house, &whole, 401, true);
-    refused(&house, &ping(good, ""), 411, false);
+    refused(&door, &whole, 401, true);
+    refused(&door, &ping(good, ""), 411, false);
     // A body that nothing announced must not be taken for the next request.
-    refused(&house, &ping(good, "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"), 411, false);
+    refused(&door, &ping(good, "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"), 411, false);
     for length in ["65537", "70368744177664", "99999999999999999999999"] {
-        refused(&house, &ping(&format!("{good}Content-Length: {length}\r\n"), ""), 413, false);
+        refused(&door, &ping(&format!("{good}Content-Length: {length}\r\n"), ""), 413, false);
     }
     let wrong = "X-App-Key: ka\r\nX-App-Secret: no\r\nContent-Length: 70368744177664\r\n";
-    refused(&house, &ping(wrong, ""), 401, false);
-    refused(&house, b"POST /api/v1/agents/a%20b/ping HTTP/1.1\r\nHost: x\r\n\r\n", 400, true);
+    refused(&door, &ping(wrong, ""), 401, false);
+    refused(&door, b"POST /api/v1/agents/a%20b/ping HTTP/1.1\r\nHost: x\r\n\r\n", 400, true);
     let get = b"GET /api/v1/agents/a/ping HTTP/1.1\r\nHost: x\r\n\r\n";
-    assert_eq!(refused(&house, get, 405, true).field("Allow"), Some("POST"));
-    refused(&house, b"GET /nope HTTP/1.1\r\nHost: x\r\n\r\n", 404, true);
-    house.check_health();
+    assert_eq!(refused(&door, get, 405, true).field("Allow"), Some("POST"));
+    refused(&door, b"GET /nope HTTP/1.1\r\nHost: x\r\n\r\n", 404, true);
+    door.check_health();
 }
 
 #[test]
 fn a_bad_agent_id_counts_only_where_an_agent_may_have_sent_it() {
-    let house = House::open(Limits::default());
+    let door = TestDoor::open(Limits::default());
     for (method, counted) in [("GET", 0), ("HEAD", 0), ("POST", 1), ("DELETE", 2)] {
-        let mut client = house.client();
+        let mut client = door.client();
         let request = format!("{method} /api/v1/agents/%2e/ping HTTP/1.1\r\nHost: x\r\n\r\n");
         client.send(request.as_bytes());
         assert_eq!(client.answer_head().status, 400, "{method}");
-        assert_eq!(house.counters.refused_bad_heartbeat.get(), counted, "{method}");
+        assert_eq!(door.counters.refused_bad_heartbeat.get(), counted, "{method}");
     }
 }
 
 #[test]
 fn a_body_that_is_refused_and_sent_all_the_same_does_not_eat_the_answer() {
-    let house = House::open(Limits::default());
+    let door = TestDoor::open(Limits::default());
     for _ in 0..20 {
-        refused(&house, &ping("big", &vec![b'x'; 300_000]), 413, false);
+        refused(&door, &ping("big", &vec![b'x'; 300_000]), 413, false);
     }
 }
 
 #[test]
 fn viewers_are_refused_in_the_contracts_order() {
-    let house = House::open(Limits::default());
+    let door = TestDoor::open(Limits::default());
     let get =
         |path: &str, fields: &str| format!("GET {path} HTTP/1.1\r\n{fields}\r\n").into_bytes();
     let feed = "/ws/agent-pools/b/metrics";
     let mut fields = String::from("Host: evil.example\r\nOrigin: http://evil.example\r\n");
-    refused(&house, &get(feed, &fields), 421, true);
+    refused(&door, &get(feed, &fields), 421, true);
     fields = fields.replace("Host: evil.example", "Host: localhost");
-    refused(&house, &get(feed, &fields), 403, true);
+    refused(&door, &get(feed, &fields), 403, true);
     fields = "Host: localhost\r\nOrigin: http://localhost\r\n".to_owned();
-    let reply = refused(&house, &get(feed, &fields), 401, true);
+    let reply = refused(&door, &get(feed, &fields), 401, true);
     assert!(reply.field("WWW-Authenticate").unwrap().starts_with("Bearer"));
-    refused(&house, &get(&format!("{feed}?token=hunter2"), &fields), 401, true);
+    refused(&door, &get(&format!("{feed}?token=hunter2"), &fields), 401, true);
     fields += "Authorization: Bearer only-a\r\n";
-    let foreign = refused(&house, &get(feed, &fields), 404, true);
-    let unknown = refused(&house, &get("/ws/agent-pools/zz/metrics", &fields), 404, true);
+    let foreign = refused(&door, &get(feed, &fields), 404, true);
+    let unknown = refused(&door, &get("/ws/agent-pools/zz/metrics", &fields), 404, true);
     assert_eq!(foreign.body, unknown.body, "one and the same answer");
     let feed = "/ws/agent-pools/a/metrics";
     let upgrade = [
@@ -146,7 +146,7 @@ fn viewers_are_refused_in_the_contracts_order() {
         let lines = upgrade.iter().enumerate().filter(|(n, _)| *n != missing);
         let lines: String = lines.map(|(_, line)| *line).collect();
         let status = if missing == 3 { 400 } else { 426 };
-        let reply = refused(&house, &get(feed, &format!("{fields}{lines}")), status, true);
+        let reply = refused(&door, &get(feed, &format!("{fields}{lines}")), status, true);
         if status == 426 {
             assert_eq!(reply.field("Upgrade"), Some("websocket"));
             assert_eq!(reply.field("Sec-WebSocket-Version"), Some("13"));
@@ -159,16 +159,16 @@ fn viewers_are_refused_in_the_contracts_order() {
         ("Key: dGhl", "Key: dGh", 400),
         ("Key: dGhl", "Key: dGh!", 400),
     ] {
-        refused(&house, &get(feed, &format!("{fields}{}", all.replace(was, is))), status, true);
+        refused(&door, &get(feed, &format!("{fields}{}", all.replace(was, is))), status, true);
     }
     let post = format!("POST {feed} HTTP/1.1\r\n{fields}{all}\r\n").into_bytes();
-    assert_eq!(refused(&house, &post, 405, true).field("Allow"), Some("GET"));
+    assert_eq!(refused(&door, &post, 405, true).field("Allow"), Some("GET"));
 }
 
 #[test]
 fn who_may_see_what_over_rest() {
-    let house = House::open(Limits::default());
-    let mut client = house.client();
+    let door = TestDoor::open(Limits::default());
+    let mut client = door.client();
     for (path, token, status) in [
         ("/api/v1/agent-pools", "all", 200),
         ("/api/v1/agent-pools", "only-a", 200),
@@ -190,7 +190,7 @@ fn who_may_see_what_over_rest() {
         client.send(foreign(path).as_bytes());
         assert_eq!(client.answer().status, status, "{path}");
     }
-    let mut old = house.client();
+    let mut old = door.client();
     old.send(b"GET / HTTP/1.0\r\n\r\n");
     assert_eq!(old.answer().status, 400, "a viewer route without Host");
     let login = |length: usize| {
@@ -201,13 +201,13 @@ fn who_may_see_what_over_rest() {
         client.send(login(length).as_bytes());
         assert_eq!(client.answer().status, status, "{length}");
     }
-    refused(&house, b"POST /login HTTP/1.1\r\nHost: localhost\r\n\r\n", 411, false);
+    refused(&door, b"POST /login HTTP/1.1\r\nHost: localhost\r\n\r\n", 411, false);
 }
 
 #[test]
 fn a_cookie_of_another_program_on_the_same_host_is_no_obstacle() {
-    let house = House::open(Limits::default());
-    let mut client = house.client();
+    let door = TestDoor::open(Limits::default());
+    let mut client = door.client();
     for (cookies, status) in [
         ("other=é; agent_metrics_viewer=only-a", 200),
         ("agent_metrics_viewer=only-a; other=\u{80}", 200),

@@ -1,30 +1,32 @@
-//! What the door makes of workers that are slow, gone, or talk nonsense.
+//! What the door makes of workers that are slow or gone, and of pipes that break.
 
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::never;
 
-use super::house::{DEADLINE, GET, House, ok, pause, ping};
+use super::support::{DEADLINE, GET, TestDoor, ok, paths, pause, ping};
 use crate::runtime::clock::Clock;
 use crate::server::auth::Gate;
 use crate::server::hub;
 use crate::server::limits::Limits;
 use crate::server::registry::Rules;
-use crate::server::workers::{Handlers, Pool};
+use crate::server::workers::{Handle, Handlers, Request, Workers};
 use crate::wire::id::PoolId;
+use crate::wire::response::Response;
 use crate::wire::{KIB, MIB};
 
 #[test]
 fn answers_find_their_askers_when_some_have_left() {
-    let house = House::with_workers_in_hand(Limits::default());
-    let mut gone = house.client();
+    let door = TestDoor::with_manual_workers(Limits::default());
+    let mut gone = door.client();
     gone.send(&ping("gone", b""));
-    let for_gone = house.ingest.recv_timeout(DEADLINE).unwrap();
-    let mut stays = house.client();
+    let for_gone = door.ingest.recv_timeout(DEADLINE).unwrap();
+    let mut stays = door.client();
     stays.send(&ping("stays", b""));
-    let for_stays = house.ingest.recv_timeout(DEADLINE).unwrap();
+    let for_stays = door.ingest.recv_timeout(DEADLINE).unwrap();
     drop(gone);
     for_gone.say("gone");
     for_stays.say("stays");
@@ -34,40 +36,42 @@ fn answers_find_their_askers_when_some_have_left() {
 #[test]
 fn a_worker_that_takes_too_long_costs_a_503_and_its_answer_reaches_nobody() {
     let limits = Limits { worker_timeout: Duration::from_millis(200), ..Limits::default() };
-    let house = House::with_workers_in_hand(limits);
-    let mut client = house.client();
+    let door = TestDoor::with_manual_workers(limits);
+    let mut client = door.client();
     client.send(&ping("a", b""));
-    let late = house.ingest.recv_timeout(DEADLINE).unwrap();
+    let late = door.ingest.recv_timeout(DEADLINE).unwrap();
     let reply = client.answer();
     assert_eq!(reply.status, 503);
     assert!(reply.field("Retry-After").is_some());
     client.send(&ping("b", b""));
-    let next = house.ingest.recv_timeout(DEADLINE).unwrap();
+    let next = door.ingest.recv_timeout(DEADLINE).unwrap();
     late.say("late");
     next.say("next");
     assert_eq!(client.answer().body, b"next");
-    assert_eq!(house.counters.overloads.get(), 1);
+    assert_eq!(door.counters.overloads.get(), 1);
 }
 
 #[test]
 fn a_broken_pipe_costs_what_was_in_flight_and_is_made_anew() {
-    let house = House::with_workers_in_hand(Limits::default());
-    let (mut first, mut second) = (house.client(), house.client());
-    for (round, nonsense) in
-        [None, Some(&b"SSH-2.0\r\n\r\n"[..]), Some(b"HTTP/1.1 200 OK\r\n\r\n")].iter().enumerate()
+    let door = TestDoor::with_manual_workers(Limits::default());
+    let (mut first, mut second) = (door.client(), door.client());
+    for (round, written) in
+        [None, Some(&b"SSH-2.0\r\n\r\n"[..]), Some(b"HTTP/1.1 400 Bad Request\r\n\r\n")]
+            .iter()
+            .enumerate()
     {
         first.send(&ping("a", b""));
-        let seen = house.ingest.recv_timeout(DEADLINE).unwrap();
+        let seen = door.ingest.recv_timeout(DEADLINE).unwrap();
         second.send(&ping("b", b""));
-        house.ingest.recv_timeout(DEADLINE).unwrap();
-        match nonsense {
+        door.ingest.recv_timeout(DEADLINE).unwrap();
+        match written {
             None => seen.break_pipe(),
-            Some(bytes) => seen.answer(bytes),
+            Some(bytes) => seen.write_to_pipe(bytes),
         }
         assert_eq!((first.answer().status, second.answer().status), (503, 503));
-        assert_eq!(house.counters.pipe_breaks.get(), round as u64 + 1);
+        assert_eq!(door.counters.pipe_breaks.get(), round as u64 + 1);
         first.send(&ping("a", b""));
-        house.ingest.recv_timeout(DEADLINE).unwrap().say("{}");
+        door.ingest.recv_timeout(DEADLINE).unwrap().say("{}");
         assert_eq!(first.answer().status, 200);
     }
 }
@@ -75,32 +79,32 @@ fn a_broken_pipe_costs_what_was_in_flight_and_is_made_anew() {
 /// What cannot be healed must not go on as a 503 for ever.
 #[test]
 fn workers_whose_socket_is_gone_end_the_door_with_the_reason() {
-    let house = House::with_workers_in_hand(Limits::default());
-    let mut client = house.client();
+    let door = TestDoor::with_manual_workers(Limits::default());
+    let mut client = door.client();
     client.send(&ping("a", b""));
-    let seen = house.ingest.recv_timeout(DEADLINE).unwrap();
-    house.remove_sockets();
+    let seen = door.ingest.recv_timeout(DEADLINE).unwrap();
+    door.remove_sockets();
     seen.break_pipe();
-    let reason = house.end().to_string();
+    let reason = door.end().to_string();
     assert!(reason.contains("workers") && reason.contains("No such file"), "{reason}");
 }
 
 /// Who asks about health has a second or so, and a snapshot of a large pool takes long.
 #[test]
 fn readyz_waits_for_no_snapshot() {
-    let house = House::with_workers_in_hand(Limits::default());
+    let door = TestDoor::with_manual_workers(Limits::default());
     let snapshot = b"GET /api/v1/agent-pools/a/metrics HTTP/1.1\r\nHost: localhost\r\n\
                      Authorization: Bearer all\r\n\r\n";
-    let mut readers: Vec<_> = (0..100).map(|_| house.client()).collect();
+    let mut readers: Vec<_> = (0..100).map(|_| door.client()).collect();
     let mut seen = Vec::new();
     for reader in &mut readers {
         reader.send(snapshot);
-        seen.push(house.reads.recv_timeout(DEADLINE).unwrap());
+        seen.push(door.reads.recv_timeout(DEADLINE).unwrap());
     }
-    let mut probe = house.client();
+    let mut probe = door.client();
     for path in ["/readyz", "/healthz"] {
         probe.send(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes());
-        house.ingest.recv_timeout(DEADLINE).unwrap().say("ready");
+        door.ingest.recv_timeout(DEADLINE).unwrap().say("ready");
         assert_eq!(probe.answer().body, b"ready");
     }
     for (reader, seen) in readers.iter_mut().zip(&seen) {
@@ -111,8 +115,8 @@ fn readyz_waits_for_no_snapshot() {
 
 #[test]
 fn head_of_a_snapshot_makes_none() {
-    let house = House::with_workers_in_hand(Limits::default());
-    let mut client = house.client();
+    let door = TestDoor::with_manual_workers(Limits::default());
+    let mut client = door.client();
     for (pool, status) in [("a", 200), ("nope", 404), ("a", 200)] {
         let head = format!(
             "HEAD /api/v1/agent-pools/{pool}/metrics HTTP/1.1\r\nHost: localhost\r\n\
@@ -125,14 +129,13 @@ fn head_of_a_snapshot_makes_none() {
         assert_eq!(reply.field("Content-Length").is_none(), status == 200, "{}", reply.head);
         assert!(reply.field("Content-Type").is_some_and(|kind| kind.contains("json")));
     }
-    assert!(house.reads.is_empty(), "a worker was asked");
+    assert!(door.reads.is_empty(), "a worker was asked");
 }
 
 /// The handler's answer says what was wrong; the door only knows that nothing came.
 #[test]
 fn a_hub_that_hangs_is_named_before_the_door_gives_up() {
     let limits = Limits { worker_timeout: Duration::from_secs(2), ..Limits::default() };
-    let directory = tempfile::tempdir().unwrap();
     let clock = Clock::start();
     let id = PoolId::parse("a").unwrap();
     // Nobody runs it.
@@ -159,90 +162,69 @@ fn a_hub_that_hangs_is_named_before_the_door_gives_up() {
         started_at: clock.wall(),
         max_tasks: 1,
         counters: Arc::default(),
+        snapshot_bodies: Vec::new(),
     });
-    let mut workers = Vec::new();
-    for path in ["i", "r"] {
-        let server = tiny_http::Server::http_unix(&directory.path().join(path)).unwrap();
-        let pool = Arc::new(Pool::new(server, handlers.clone(), clock, Arc::default()));
-        let worker = Arc::clone(&pool);
-        let thread = std::thread::Builder::new().spawn(move || worker.work()).unwrap();
-        workers.push((pool, thread));
-    }
-    let house = House::front(limits, Gate::default(), directory, never(), never());
-    let mut client = house.client();
+    let (door, workers) = with_tiny_http(limits, handlers);
+    let mut client = door.client();
     client.send(b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n");
     let reply = client.answer();
     let body = String::from_utf8(reply.body).unwrap();
     assert!(reply.status == 503 && body.contains("overloaded"), "{body}");
-    for (pool, thread) in workers {
-        pool.stop(1);
-        thread.join().unwrap().unwrap();
-    }
+    stop(workers);
 }
 
 #[test]
 fn a_pipe_that_ends_while_nothing_is_in_flight_costs_nobody_anything() {
-    let house = House::with_workers_in_hand(Limits::default());
-    let mut client = house.client();
+    let door = TestDoor::with_manual_workers(Limits::default());
+    let mut client = door.client();
     client.send(&ping("a", b""));
-    let seen = house.ingest.recv_timeout(DEADLINE).unwrap();
+    let seen = door.ingest.recv_timeout(DEADLINE).unwrap();
     seen.say("{}");
     seen.break_pipe();
     assert_eq!(client.answer().status, 200);
-    house.wait_until("the end is seen", |counters| counters.pipe_breaks.get() == 1);
+    door.wait_until("the end is seen", |counters| counters.pipe_breaks.get() == 1);
     client.send(&ping("a", b""));
-    house.ingest.recv_timeout(DEADLINE).unwrap().say("{}");
+    door.ingest.recv_timeout(DEADLINE).unwrap().say("{}");
     assert_eq!(client.answer().status, 200);
 }
 
+/// It costs its request, and a place among those in flight; others are served.
 #[test]
-fn an_answer_that_is_cut_short_ends_the_connection() {
-    let house = House::with_workers_in_hand(Limits::default());
-    let mut client = house.client();
-    client.send(&ping("a", b""));
-    let seen = house.ingest.recv_timeout(DEADLINE).unwrap();
-    seen.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe");
-    assert_eq!(client.answer_head().status, 200);
-    seen.break_pipe();
-    assert_eq!(client.rest(), b"he");
-}
-
-#[test]
-fn a_worker_that_hangs_for_good_loses_its_pipe() {
+fn a_worker_that_hangs_for_good_costs_its_own_request() {
     let limits = Limits { worker_timeout: Duration::from_millis(100), ..Limits::default() };
-    let house = House::with_workers_in_hand(limits);
-    let mut client = house.client();
+    let door = TestDoor::with_manual_workers(limits);
+    let mut client = door.client();
     client.send(&ping("a", b""));
-    let _hangs = house.ingest.recv_timeout(DEADLINE).unwrap();
+    let _hangs = door.ingest.recv_timeout(DEADLINE).unwrap();
     assert_eq!(client.answer().status, 503);
-    house.wait_until("the pipe is made anew", |counters| counters.pipe_breaks.get() == 1);
     client.send(&ping("b", b""));
-    house.ingest.recv_timeout(DEADLINE).unwrap().say("{}");
+    door.ingest.recv_timeout(DEADLINE).unwrap().say("{}");
     assert_eq!(client.answer().status, 200);
+    assert_eq!(door.counters.pipe_breaks.get(), 0);
 }
 
 #[test]
 fn requests_in_flight_are_bounded_and_others_wait_their_turn() {
     // A quarter, one at least, is for reads.
-    let house = House::with_workers_in_hand(Limits { max_in_flight: 3, ..Limits::default() });
-    let mut clients: Vec<_> = (0..5).map(|_| house.client()).collect();
+    let door = TestDoor::with_manual_workers(Limits { max_in_flight: 3, ..Limits::default() });
+    let mut clients: Vec<_> = (0..5).map(|_| door.client()).collect();
     let mut seen = Vec::new();
     for (n, client) in clients.iter_mut().enumerate() {
         client.send(&ping(&n.to_string(), b"body"));
         if n < 2 {
-            seen.push(house.ingest.recv_timeout(DEADLINE).unwrap());
+            seen.push(door.ingest.recv_timeout(DEADLINE).unwrap());
         }
         // The door has looked at it: it answers another client meanwhile.
-        let mut probe = house.client();
+        let mut probe = door.client();
         probe.send(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n");
         probe.answer();
     }
-    assert!(house.ingest.is_empty(), "the bound holds");
+    assert!(door.ingest.is_empty(), "the bound holds");
     for n in 0..5 {
         seen[n].say(&n.to_string());
         assert_eq!(clients[n].answer().body, n.to_string().as_bytes());
         if n < 3 {
-            let next = house.ingest.recv_timeout(DEADLINE).unwrap();
+            let next = door.ingest.recv_timeout(DEADLINE).unwrap();
             assert_eq!(
                 (next.path(), &*next.body),
                 (&*format!("/api/v1/agents/{}/ping", n + 2), &b"body"[..])
@@ -250,35 +232,35 @@ fn requests_in_flight_are_bounded_and_others_wait_their_turn() {
             seen.push(next);
         }
     }
-    assert_eq!(house.counters.requests.get(), 5);
+    assert_eq!(door.counters.requests.get(), 5);
 }
 
 #[test]
 fn who_waits_for_a_place_for_too_long_gets_503() {
     let limits =
         Limits { max_in_flight: 2, worker_timeout: Duration::from_secs(1), ..Limits::default() };
-    let house = House::with_workers_in_hand(limits);
-    let mut clients = [house.client(), house.client(), house.client()];
+    let door = TestDoor::with_manual_workers(limits);
+    let mut clients = [door.client(), door.client(), door.client()];
     for client in &mut clients {
         client.send(&ping("a", b""));
     }
     for client in &mut clients {
         assert_eq!(client.answer().status, 503);
     }
-    assert_eq!(house.ingest.len(), 1, "only one was handed over");
+    assert_eq!(door.ingest.len(), 1, "only one was handed over");
 }
 
 #[test]
 fn a_large_answer_that_its_client_does_not_take_holds_up_nobody() {
-    let house = House::with_workers_in_hand(Limits::default());
-    let (mut slow, mut quick) = (house.client(), house.client());
+    let door = TestDoor::with_manual_workers(Limits::default());
+    let (mut slow, mut quick) = (door.client(), door.client());
     slow.send(GET);
     let large = "x".repeat(16 * MIB);
-    let seen = house.reads.recv_timeout(DEADLINE).unwrap();
+    let seen = door.reads.recv_timeout(DEADLINE).unwrap();
     // The whole answer leaves the worker although its client takes nothing.
     seen.say(&large);
     quick.send(GET);
-    house.reads.recv_timeout(DEADLINE).unwrap().say("quick");
+    door.reads.recv_timeout(DEADLINE).unwrap().say("quick");
     assert_eq!(quick.answer().body, b"quick");
     let reply = slow.answer();
     assert_eq!((reply.status, reply.body.len()), (200, large.len()));
@@ -287,14 +269,14 @@ fn a_large_answer_that_its_client_does_not_take_holds_up_nobody() {
 #[test]
 fn an_answer_beyond_the_budget_is_a_503_or_the_end_of_the_slowest_and_no_more() {
     let budget = 256 * KIB;
-    let house =
-        House::with_workers_in_hand(Limits { max_buffered_bytes: budget, ..Limits::default() });
-    let mut client = house.client();
+    let door =
+        TestDoor::with_manual_workers(Limits { max_buffered_bytes: budget, ..Limits::default() });
+    let mut client = door.client();
     client.send(GET);
-    house.reads.recv_timeout(DEADLINE).unwrap().answer(&ok(&"x".repeat(budget + 1)));
+    door.reads.recv_timeout(DEADLINE).unwrap().say(&"x".repeat(budget + 1));
     assert_eq!(client.answer().status, 503);
     client.send(GET);
-    house.reads.recv_timeout(DEADLINE).unwrap().say("small");
+    door.reads.recv_timeout(DEADLINE).unwrap().say("small");
     assert_eq!(client.answer().body, b"small", "the connection and the pipe are in step");
 }
 
@@ -302,13 +284,13 @@ fn an_answer_beyond_the_budget_is_a_503_or_the_end_of_the_slowest_and_no_more() 
 #[test]
 fn two_large_answers_fit_and_a_third_is_refused_at_nobody_s_cost() {
     const BYTES: usize = 29_000_000;
-    let house = House::with_workers_in_hand(Limits::default());
-    let large = ok(&"x".repeat(BYTES));
-    let mut clients = [house.client(), house.client(), house.client()];
+    let door = TestDoor::with_manual_workers(Limits::default());
+    let large = "x".repeat(BYTES);
+    let mut clients = [door.client(), door.client(), door.client()];
     for client in &mut clients {
         client.send(GET);
         // The whole answer leaves the worker although its client takes nothing.
-        house.reads.recv_timeout(DEADLINE).unwrap().answer(&large);
+        door.reads.recv_timeout(DEADLINE).unwrap().say(&large);
     }
     let [first, second, third] = &mut clients;
     let refused = third.answer();
@@ -317,9 +299,9 @@ fn two_large_answers_fit_and_a_third_is_refused_at_nobody_s_cost() {
         let reply = client.answer();
         assert_eq!((reply.status, reply.body.len()), (200, BYTES));
     }
-    assert_eq!(house.counters.buffer_evictions.get(), 0);
+    assert_eq!(door.counters.buffer_evictions.get(), 0);
     third.send(GET);
-    house.reads.recv_timeout(DEADLINE).unwrap().answer(&large);
+    door.reads.recv_timeout(DEADLINE).unwrap().say(&large);
     assert_eq!(third.answer().body.len(), BYTES, "there is room again");
 }
 
@@ -331,10 +313,10 @@ fn who_goes_on_taking_an_answer_gets_all_of_it() {
     const PIECES: usize = 30;
     // More than the kernel's buffers hold.
     const PIECE_BYTES: usize = MIB;
-    let house = House::with_workers_in_hand(Limits { lag_timeout: REST, ..Limits::default() });
-    let mut client = house.client();
+    let door = TestDoor::with_manual_workers(Limits { lag_timeout: REST, ..Limits::default() });
+    let mut client = door.client();
     client.send(GET);
-    house.reads.recv_timeout(DEADLINE).unwrap().say(&"x".repeat(PIECES * PIECE_BYTES));
+    door.reads.recv_timeout(DEADLINE).unwrap().say(&"x".repeat(PIECES * PIECE_BYTES));
     assert_eq!(client.answer_head().status, 200);
     let mut piece = vec![0; PIECE_BYTES];
     for taken in 0..PIECES {
@@ -344,7 +326,7 @@ fn who_goes_on_taking_an_answer_gets_all_of_it() {
         pause(3 * REST / u32::try_from(PIECES).unwrap());
     }
     client.send(GET);
-    house.reads.recv_timeout(DEADLINE).unwrap().say("next");
+    door.reads.recv_timeout(DEADLINE).unwrap().say("next");
     assert_eq!(client.answer().body, b"next");
 }
 
@@ -355,11 +337,11 @@ fn who_takes_too_little_of_an_answer_is_cut_off() {
         lag_min_bytes: 8 * MIB,
         ..Limits::default()
     };
-    let house = House::with_workers_in_hand(limits);
-    let mut client = house.client();
+    let door = TestDoor::with_manual_workers(limits);
+    let mut client = door.client();
     client.send(GET);
     let bytes = 24 * MIB;
-    house.reads.recv_timeout(DEADLINE).unwrap().say(&"x".repeat(bytes));
+    door.reads.recv_timeout(DEADLINE).unwrap().say(&"x".repeat(bytes));
     assert_eq!(client.answer_head().status, 200);
     let mut taken = 0;
     let mut piece = vec![0; 64 * KIB];
@@ -371,20 +353,20 @@ fn who_takes_too_little_of_an_answer_is_cut_off() {
     assert!(taken < bytes, "all of it");
 }
 
+/// Says how long the body is; panics when asked to.
+struct Length;
+
+impl Handle for Length {
+    fn handle(&self, request: &Request) -> Response {
+        assert!(!request.path.contains("panic"), "as it was asked to");
+        ok(&request.body.len().to_string())
+    }
+}
+
 #[test]
 fn the_real_tiny_http_takes_what_the_door_writes() {
-    let directory = tempfile::tempdir().unwrap();
-    let mut servers = Vec::new();
-    for path in ["i", "r"] {
-        let server = tiny_http::Server::http_unix(&directory.path().join(path)).unwrap();
-        let server = Arc::new(server);
-        servers.push(Arc::clone(&server));
-        let serve = move || server.incoming_requests().for_each(serve_with_tiny_http);
-        std::thread::Builder::new().spawn(serve).unwrap();
-    }
-    let limits = Limits::default();
-    let house = House::front(limits, Gate::default(), directory, never(), never());
-    let mut clients: Vec<_> = (0..20).map(|_| house.client()).collect();
+    let (door, workers) = with_tiny_http(Limits::default(), Arc::new(Length));
+    let mut clients: Vec<_> = (0..20).map(|_| door.client()).collect();
     for length in [0, 1, 1_024, 1_025, 64 * KIB] {
         let body = vec![b'x'; length];
         for client in &mut clients {
@@ -395,22 +377,35 @@ fn the_real_tiny_http_takes_what_the_door_writes() {
             assert_eq!((reply.status, reply.body), (200, length.to_string().into_bytes()));
         }
     }
-    clients[0].send(&ping("drop", b""));
-    assert_eq!(clients[0].answer().status, 500, "tiny_http's own answer for who gave none");
-    house.check_health();
-    assert_eq!(house.counters.pipe_breaks.get(), 0);
-    for server in servers {
-        server.unblock();
-    }
+    clients[0].send(&ping("panic", b""));
+    assert_eq!(clients[0].answer().status, 500);
+    door.check_health();
+    assert_eq!(door.counters.pipe_breaks.get(), 0);
+    stop(workers);
 }
 
-fn serve_with_tiny_http(mut request: tiny_http::Request) {
-    if request.url().contains("drop") {
-        return;
+type Running = Vec<(Arc<Workers>, JoinHandle<std::io::Result<()>>)>;
+
+/// A door before tiny_http itself, with one worker for each backend.
+fn with_tiny_http(limits: Limits, handle: Arc<dyn Handle>) -> (TestDoor, Running) {
+    let directory = tempfile::tempdir().unwrap();
+    let servers = paths(&directory).map(|path| tiny_http::Server::http_unix(&path).unwrap());
+    let (door, responders) = TestDoor::in_front(limits, Gate::default(), directory);
+    let clock = Clock::start();
+    let backends = servers.into_iter().zip(responders);
+    let workers = backends.map(|(server, responder)| {
+        let handle = Arc::clone(&handle);
+        let workers = Arc::new(Workers::new(server, handle, responder, clock, Arc::default()));
+        let working = Arc::clone(&workers);
+        let thread = std::thread::Builder::new().spawn(move || working.work()).unwrap();
+        (workers, thread)
+    });
+    (door, workers.collect())
+}
+
+fn stop(workers: Running) {
+    for (workers, thread) in workers {
+        workers.stop(1);
+        thread.join().unwrap().unwrap();
     }
-    let mut body = Vec::new();
-    request.as_reader().read_to_end(&mut body).unwrap();
-    let mut writer = request.into_writer();
-    writer.write_all(&ok(&body.len().to_string())).unwrap();
-    writer.flush().unwrap();
 }

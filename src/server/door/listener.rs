@@ -1,4 +1,4 @@
-//! Accepting: a few at a time, and never giving up, whatever `accept` says. Owns the listeners;
+//! Accepts connections: a few at a time, and again after every failure. Owns a listening socket;
 //! knows nothing about connections.
 
 use std::io;
@@ -7,15 +7,15 @@ use std::time::{Duration, Instant};
 
 use mio::net::{TcpListener, TcpStream};
 
-/// Connections accepted per listener and turn of the loop, so that a flood of new ones does
-/// not keep those that are there waiting.
+/// Connections accepted per listener and turn of the loop, so that a flood of new ones does not
+/// delay those that are there.
 pub(super) const MAX_ACCEPTS_PER_TURN: usize = 64;
 
-/// First wait after a failure that only time (or a closed connection) can heal; doubles up to
+/// First wait after a failure that only time (or a closed connection) can end; doubles up to
 /// [`MAX_BACKOFF`].
 const MIN_BACKOFF: Duration = Duration::from_millis(10);
 
-/// Longest wait after a failure: descriptors come back without telling us.
+/// Longest wait after a failure: nothing tells us that descriptors were freed.
 const MAX_BACKOFF: Duration = Duration::from_secs(1);
 
 /// Time between two log lines about failing accepts.
@@ -42,16 +42,16 @@ pub(super) enum Accepted<C> {
     Connection(C),
     /// The system lacks descriptors or memory; the next attempt is for later.
     Exhausted,
-    /// Nobody waits.
-    Nobody,
+    /// The backlog is empty.
+    Nothing,
 }
 
-/// One listener. Readiness is edge-triggered: what is left in the backlog after a turn's share
-/// or a failure announces itself no more, so it is remembered here.
+/// One listener. Readiness is edge-triggered: what is left in the backlog after a turn's share or
+/// a failure is not announced again, so it is remembered here.
 #[derive(Debug)]
 pub(super) struct Listener<A> {
     source: A,
-    waiting: bool,
+    is_ready: bool,
     backoff: Backoff,
     logged_at: Option<Instant>,
 }
@@ -59,20 +59,19 @@ pub(super) struct Listener<A> {
 impl<A: Accept> Listener<A> {
     pub(super) fn new(source: A) -> Self {
         let backoff = Backoff::new(MIN_BACKOFF, MAX_BACKOFF);
-        Self { source, waiting: true, backoff, logged_at: None }
+        Self { source, is_ready: true, backoff, logged_at: None }
     }
 
-    /// Somebody knocked.
-    pub(super) fn knock(&mut self) {
-        self.waiting = true;
+    /// Connections have come.
+    pub(super) fn set_ready(&mut self) {
+        self.is_ready = true;
     }
 
-    /// When to try next; `None` until somebody knocks. An instant that is past means now.
+    /// When to accept next; `None` while the backlog is empty. An instant that is past means now.
     pub(super) fn due(&self, now: Instant) -> Option<Instant> {
-        self.waiting.then(|| self.backoff.until().unwrap_or(now))
+        self.is_ready.then(|| self.backoff.until().unwrap_or(now))
     }
 
-    /// One connection, if one waits and the back-off is over.
     pub(super) fn accept(&mut self, now: Instant) -> Accepted<A::Connection> {
         loop {
             match self.source.accept() {
@@ -81,11 +80,11 @@ impl<A: Accept> Listener<A> {
                     return Accepted::Connection(connection);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.waiting = false;
-                    return Accepted::Nobody;
+                    self.is_ready = false;
+                    return Accepted::Nothing;
                 }
                 // accept(2): failures of the one connection that was about to be accepted.
-                Err(error) if is_of_the_connection(&error) => {}
+                Err(error) if concerns_one_connection(&error) => {}
                 Err(error) => {
                     self.backoff.fail(now);
                     if self.logged_at.is_none_or(|at| now >= at + LOG_EVERY) {
@@ -99,7 +98,7 @@ impl<A: Accept> Listener<A> {
     }
 }
 
-fn is_of_the_connection(error: &io::Error) -> bool {
+fn concerns_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind as Kind;
     matches!(
         error.kind(),
@@ -134,11 +133,6 @@ impl Backoff {
     pub(super) fn reset(&mut self) {
         self.next = self.min;
         self.until = None;
-    }
-
-    /// Whether nothing has failed since the last success.
-    pub(super) fn is_fresh(&self) -> bool {
-        self.next == self.min
     }
 
     /// The end of the wait, if there was a failure.
@@ -186,10 +180,10 @@ mod tests {
             now += Duration::from_millis(wait);
         }
         assert_eq!(listener.accept(now), Accepted::Connection(7));
-        assert_eq!(listener.due(now), Some(now), "the rest of the backlog waits");
-        assert_eq!(listener.accept(now), Accepted::Nobody);
+        assert_eq!(listener.due(now), Some(now), "there may be more in the backlog");
+        assert_eq!(listener.accept(now), Accepted::Nothing);
         assert_eq!(listener.due(now), None);
-        listener.knock();
+        listener.set_ready();
         assert_eq!(listener.due(now), Some(now));
     }
 

@@ -3,27 +3,29 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded, never};
+use tempfile::TempDir;
 
 use crate::runtime::clock::Clock;
 use crate::runtime::counters::Counters;
 use crate::server::auth::{Gate, SecretDigest, Viewer};
-use crate::server::door::{Dashboards, Door, DoorError, DoorHandle, OpenFeed, Parts, Upgrade};
+use crate::server::door::{Dashboards, Door, DoorError, DoorHandle, DoorParts, OpenFeed, Upgrade};
 use crate::server::limits::{Limits, MAX_UNSENT_BYTES};
+use crate::server::relay::{HEADER, Responder};
 use crate::wire::id::{PoolId, PoolIndex};
-use crate::wire::response::{Body, Response};
+use crate::wire::response::Response;
 
 /// Catches hangs; nothing waits for it to pass.
 pub(super) const DEADLINE: Duration = Duration::from_secs(20);
 
 /// A door that serves pools `a` (key `ka`, secret `sa`) and `b` (`kb`, `sb`), the token `all`
 /// for both and `only-a` for one.
-pub(super) struct House {
+pub(super) struct TestDoor {
     pub(super) address: SocketAddr,
     pub(super) counters: Arc<Counters>,
     pub(super) handle: DoorHandle,
@@ -35,7 +37,7 @@ pub(super) struct House {
     /// Whether dashboards can be served.
     pub(super) feed_works: Arc<Mutex<bool>>,
     thread: Option<JoinHandle<Result<(), DoorError>>>,
-    directory: tempfile::TempDir,
+    directory: TempDir,
 }
 
 struct Feed {
@@ -53,7 +55,7 @@ impl OpenFeed for Feed {
     }
 }
 
-impl House {
+impl TestDoor {
     /// Workers say 200 to everything.
     pub(super) fn open(limits: Limits) -> Self {
         Self::build(limits, Gate::default(), true)
@@ -66,27 +68,27 @@ impl House {
     }
 
     /// The test answers what it finds in `ingest` and `reads`.
-    pub(super) fn with_workers_in_hand(limits: Limits) -> Self {
+    pub(super) fn with_manual_workers(limits: Limits) -> Self {
         Self::build(limits, Gate::default(), false)
     }
 
     fn build(limits: Limits, gate: Gate, automatic: bool) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let (ingest_path, reads_path) = (directory.path().join("i"), directory.path().join("r"));
-        let ingest = worker(&ingest_path, automatic);
-        let reads = worker(&reads_path, automatic);
-        Self::front(limits, gate, directory, ingest, reads)
+        let sockets = paths(&directory).map(|path| UnixListener::bind(path).unwrap());
+        let (mut door, responders) = Self::in_front(limits, gate, directory);
+        let backends = sockets.into_iter().zip(responders);
+        let mut seen = backends.map(|(socket, responder)| worker(socket, responder, automatic));
+        (door.ingest, door.reads) = (seen.next().unwrap(), seen.next().unwrap());
+        door
     }
 
-    /// A door whose two paths in `directory` are served already.
-    pub(super) fn front(
+    /// A door whose two sockets in `directory` are bound already, and what its workers are to
+    /// respond through.
+    pub(super) fn in_front(
         limits: Limits,
         gate: Gate,
-        directory: tempfile::TempDir,
-        ingest: Receiver<Seen>,
-        reads: Receiver<Seen>,
-    ) -> Self {
-        let (ingest_path, reads_path) = (directory.path().join("i"), directory.path().join("r"));
+        directory: TempDir,
+    ) -> (Self, [Responder; 2]) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         // As the server has it: accepted sockets inherit it.
         socket2::SockRef::from(&listener).set_tcp_notsent_lowat(MAX_UNSENT_BYTES).unwrap();
@@ -99,10 +101,9 @@ impl House {
             .with_viewer(Viewer::Pool(PoolIndex(0)), SecretDigest::of("only-a"));
         let (out, dashboards) = bounded(16);
         let feed_works = Arc::new(Mutex::new(true));
-        let (door, handle) = Door::new(Parts {
+        let (door, handle, responders) = Door::new(DoorParts {
             listeners: vec![listener],
-            ingest_path,
-            reads_path,
+            backends: paths(&directory),
             gate: Arc::new(gate),
             pools: vec![PoolId::parse("a").unwrap(), PoolId::parse("b").unwrap()],
             clock: Clock::start(),
@@ -114,17 +115,18 @@ impl House {
         .unwrap();
         let thread =
             std::thread::Builder::new().name("door".into()).spawn(move || door.run()).unwrap();
-        Self {
+        let door = Self {
             address,
             counters,
             handle,
-            ingest,
-            reads,
+            ingest: never(),
+            reads: never(),
             dashboards,
             feed_works,
             thread: Some(thread),
             directory,
-        }
+        };
+        (door, responders)
     }
 
     pub(super) fn client(&self) -> Client {
@@ -172,7 +174,7 @@ impl House {
     }
 }
 
-impl Drop for House {
+impl Drop for TestDoor {
     fn drop(&mut self) {
         self.handle.stop();
         if let Some(thread) = self.thread.take() {
@@ -182,20 +184,33 @@ impl Drop for House {
     }
 }
 
+/// The sockets of the two backends.
+pub(super) fn paths(directory: &TempDir) -> [PathBuf; 2] {
+    ["i", "r"].map(|name| directory.path().join(name))
+}
+
 /// A request as a worker sees it.
 pub(super) struct Seen {
     pub(super) head: String,
     pub(super) body: Vec<u8>,
     pipe: UnixStream,
+    responder: Responder,
 }
 
 impl Seen {
-    pub(super) fn answer(&self, bytes: &[u8]) {
-        (&self.pipe).write_all(bytes).unwrap();
+    pub(super) fn respond(&self, response: Response) {
+        let number = self.field(HEADER).unwrap().split(' ').next().unwrap();
+        self.responder.send(number.parse().unwrap(), response);
     }
 
+    /// Responds with 200 and this body.
     pub(super) fn say(&self, text: &str) {
-        self.answer(&ok(text));
+        self.respond(ok(text));
+    }
+
+    /// What tiny_http does with a request that it cannot parse.
+    pub(super) fn write_to_pipe(&self, bytes: &[u8]) {
+        (&self.pipe).write_all(bytes).unwrap();
     }
 
     pub(super) fn break_pipe(&self) {
@@ -213,21 +228,28 @@ impl Seen {
 
 /// Lets time go by: for clients that are slow.
 pub(super) fn pause(time: Duration) {
-    let _ = crossbeam_channel::never::<()>().recv_timeout(time);
+    let _ = never::<()>().recv_timeout(time);
 }
 
-pub(super) fn ok(text: &str) -> Vec<u8> {
-    Response::json(200, Body::Owned(text.as_bytes().to_vec())).to_bytes()
+pub(super) fn ok(text: &str) -> Response {
+    Response::json(200, text.as_bytes().to_vec())
 }
 
 /// Serves pipes one after the other, for as long as the test's door makes new ones.
-fn worker(path: &Path, automatic: bool) -> Receiver<Seen> {
-    let listener = UnixListener::bind(path).unwrap();
+fn worker(socket: UnixListener, responder: Responder, automatic: bool) -> Receiver<Seen> {
     let (out, seen) = bounded(10_000);
     let serve = move || {
-        while let Ok((pipe, _)) = listener.accept() {
-            let out = out.clone();
-            let serve = move || while serve_one(&pipe, automatic, &out).is_some() {};
+        while let Ok((pipe, _)) = socket.accept() {
+            let (out, responder) = (out.clone(), responder.clone());
+            let serve = move || {
+                while let Some(seen) = read_request(&pipe, &responder) {
+                    if automatic {
+                        seen.say("{}");
+                    } else if out.send(seen).is_err() {
+                        break;
+                    }
+                }
+            };
             std::thread::Builder::new().spawn(serve).unwrap();
         }
     };
@@ -235,17 +257,18 @@ fn worker(path: &Path, automatic: bool) -> Receiver<Seen> {
     seen
 }
 
-fn serve_one(pipe: &UnixStream, automatic: bool, out: &Sender<Seen>) -> Option<()> {
+fn read_request(pipe: &UnixStream, responder: &Responder) -> Option<Seen> {
     let mut head = String::new();
     let mut reader = OneByOne(pipe);
     while !head.ends_with("\r\n\r\n") {
         head.push(char::from(reader.next()?));
     }
-    let mut seen = Seen { head, body: Vec::new(), pipe: pipe.try_clone().ok()? };
+    let (pipe, responder) = (pipe.try_clone().ok()?, responder.clone());
+    let mut seen = Seen { head, body: Vec::new(), pipe, responder };
     let length: usize = seen.field("Content-Length").map_or(0, |digits| digits.parse().unwrap());
     seen.body = vec![0; length];
-    (&*pipe).read_exact(&mut seen.body).ok()?;
-    if automatic { (&*pipe).write_all(&ok("{}")).ok() } else { out.send(seen).ok() }
+    (&seen.pipe).read_exact(&mut seen.body).ok()?;
+    Some(seen)
 }
 
 /// No read-ahead: what follows the head is the body's.

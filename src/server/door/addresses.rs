@@ -1,5 +1,5 @@
-//! How many from where: the unit that per-address caps count by, and the places for
-//! dashboards. Counts; closes nothing.
+//! Counts by client address: the unit that caps and delays go by, and the places for dashboards.
+//! Counts; closes nothing.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -25,20 +25,42 @@ impl From<IpAddr> for Address {
     }
 }
 
+/// How many of something each address has.
+#[derive(Debug, Default)]
+pub(super) struct Occupancy {
+    total: usize,
+    by_address: HashMap<Address, usize>,
+}
+
+impl Occupancy {
+    pub(super) fn of(&self, address: Address) -> usize {
+        self.by_address.get(&address).copied().unwrap_or_default()
+    }
+
+    pub(super) fn add(&mut self, address: Address) {
+        self.total += 1;
+        *self.by_address.entry(address).or_default() += 1;
+    }
+
+    pub(super) fn remove(&mut self, address: Address) {
+        self.total = self.total.saturating_sub(1);
+        if let Some(count) = self.by_address.get_mut(&address) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.by_address.remove(&address);
+            }
+        }
+    }
+}
+
 /// The places for dashboards, shared by the door, which gives them out, and the dashboards'
-/// threads, which outlive a turn of the door and give them back.
+/// threads, which give them back.
 #[derive(Debug)]
 pub(crate) struct Dashboards {
-    taken: Mutex<Taken>,
+    taken: Mutex<Occupancy>,
     max: usize,
     max_per_address: usize,
     counters: Arc<Counters>,
-}
-
-#[derive(Debug, Default)]
-struct Taken {
-    total: usize,
-    by_address: HashMap<Address, usize>,
 }
 
 impl Dashboards {
@@ -58,18 +80,16 @@ impl Dashboards {
     pub(crate) fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Permit> {
         let address = Address::from(address);
         let mut taken = self.taken();
-        let here = taken.by_address.get(&address).copied().unwrap_or_default();
-        if taken.total >= self.max || here >= self.max_per_address {
+        if taken.total >= self.max || taken.of(address) >= self.max_per_address {
             return None;
         }
-        taken.total += 1;
-        taken.by_address.insert(address, here + 1);
+        taken.add(address);
         self.counters.dashboards.add_one();
         Some(Permit { places: Arc::clone(self), address })
     }
 
-    /// The counts are whole between any two statements, so a panic elsewhere spoils nothing.
-    fn taken(&self) -> MutexGuard<'_, Taken> {
+    /// The counts are consistent between any two statements, whoever panics.
+    fn taken(&self) -> MutexGuard<'_, Occupancy> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -83,14 +103,7 @@ pub(crate) struct Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let mut taken = self.places.taken();
-        taken.total = taken.total.saturating_sub(1);
-        if let Some(here) = taken.by_address.get_mut(&self.address) {
-            *here = here.saturating_sub(1);
-            if *here == 0 {
-                taken.by_address.remove(&self.address);
-            }
-        }
+        self.places.taken().remove(self.address);
         self.places.counters.dashboards.remove_one();
     }
 }
@@ -121,9 +134,9 @@ mod tests {
         let (here, there) = (address("192.0.2.1"), address("192.0.2.2"));
         let first = places.admit(here).unwrap();
         let _second = places.admit(here).unwrap();
-        assert!(places.admit(here).is_none(), "the address is full");
+        assert!(places.admit(here).is_none(), "the address has all of its places");
         let third = places.admit(there).unwrap();
-        assert!(places.admit(there).is_none(), "the house is full");
+        assert!(places.admit(there).is_none(), "all places are taken");
         assert_eq!(counters.dashboards.get(), 3);
         drop(first);
         let _again = places.admit(here).unwrap();

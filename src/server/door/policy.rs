@@ -1,5 +1,5 @@
-//! What becomes of a request, from its head alone: route, then credentials, then the size of
-//! the body. Pure, given the gate; reads no socket and answers nobody.
+//! What becomes of a request, decided from its head alone: route, then credentials, then the size
+//! of the body. Pure, given the gate; reads no socket and sends nothing.
 
 use std::collections::HashMap;
 use std::io::Write as _;
@@ -9,11 +9,10 @@ use std::sync::Arc;
 use tungstenite::handshake::derive_accept_key;
 
 use super::cors::{self, Cors, Origins};
-use super::lanes::Lane;
-use super::parse::{Fields, Head, Version};
-use super::refusals::{Asker, Cause};
+use super::head::{Fields, Head, Version};
+use super::refusals::{Asker, Cause, Refusal};
 use crate::server::auth::{Gate, Scheme, Viewer, presented_token};
-use crate::server::relay::{self, Caller};
+use crate::server::relay::Caller;
 use crate::server::route::{NoRoute, Route};
 use crate::wire::KIB;
 use crate::wire::id::{PoolId, PoolIndex};
@@ -22,51 +21,49 @@ use crate::wire::response::{Body, Response};
 /// Largest body of `POST /login`, in bytes: one token in a form.
 const MAX_LOGIN_BYTES: usize = 4 * KIB;
 
-/// What a checked head leads to.
+/// What was decided of a request.
 #[derive(Debug)]
-pub(super) enum Decision {
-    /// To an answer from the head alone: to a preflight, or to HEAD.
-    Response(Response),
-    /// To a refusal from the head alone.
-    Refused(Refused),
-    /// To the answer of `/livez`, which needs no worker: it says that the door's loop runs.
+pub(super) struct Decision {
+    /// Whose request it is: the peer's, or that of whom a trusted proxy names.
+    pub(super) client: IpAddr,
+    /// What the response, whatever it is, says of origins.
+    pub(super) cors: Cors,
+    pub(super) action: Action,
+}
+
+/// What a head leads to.
+#[derive(Debug)]
+pub(super) enum Action {
+    /// This response, whether or not a body follows; with a refusal where that is to be noted.
+    Respond(Response, Option<Refusal>),
+    /// The response of `/livez`, which needs no worker: it says that the door's loop runs.
     Live,
-    /// To a worker.
+    /// A worker's response.
     Relay(Relay),
-    /// To a dashboard.
+    /// A dashboard.
     Upgrade(Handshake),
 }
 
-/// A refusal, and what there is to note about it.
-#[derive(Debug)]
-pub(super) struct Refused {
-    pub(super) answer: Response,
-    /// None for those that are not noted.
-    pub(super) cause: Option<Cause>,
-    pub(super) asker: Asker,
-    pub(super) why: Option<String>,
-}
-
-impl Refused {
-    fn new(cause: Cause, answer: Response, why: Option<&str>) -> Self {
-        let why = why.map(str::to_owned);
-        Self { answer, cause: Some(cause), asker: Asker::default(), why }
-    }
-}
-
-impl From<Response> for Refused {
-    fn from(answer: Response) -> Self {
-        Self { answer, cause: None, asker: Asker::default(), why: None }
-    }
+/// Two ways to the workers, each a tiny_http server of its own, so that a large snapshot delays no
+/// heartbeat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Backend {
+    /// Heartbeats, goodbyes and `/readyz`.
+    Ingest,
+    /// Everything else.
+    Reads,
 }
 
 /// A request on its way to a worker.
 #[derive(Debug)]
 pub(super) struct Relay {
+    pub(super) backend: Backend,
     /// Who asks, when it is an agent.
     pub(super) asker: Option<Asker>,
-    pub(super) lane: Lane,
-    /// Canonical request line and headers; the stamp and the empty line are still missing.
+    pub(super) caller: Caller,
+    pub(super) is_secure: bool,
+    /// Canonical request line and headers, without [`crate::server::relay::HEADER`] and the empty
+    /// line.
     pub(super) head: Vec<u8>,
     /// Whether the worker gets the body; otherwise it is read and dropped.
     pub(super) wants_body: bool,
@@ -79,15 +76,39 @@ pub(super) struct Handshake {
     pub(super) pool: PoolIndex,
 }
 
-/// What the checks go by.
-pub(super) struct Rules {
+/// A refusal that is not noted yet.
+struct Refused {
+    response: Response,
+    /// None for those that are not noted.
+    cause: Option<Cause>,
+    why: Option<String>,
+}
+
+impl Refused {
+    fn new(cause: Cause, response: Response, why: Option<&str>) -> Self {
+        Self { response, cause: Some(cause), why: why.map(str::to_owned) }
+    }
+
+    fn heartbeat(status: u16, detail: &str) -> Self {
+        Self::new(Cause::BadHeartbeat, Response::problem(status, detail), Some(detail))
+    }
+}
+
+impl From<Response> for Refused {
+    fn from(response: Response) -> Self {
+        Self { response, cause: None, why: None }
+    }
+}
+
+/// What decisions go by.
+pub(super) struct Policy {
     gate: Arc<Gate>,
     origins: Origins,
     pools: HashMap<PoolId, PoolIndex>,
     max_body_bytes: usize,
 }
 
-impl Rules {
+impl Policy {
     /// `pools` in the order of their [`PoolIndex`].
     pub(super) fn new(gate: Arc<Gate>, pools: Vec<PoolId>, max_body_bytes: usize) -> Self {
         let pools = pools.into_iter().enumerate().map(|(n, id)| (id, PoolIndex(n))).collect();
@@ -97,11 +118,6 @@ impl Rules {
     /// Whether `peer` is exempt from the cap on connections of one address.
     pub(super) fn is_proxy(&self, peer: IpAddr) -> bool {
         self.gate.trusts(peer)
-    }
-
-    /// Whose request `head` is that came from `peer`.
-    pub(super) fn client(&self, head: &Head<'_>, peer: IpAddr) -> IpAddr {
-        self.gate.client_address(peer, head.fields.forwarded_for.as_deref())
     }
 
     /// Knows what may be shown, and what is a secret.
@@ -114,51 +130,46 @@ impl Rules {
         self.origins.lines(cors)
     }
 
-    /// Decides, in the contract's order; and what the answer, whatever it is, says of origins.
-    pub(super) fn decide(&self, head: &Head<'_>, peer: IpAddr) -> (Decision, Cors) {
-        let route = match Route::parse(head.path) {
-            Ok(route) => route,
-            Err(none) => {
-                let detail = none.detail();
-                let mut refused = match none {
-                    NoRoute::Unknown => Response::problem(404, &detail).into(),
-                    // Others who ask for such a path are no agents.
-                    NoRoute::BadAgentId if matches!(head.method, "POST" | "DELETE") => {
-                        bad_heartbeat(400, &detail)
-                    }
-                    NoRoute::BadAgentId => Response::problem(400, &detail).into(),
-                };
-                refused.asker.app_key = head.fields.app_key.map(Into::into);
-                return (Decision::Refused(refused), Cors::Silent);
+    /// Decides on the request of `peer`, in the contract's order.
+    pub(super) fn decide(&self, head: &Head<'_>, peer: IpAddr) -> Decision {
+        let client = self.gate.client_address(peer, head.fields.forwarded_for.as_deref());
+        let mut asker = Asker { app_key: head.fields.app_key.map(Into::into), agent: None };
+        let (cors, action) = match Route::parse(head.path) {
+            Ok(route) => {
+                asker.agent = route.agent().cloned();
+                if asker.agent.is_none() {
+                    asker.app_key = None;
+                }
+                let cors = self.origins.judge(&route, head.fields.origin);
+                (cors, self.check(&route, cors, head, peer))
+            }
+            Err(no_route) => (Cors::Silent, Err(refuse_path(&no_route, head.method))),
+        };
+        let action = match action {
+            Ok(Action::Relay(relay)) => {
+                Action::Relay(Relay { asker: asker.agent.is_some().then_some(asker), ..relay })
+            }
+            Ok(action) => action,
+            Err(Refused { response, cause, why }) => {
+                let refusal = cause.map(|cause| Refusal { cause, address: client, asker, why });
+                Action::Respond(response, refusal)
             }
         };
-        let cors = self.origins.judge(&route, head.fields.origin);
-        let asker = route.agent().map(|agent| Asker {
-            app_key: head.fields.app_key.map(Into::into),
-            agent: Some(agent.clone()),
-        });
-        match self.check(route, cors, head, peer) {
-            Ok(Decision::Relay(relay)) => (Decision::Relay(Relay { asker, ..relay }), cors),
-            Ok(decision) => (decision, cors),
-            Err(refused) => {
-                let asker = asker.unwrap_or_default();
-                (Decision::Refused(Refused { asker, ..refused }), cors)
-            }
-        }
+        Decision { client, cors, action }
     }
 
     fn check(
         &self,
-        route: Route,
+        route: &Route,
         cors: Cors,
         head: &Head<'_>,
         peer: IpAddr,
-    ) -> Result<Decision, Refused> {
-        if cors::is_preflight(&route, head.method, &head.fields) {
+    ) -> Result<Action, Refused> {
+        if cors::is_preflight(route, head.method, &head.fields) {
             self.check_browser(head, peer)?;
             // Our own page never asks: what is not listed here falls through to the 405.
             if matches!(cors, Cors::Shared(_)) {
-                return Ok(Decision::Response(cors::permission()));
+                return Ok(Action::Respond(cors::permission(), None));
             }
         }
         if !route.allows(head.method) {
@@ -166,9 +177,7 @@ impl Rules {
                 .with_header("Allow", route.allow())
                 .into());
         }
-        let posts_login = route == Route::Login && head.method == "POST";
-        let posts_form = posts_login || route == Route::Logout;
-        let caller = match &route {
+        let caller = match route {
             Route::Live | Route::Ready => Caller::Nobody,
             Route::Ping(_) | Route::Agent(_) => {
                 // A secret header that no page knows is guard enough, where it is one.
@@ -195,39 +204,43 @@ impl Rules {
                 let viewer = self.viewer(head, peer)?;
                 let pool = self.pool(pool, viewer)?;
                 let accept_key = handshake(head)?;
-                return Ok(Decision::Upgrade(Handshake { accept_key, pool }));
+                return Ok(Action::Upgrade(Handshake { accept_key, pool }));
             }
         };
+        let posts_login = *route == Route::Login && head.method == "POST";
         let wants_body = posts_login || matches!(route, Route::Ping(_));
         let max_body = if posts_login { MAX_LOGIN_BYTES } else { self.max_body_bytes };
         check_body(&head.fields, wants_body, max_body).map_err(
             |(status, detail)| match caller {
-                Caller::Agent(_) => bad_heartbeat(status, &detail),
+                Caller::Agent(_) => Refused::heartbeat(status, &detail),
                 _ => Response::problem(status, &detail).into(),
             },
         )?;
-        if route == Route::Live {
-            return Ok(Decision::Live);
+        if *route == Route::Live {
+            return Ok(Action::Live);
         }
         // A snapshot of a large pool takes longer than HEAD is worth.
         if head.method == "HEAD" && matches!(route, Route::Metrics(_)) {
-            return Ok(Decision::Response(Response::json(200, Body::Static(b""))));
+            return Ok(Action::Respond(Response::json(200, Body::default()), None));
         }
-        let lane = match route {
-            // Ready is who can take heartbeats; and no snapshot may hold up the answer.
-            Route::Ping(_) | Route::Agent(_) | Route::Ready => Lane::Ingest,
-            _ => Lane::Reads,
+        let backend = match route {
+            // Ready is who can take heartbeats; and no snapshot may delay the response.
+            Route::Ping(_) | Route::Agent(_) | Route::Ready => Backend::Ingest,
+            _ => Backend::Reads,
         };
-        let head = self.canonical_head(head, caller, wants_body, posts_form, peer);
-        Ok(Decision::Relay(Relay { asker: None, lane, head, wants_body }))
+        let scheme = self.gate.client_scheme(peer, head.fields.forwarded_proto);
+        let is_secure = scheme == Some(Scheme::Https);
+        let names_type = posts_login || *route == Route::Logout;
+        let head = canonical_head(head, wants_body, names_type);
+        Ok(Action::Relay(Relay { backend, asker: None, caller, is_secure, head, wants_body }))
     }
 
     /// Unknown key and wrong secret look the same to the client.
     fn agent(&self, fields: &Fields<'_>) -> Result<PoolIndex, Refused> {
         let refused = |cause, detail, why| {
-            let answer = Response::problem(401, detail)
+            let response = Response::problem(401, detail)
                 .with_header("WWW-Authenticate", "AppKey realm=\"agent-metrics\"");
-            Refused::new(cause, answer, why)
+            Refused::new(cause, response, why)
         };
         let missing = |detail| refused(Cause::MissingHeader, detail, Some(detail));
         let (key, secret) = match (fields.app_key, fields.app_secret) {
@@ -248,19 +261,20 @@ impl Rules {
         let fields = &head.fields;
         let host = fields.host.ok_or_else(|| Response::problem(400, "Host is missing"))?;
         if !self.gate.host_allowed(host) {
-            let answer = Response::problem(421, "this Host is not served here; see allowed_hosts");
-            return Err(Refused::new(Cause::ForeignHost, answer, Some(host)));
+            let response =
+                Response::problem(421, "this Host is not served here; see allowed_hosts");
+            return Err(Refused::new(Cause::ForeignHost, response, Some(host)));
         }
         let scheme = self.gate.client_scheme(peer, fields.forwarded_proto);
         if let Some(origin) = fields.origin
             && !self.gate.origin_allowed(origin, host, scheme)
         {
-            let answer = Response::problem(
+            let response = Response::problem(
                 403,
                 "this Origin is neither this server's, with its scheme, nor listed; see \
                  allowed_origins, and behind a proxy with TLS trusted_proxies",
             );
-            return Err(Refused::new(Cause::ForeignOrigin, answer, Some(origin)));
+            return Err(Refused::new(Cause::ForeignOrigin, response, Some(origin)));
         }
         Ok(())
     }
@@ -271,10 +285,10 @@ impl Rules {
         let token = presented_token(fields.authorization, head.query, fields.cookie.as_deref());
         self.gate.viewer(token.as_deref()).ok_or_else(|| {
             let detail = "a viewer token is needed, and none or a wrong one was sent";
-            let answer = Response::problem(401, detail)
+            let response = Response::problem(401, detail)
                 .with_header("WWW-Authenticate", "Bearer realm=\"agent-metrics\"");
             let cause = token.as_ref().map_or(Cause::MissingToken, |_| Cause::WrongToken);
-            Refused::new(cause, answer, None)
+            Refused::new(cause, response, None)
         })
     }
 
@@ -283,42 +297,39 @@ impl Rules {
         let pool = self.pools.get(id).copied().filter(|pool| viewer.sees(*pool));
         pool.ok_or_else(|| Response::problem(404, "no such pool"))
     }
-
-    /// The head that the worker gets: written anew, never the client's own bytes except a path
-    /// that [`Route::parse`] knows and two values of visible ASCII.
-    fn canonical_head(
-        &self,
-        head: &Head<'_>,
-        caller: Caller,
-        wants_body: bool,
-        posts_form: bool,
-        peer: IpAddr,
-    ) -> Vec<u8> {
-        // The door cuts the body off for HEAD, so that a worker need not know of it.
-        let method = if head.method == "HEAD" { "GET" } else { head.method };
-        let fields = &head.fields;
-        let mut out = Vec::with_capacity(256);
-        // Writing to a Vec cannot fail.
-        let _ = write!(out, "{method} {} HTTP/1.1\r\n", head.path);
-        let _ = write!(out, "{}: {}\r\n", relay::CALLER, caller.encode());
-        if let Some(length) = fields.content_length.filter(|_| wants_body) {
-            let _ = write!(out, "Content-Length: {length}\r\n");
-        }
-        if let Some(tags) = fields.if_none_match.as_deref() {
-            let _ = write!(out, "If-None-Match: {tags}\r\n");
-        }
-        if let Some(kind) = fields.content_type.filter(|_| posts_form) {
-            let _ = write!(out, "Content-Type: {kind}\r\n");
-        }
-        if self.gate.client_scheme(peer, fields.forwarded_proto) == Some(Scheme::Https) {
-            let _ = write!(out, "{}: 1\r\n", relay::SECURE);
-        }
-        out
-    }
 }
 
-fn bad_heartbeat(status: u16, detail: &str) -> Refused {
-    Refused::new(Cause::BadHeartbeat, Response::problem(status, detail), Some(detail))
+/// The head that the worker gets: written anew, never the client's own bytes except a path that
+/// [`Route::parse`] knows and two values of visible ASCII.
+fn canonical_head(head: &Head<'_>, wants_body: bool, names_type: bool) -> Vec<u8> {
+    // The door leaves the body out for HEAD, so that a worker need not know of it.
+    let method = if head.method == "HEAD" { "GET" } else { head.method };
+    let fields = &head.fields;
+    let mut out = Vec::with_capacity(256);
+    // Writing to a Vec cannot fail.
+    let _ = write!(out, "{method} {} HTTP/1.1\r\n", head.path);
+    if let Some(length) = fields.content_length.filter(|_| wants_body) {
+        let _ = write!(out, "Content-Length: {length}\r\n");
+    }
+    if let Some(tags) = fields.if_none_match.as_deref() {
+        let _ = write!(out, "If-None-Match: {tags}\r\n");
+    }
+    if let Some(kind) = fields.content_type.filter(|_| names_type) {
+        let _ = write!(out, "Content-Type: {kind}\r\n");
+    }
+    out
+}
+
+fn refuse_path(no_route: &NoRoute, method: &str) -> Refused {
+    let detail = no_route.detail();
+    match no_route {
+        NoRoute::Unknown => Response::problem(404, &detail).into(),
+        // Others who ask for such a path are no agents.
+        NoRoute::BadAgentId if matches!(method, "POST" | "DELETE") => {
+            Refused::heartbeat(400, &detail)
+        }
+        NoRoute::BadAgentId => Response::problem(400, &detail).into(),
+    }
 }
 
 /// What is wrong, with its status.
