@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 use mio::net::TcpStream;
 
 use super::Door;
-use super::connection::Expiry;
 use super::listener::{Accepted, MAX_ACCEPTS_PER_TURN};
 use super::serve::REQUESTS_SHARE;
 use crate::wire::response::Response;
@@ -50,13 +49,13 @@ impl Door {
         if is_counted && self.clients.count_of(peer) >= max_here {
             match self.clients.longest_idle(Some(peer)) {
                 Some(slot) => self.make_place(slot),
-                None => return self.reject(socket, "too many connections from this address"),
+                None => return self.refuse(socket, "too many connections from this address"),
             }
         }
         if self.clients.len() >= max {
             match self.clients.longest_idle(None) {
                 Some(slot) => self.make_place(slot),
-                None => return self.reject(socket, "too many connections"),
+                None => return self.refuse(socket, "too many connections"),
             }
         }
         // Responses go out whole, in one write: waiting for more to send would only delay them.
@@ -67,6 +66,11 @@ impl Door {
         }
     }
 
+    fn refuse(&mut self, socket: TcpStream, detail: &str) {
+        self.counters.connections_refused.add_one();
+        self.reject(socket, detail);
+    }
+
     fn make_place(&mut self, slot: usize) {
         self.counters.connections_refused.add_one();
         self.close(slot);
@@ -74,26 +78,11 @@ impl Door {
 
     pub(super) fn keep_deadlines(&mut self) {
         for slot in self.clients.expired(self.context.now) {
-            if let Some(expiry) = self.clients.get(slot).map(|client| client.connection.expire()) {
-                self.apply(slot, expiry);
-            }
+            self.retry_writing(slot);
+            let Some(client) = self.clients.get(slot) else { continue };
+            let event = client.connection.expire(&self.context);
+            self.act(slot, event);
         }
-    }
-
-    fn apply(&mut self, slot: usize, expiry: Expiry) {
-        match expiry {
-            Expiry::Problem(status, detail, options, then) => {
-                self.respond(slot, Response::problem(status, detail), options, then);
-            }
-            Expiry::Release => {
-                if let Some(client) = self.clients.get(slot) {
-                    client.connection.release(&self.context);
-                }
-            }
-            Expiry::JudgeProgress => return self.judge_progress(slot),
-            Expiry::Close => return self.close(slot),
-        }
-        self.settle(slot);
     }
 
     /// Has the socket asked whether it takes more: it tells of its own accord only when a good
@@ -103,22 +92,6 @@ impl Door {
             client.set_writable();
         }
         self.settle(slot);
-    }
-
-    /// Who goes on taking a response gets all of it, however long that takes.
-    fn judge_progress(&mut self, slot: usize) {
-        self.retry_writing(slot);
-        let Some(client) = self.clients.get(slot) else { return };
-        let limits = &self.context.limits;
-        let deadline = self.context.now + limits.lag_timeout;
-        if client.connection.expire() != Expiry::JudgeProgress {
-            return;
-        }
-        if client.connection.judge_progress(limits.lag_min_bytes, deadline) {
-            self.clients.update(slot);
-        } else {
-            self.close(slot);
-        }
     }
 
     /// Within the budget again: who has made no progress for longest goes first, in taking a
@@ -136,9 +109,9 @@ impl Door {
                 break;
             }
             self.counters.buffer_evictions.add_one();
-            if let Some(expiry) = self.clients.get(slot).map(|client| client.connection.evict()) {
-                self.apply(slot, expiry);
-            }
+            let Some(client) = self.clients.get(slot) else { continue };
+            let event = client.connection.evict();
+            self.act(slot, event);
         }
     }
 
@@ -155,10 +128,9 @@ impl Door {
             self.context.is_stopping = true;
             self.listeners.clear();
             for slot in self.clients.slots_where(|_| true) {
-                let expiry = self.clients.get(slot).and_then(|client| client.connection.stop());
-                if let Some(expiry) = expiry {
-                    self.apply(slot, expiry);
-                }
+                let Some(client) = self.clients.get(slot) else { continue };
+                let event = client.connection.stop(&self.context);
+                self.act(slot, event);
             }
             self.log_refusals(true);
         }
@@ -181,8 +153,9 @@ impl Door {
             let Some(client) = self.clients.get(slot) else { continue };
             if client.connection.relayed() == Some(number) {
                 let options = client.connection.options();
-                let detail = "the request was lost on its way; try again";
-                self.apply(slot, Expiry::Problem(503, detail, options, options.then()));
+                let lost = Response::problem(503, "the request was lost on its way; try again");
+                self.respond(slot, lost, options);
+                self.settle(slot);
             }
         }
     }

@@ -205,7 +205,7 @@ impl Clients {
         let (bytes, is_delayed) = (connection.held_bytes(), connection.is_delayed());
         self.buffered_bytes = self.buffered_bytes - client.counted_bytes + bytes;
         self.delayed = self.delayed - usize::from(client.counted_delayed) + usize::from(is_delayed);
-        let deadline = connection.deadline();
+        let deadline = connection.deadline;
         self.earliest = Some(self.earliest.map_or(deadline, |earliest| earliest.min(deadline)));
         let goes_on = connection.has_input() || client.is_readable && connection.takes_input();
         (client.counted_bytes, client.counted_delayed) = (bytes, is_delayed);
@@ -235,7 +235,7 @@ impl Clients {
         let candidates = self.table.iter().filter(|(_, client)| {
             client.connection.is_idle() && (address.is_none() || client.address == address)
         });
-        let longest = candidates.min_by_key(|(_, client)| client.connection.last_progress());
+        let longest = candidates.min_by_key(|(_, client)| client.connection.last_progress);
         longest.map(|(slot, _)| slot)
     }
 
@@ -254,14 +254,14 @@ impl Clients {
             self.extend_deadlines(late + STALL_GRACE);
             return Vec::new();
         }
-        let deadlines = self.table.iter().map(|(_, client)| client.connection.deadline());
+        let deadlines = self.table.iter().map(|(_, client)| client.connection.deadline);
         self.earliest = deadlines.filter(|deadline| *deadline > now).min();
-        self.slots_where(|connection| connection.deadline() <= now)
+        self.slots_where(|connection| connection.deadline <= now)
     }
 
     fn extend_deadlines(&mut self, by: Duration) {
         for (_, client) in &mut self.table {
-            client.connection.set_deadline(client.connection.deadline() + by);
+            client.connection.deadline += by;
         }
         self.earliest = self.earliest.map(|earliest| earliest + by);
     }
@@ -303,7 +303,7 @@ impl Clients {
     pub(super) fn holders(&self) -> Vec<usize> {
         let holders = self.table.iter().filter(|(_, client)| client.counted_bytes > 0);
         let mut holders: Vec<_> =
-            holders.map(|(slot, client)| (client.connection.last_progress(), slot)).collect();
+            holders.map(|(slot, client)| (client.connection.last_progress, slot)).collect();
         holders.sort_unstable();
         holders.into_iter().map(|(_, slot)| slot).collect()
     }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::cors::Cors;
 use super::head::{Head, Scan};
+use super::input::Input;
 use super::policy::{Action, Decision, Handshake, Policy, Relay};
 use super::refusals::{Asker, Refusal};
 use crate::server::limits::Limits;
@@ -15,10 +16,6 @@ use crate::wire::{KIB, MIB};
 
 /// Bodies up to this size, in bytes, are copied behind their heads, so that one write sends both.
 pub(super) const SMALL_BODY_BYTES: usize = 16 * KIB;
-
-/// The least by which input grows: a head that trickles in is not moved with every byte. Not
-/// doubled, as a Vec would, since what is allocated is what the budget counts.
-const MIN_GROWTH_BYTES: usize = 4 * KIB;
 
 /// How long a client that was answered and is to be closed may take to stop sending.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
@@ -74,10 +71,10 @@ pub(super) enum Then {
     Linger,
 }
 
-/// How a request wants its response.
+/// How a request is to be responded to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ResponseOptions {
-    pub(super) keep_alive: bool,
+    pub(super) then: Then,
     /// HEAD was asked: the response's head only.
     pub(super) head_only: bool,
     pub(super) cors: Cors,
@@ -85,46 +82,32 @@ pub(super) struct ResponseOptions {
 
 impl ResponseOptions {
     /// For a client whose request is not known.
-    pub(super) const CLOSING: Self =
-        Self { keep_alive: false, head_only: false, cors: Cors::Silent };
+    pub(super) const UNKNOWN: Self =
+        Self { then: Then::Linger, head_only: false, cors: Cors::Silent };
 
-    /// The same, for a response that ends the connection.
-    pub(super) fn closing(self) -> Self {
-        Self { keep_alive: false, ..self }
-    }
-
-    /// What follows the response to a request that was read whole.
-    pub(super) fn then(self) -> Then {
-        if self.keep_alive { Then::Keep } else { Then::Close }
+    /// For a response that ends the connection before the request was read whole.
+    fn lingering(self) -> Self {
+        Self { then: Then::Linger, ..self }
     }
 }
 
 /// What the connection calls for.
 #[derive(Debug)]
 pub(super) enum Event {
-    /// Nothing until more bytes come.
+    /// Nothing.
     None,
-    /// A request was refused, or answered from its head; [`Connection::respond`] follows.
-    Respond { response: Response, options: ResponseOptions, then: Then, refusal: Option<Refusal> },
-    /// `/livez` was asked, and the loop turns.
-    Live(ResponseOptions),
+    /// This response, by [`Connection::respond`].
+    Respond { response: Response, options: ResponseOptions, refusal: Option<Refusal> },
     /// A request and its body are whole; [`Connection::relay`] follows.
     Relay { relay: Relay, body: Vec<u8>, options: ResponseOptions },
     /// A WebSocket handshake is in order; the bytes are what came behind it.
     Upgrade(Handshake, Vec<u8>),
 }
 
-/// What a deadline that has passed calls for.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Expiry {
-    /// This problem.
-    Problem(u16, &'static str, ResponseOptions, Then),
-    /// [`Connection::release`].
-    Release,
-    /// A look at how much the client has taken.
-    JudgeProgress,
-    /// The end.
-    Close,
+impl Event {
+    fn problem(status: u16, detail: &str, options: ResponseOptions) -> Self {
+        Self::Respond { response: Response::problem(status, detail), options, refusal: None }
+    }
 }
 
 /// What there is to do once all output is sent.
@@ -150,12 +133,14 @@ pub(super) struct Context {
 #[derive(Debug)]
 pub(super) struct Connection {
     peer: IpAddr,
-    client: IpAddr,
+    /// Whose request it is: the peer's, or that of whom a trusted proxy names.
+    pub(super) client: IpAddr,
     state: State,
-    deadline: Instant,
-    last_progress: Instant,
+    pub(super) deadline: Instant,
+    /// When the state began, or later bytes went either way.
+    pub(super) last_progress: Instant,
     /// Received, and not yet part of a request that was passed on.
-    input: Vec<u8>,
+    input: Input,
     output: Output,
     /// Bytes sent since somebody asked.
     progress_bytes: usize,
@@ -186,28 +171,10 @@ impl Connection {
             state: State::Idle,
             deadline,
             last_progress: now,
-            input: Vec::new(),
+            input: Input::default(),
             output: Output::default(),
             progress_bytes: 0,
         }
-    }
-
-    /// Whose request it is: the peer's, or that of whom a trusted proxy names.
-    pub(super) fn client(&self) -> IpAddr {
-        self.client
-    }
-
-    pub(super) fn deadline(&self) -> Instant {
-        self.deadline
-    }
-
-    pub(super) fn set_deadline(&mut self, deadline: Instant) {
-        self.deadline = deadline;
-    }
-
-    /// When the state began, or later bytes went either way.
-    pub(super) fn last_progress(&self) -> Instant {
-        self.last_progress
     }
 
     /// Whether what the client sends is read in this state.
@@ -263,7 +230,7 @@ impl Connection {
         match &self.state {
             State::Body(incoming) => incoming.options,
             State::Relayed(relayed) => relayed.options,
-            _ => ResponseOptions::CLOSING,
+            _ => ResponseOptions::UNKNOWN,
         }
     }
 
@@ -277,13 +244,7 @@ impl Connection {
             }
             return;
         }
-        let (held, more) = (self.input.len(), bytes.len());
-        if held == 0 {
-            self.input.reserve_exact(more);
-        } else if self.input.capacity() - held < more {
-            self.input.reserve_exact(more.max(MIN_GROWTH_BYTES));
-        }
-        self.input.extend_from_slice(bytes);
+        self.input.append(bytes);
     }
 
     /// Looks for the next request in what has come: at most one.
@@ -291,8 +252,8 @@ impl Connection {
         if matches!(self.state, State::Idle) {
             // RFC 9112 section 2.2: some clients end a body with an empty line that is not part
             // of it. Nothing may follow, so it is the beginning of nothing.
-            if self.input == b"\r\n" {
-                self.consume(2);
+            if *self.input == *b"\r\n" {
+                self.input = Input::default();
             }
             if self.input.is_empty() {
                 return Event::None;
@@ -308,10 +269,13 @@ impl Connection {
             State::Body(incoming) if self.input.len() >= incoming.body_bytes => {
                 let (relay, options) = (incoming.relay.take(), incoming.options);
                 let body = self.input[..incoming.body_bytes].to_vec();
-                self.consume(body.len());
+                self.input.remove_front(body.len());
                 match relay {
                     Some(relay) => Event::Relay { relay, body, options },
-                    None => Event::Live(options),
+                    None => {
+                        let response = Response::json(200, Body::Static(br#"{"status":"ok"}"#));
+                        Event::Respond { response, options, refusal: None }
+                    }
                 }
             }
             _ => Event::None,
@@ -324,17 +288,17 @@ impl Connection {
             Err(malformed) => return self.refuse(malformed.status, malformed.detail),
         };
         let Decision { client, cors, action } = context.policy.decide(&head, self.peer);
-        let keep_alive = head.keep_alive && !context.is_stopping;
-        let options = ResponseOptions { keep_alive, head_only: head.method == "HEAD", cors };
+        let then = if head.keep_alive { Then::Keep } else { Then::Close };
+        let options = ResponseOptions { then, head_only: head.method == "HEAD", cors };
         let expects_continue = head.fields.expects_continue;
         // Beyond all memory is beyond the limit too.
         let length = head.fields.content_length.unwrap_or_default();
         let body_bytes = usize::try_from(length).unwrap_or(usize::MAX);
         self.client = client;
-        self.consume(end);
+        self.input.remove_front(end);
         let relay = match action {
             Action::Upgrade(handshake) => {
-                return Event::Upgrade(handshake, std::mem::take(&mut self.input));
+                return Event::Upgrade(handshake, self.input.to_vec());
             }
             Action::Respond(response, refusal) => {
                 return self.respond_to_head(response, options, body_bytes, refusal);
@@ -365,19 +329,17 @@ impl Connection {
         refusal: Option<Refusal>,
     ) -> Event {
         if body_bytes <= self.input.len() && response.status.0 != 411 {
-            self.consume(body_bytes);
-            return Event::Respond { response, options, then: options.then(), refusal };
+            self.input.remove_front(body_bytes);
+            return Event::Respond { response, options, refusal };
         }
-        self.input = Vec::new();
-        Event::Respond { response, options: options.closing(), then: Then::Linger, refusal }
+        self.input = Input::default();
+        Event::Respond { response, options: options.lingering(), refusal }
     }
 
     /// What is no request leaves the connection out of step.
     fn refuse(&mut self, status: u16, detail: &'static str) -> Event {
-        self.input = Vec::new();
-        let response = Response::problem(status, detail);
-        let options = ResponseOptions::CLOSING;
-        Event::Respond { response, options, then: Then::Linger, refusal: None }
+        self.input = Input::default();
+        Event::problem(status, detail, ResponseOptions::UNKNOWN)
     }
 
     /// The request that [`Event::Relay`] gave is with the workers; `queued` is the request when no
@@ -412,13 +374,6 @@ impl Connection {
         }
     }
 
-    /// Sends the response that has waited.
-    pub(super) fn release(&mut self, context: &Context) {
-        if let State::Delayed(then) = self.state {
-            self.begin_response(then, context);
-        }
-    }
-
     fn begin_response(&mut self, then: Then, context: &Context) {
         self.progress_bytes = 0;
         self.enter(State::Responding(then), context.now, context.limits.lag_timeout);
@@ -439,7 +394,8 @@ impl Connection {
         }
     }
 
-    /// When all output is sent: the next request, or the end. `has_unread` says whether the client
+    /// When all output is sent: the next request, or the end. Called last, whatever was done with
+    /// the connection. `has_unread` says whether the client
     /// may have sent what was not read: closing then would reset the connection, and the response
     /// with it.
     pub(super) fn finish(&mut self, has_unread: bool, context: &Context) -> Flushed {
@@ -455,7 +411,7 @@ impl Connection {
             return Flushed::Continue;
         }
         if then == Then::Linger || has_unread || !self.input.is_empty() {
-            self.input = Vec::new();
+            self.input = Input::default();
             self.enter(State::Lingering(LINGER_BYTES), context.now, LINGER_TIMEOUT);
             return Flushed::ShutDown;
         }
@@ -463,59 +419,64 @@ impl Connection {
         Flushed::Close
     }
 
-    /// The deadline has passed.
-    pub(super) fn expire(&self) -> Expiry {
+    /// The time has come to look at the deadline.
+    pub(super) fn expire(&mut self, context: &Context) -> Event {
+        if self.deadline > context.now {
+            return Event::None;
+        }
         let options = self.options();
-        match &self.state {
-            State::Head(_) => {
-                Expiry::Problem(408, "the head did not come in time", options, Then::Linger)
-            }
+        match self.state {
+            State::Head(_) => Event::problem(408, "the head did not come in time", options),
             State::Body(_) => {
-                let closing = options.closing();
-                Expiry::Problem(408, "the body did not come in time", closing, Then::Linger)
+                Event::problem(408, "the body did not come in time", options.lingering())
             }
-            State::Relayed(_) => {
-                Expiry::Problem(503, "no worker answered in time", options, options.then())
+            State::Relayed(_) => Event::problem(503, "no worker answered in time", options),
+            State::Delayed(then) => {
+                self.begin_response(then, context);
+                Event::None
             }
-            State::Delayed(_) => Expiry::Release,
-            State::Responding(_) => Expiry::JudgeProgress,
-            State::Idle | State::Lingering(_) | State::Closed => Expiry::Close,
-        }
-    }
-
-    /// What a client that must go is told, if it can be told anything.
-    pub(super) fn evict(&mut self) -> Expiry {
-        self.input = Vec::new();
-        match self.state {
-            State::Delayed(_) | State::Responding(_) => Expiry::Close,
-            _ if !self.output.unsent().is_empty() => Expiry::Close,
-            _ => {
-                let detail = "the server holds too many requests at once";
-                Expiry::Problem(503, detail, self.options().closing(), Then::Linger)
+            // Who goes on taking a response gets all of it, however long that takes.
+            State::Responding(_) if self.progress_bytes >= context.limits.lag_min_bytes => {
+                self.progress_bytes = 0;
+                self.deadline = context.now + context.limits.lag_timeout;
+                Event::None
+            }
+            State::Responding(_) | State::Idle | State::Lingering(_) | State::Closed => {
+                self.close()
             }
         }
     }
 
-    /// The server begins to stop: what that means for this client, `None` when it is to be served
-    /// still.
-    pub(super) fn stop(&self) -> Option<Expiry> {
+    /// The client must go: it is told, if it can be told anything.
+    pub(super) fn evict(&mut self) -> Event {
+        self.input = Input::default();
+        let is_answered = matches!(self.state, State::Delayed(_) | State::Responding(_));
+        if is_answered || !self.output.unsent().is_empty() {
+            return self.close();
+        }
+        let detail = "the server holds too many requests at once";
+        Event::problem(503, detail, self.options().lingering())
+    }
+
+    /// The server begins to stop: requests that are whole are served still.
+    pub(super) fn stop(&mut self, context: &Context) -> Event {
         match self.state {
-            State::Idle | State::Lingering(_) | State::Closed => Some(Expiry::Close),
+            State::Idle | State::Lingering(_) | State::Closed => self.close(),
             State::Head(_) | State::Body(_) => {
-                let options = self.options().closing();
-                Some(Expiry::Problem(503, "the server is stopping", options, Then::Linger))
+                Event::problem(503, "the server is stopping", self.options().lingering())
             }
-            State::Delayed(_) => Some(Expiry::Release),
-            State::Relayed(_) | State::Responding(_) => None,
+            State::Delayed(then) => {
+                self.begin_response(then, context);
+                Event::None
+            }
+            State::Relayed(_) | State::Responding(_) => Event::None,
         }
     }
 
-    /// Gives who has taken at least so many bytes of a response since the last look another
-    /// `timeout`; false when it took too little.
-    pub(super) fn judge_progress(&mut self, min_bytes: usize, deadline: Instant) -> bool {
-        let has_progressed = std::mem::take(&mut self.progress_bytes) >= min_bytes;
-        self.deadline = deadline;
-        has_progressed
+    /// [`Connection::finish`] says so.
+    fn close(&mut self) -> Event {
+        self.state = State::Closed;
+        Event::None
     }
 
     /// Memory for what is buffered, in bytes, a large body aside: several may share one.
@@ -525,15 +486,7 @@ impl Connection {
             State::Relayed(relayed) => relayed.queued.capacity(),
             _ => 0,
         };
-        self.input.capacity() + self.output.head.capacity() + request
-    }
-
-    fn consume(&mut self, count: usize) {
-        self.input.drain(..count);
-        // An empty buffer is given back: most clients are idle.
-        if self.input.is_empty() {
-            self.input = Vec::new();
-        }
+        self.input.held_bytes() + self.output.head.capacity() + request
     }
 
     fn enter(&mut self, state: State, now: Instant, timeout: Duration) {

@@ -40,6 +40,7 @@ mod clients;
 mod connection;
 mod cors;
 mod head;
+mod input;
 mod listener;
 mod pipe;
 mod policy;

@@ -40,23 +40,24 @@ impl Door {
                 Received::End => return self.close(slot),
             }
         }
+        self.act(slot, event);
+        self.make_room_in_memory();
+    }
+
+    /// Does what a connection calls for.
+    pub(super) fn act(&mut self, slot: usize, event: Event) {
         match event {
             Event::None => {}
-            Event::Respond { response, options, then, refusal } => {
+            Event::Respond { response, options, refusal } => {
                 if let Some(refusal) = refusal {
                     self.note_refusal(refusal);
                 }
-                self.respond(slot, response, options, then);
-            }
-            Event::Live(options) => {
-                let live = Response::json(200, Body::Static(br#"{"status":"ok"}"#));
-                self.respond(slot, live, options, options.then());
+                self.respond(slot, response, options);
             }
             Event::Relay { relay, body, options } => self.relay(slot, relay, &body, options),
             Event::Upgrade(handshake, read_ahead) => self.upgrade(slot, handshake, read_ahead),
         }
         self.settle(slot);
-        self.make_room_in_memory();
     }
 
     /// Stamps a request that is whole, and hands it to a backend or has it wait for one.
@@ -110,7 +111,7 @@ impl Door {
             let full = "no room for a response of this size at the moment (max_buffered_bytes)";
             Response::problem(503, full)
         };
-        self.respond(slot, response, options, options.then());
+        self.respond(slot, response, options);
         self.settle(slot);
         // A large response for a client that does not take it must not wait for the turn's end.
         self.make_room_in_memory();
@@ -126,15 +127,9 @@ impl Door {
     }
 
     /// Gives a client its response, or has it wait when it is the 401 of who guesses.
-    pub(super) fn respond(
-        &mut self,
-        slot: usize,
-        response: Response,
-        options: ResponseOptions,
-        then: Then,
-    ) {
+    pub(super) fn respond(&mut self, slot: usize, response: Response, options: ResponseOptions) {
         let Some(client) = self.clients.get(slot) else { return };
-        let (address, status) = (client.connection.client(), response.status);
+        let (address, status) = (client.connection.client, response.status);
         if let Some(number) = client.connection.relayed() {
             self.pipes.iter_mut().for_each(|pipe| pipe.forget_waiting(number));
         }
@@ -145,8 +140,9 @@ impl Door {
             self.counters.overloads.add_one();
         }
         let is_stopping = self.context.is_stopping;
-        let then = if is_stopping && then == Then::Keep { Then::Close } else { then };
-        let head = self.compose_head(&response, options, then != Then::Keep);
+        let keeps = options.then == Then::Keep && !is_stopping;
+        let then = if keeps || options.then == Then::Linger { options.then } else { Then::Close };
+        let head = self.compose_head(&response, options, !keeps);
         let body = if options.head_only { Body::default() } else { response.body };
         self.clients.count_body(&body);
         let Some(client) = self.clients.get(slot) else { return };
@@ -204,7 +200,7 @@ impl Door {
             401 => (Cause::WrongToken, Some("login".to_owned())),
             _ => return,
         };
-        let address = client.connection.client();
+        let address = client.connection.client;
         self.note_refusal(Refusal { cause, address, asker: asker.unwrap_or_default(), why });
     }
 
@@ -228,11 +224,11 @@ impl Door {
     /// The socket leaves the door; it comes back only to be told 503.
     fn upgrade(&mut self, slot: usize, handshake: Handshake, read_ahead: Vec<u8>) {
         let Some(client) = self.clients.get(slot) else { return };
-        let address = client.connection.client();
+        let address = client.connection.client;
         let permit = self.dashboards.admit(address).filter(|_| !self.context.is_stopping);
         let Some(permit) = permit else {
             let full = Response::problem(503, "too many dashboards");
-            return self.respond(slot, full, ResponseOptions::CLOSING, Then::Linger);
+            return self.respond(slot, full, ResponseOptions::UNKNOWN);
         };
         let Some(mut client) = self.clients.remove(slot) else { return };
         let _ = self.poll.registry().deregister(&mut client.socket);
@@ -245,28 +241,20 @@ impl Door {
         let upgrade = Upgrade { socket, accept_key, read_ahead, pool, permit };
         if let Err((upgrade, error)) = self.feed.open(upgrade) {
             log::warn!("cannot serve a dashboard: {error}");
-            if let Err(error) = self.take_back(upgrade.socket) {
-                log::debug!("cannot tell the dashboard: {error}");
+            let socket = upgrade.socket;
+            if socket.set_nonblocking(true).is_ok() {
+                let socket = mio::net::TcpStream::from_std(socket);
+                self.reject(socket, "no dashboard can be served now");
             }
         }
     }
 
-    fn take_back(&mut self, socket: TcpStream) -> std::io::Result<()> {
-        socket.set_nonblocking(true)?;
-        let peer = socket.peer_addr()?.ip().to_canonical();
-        let slot = self.register(mio::net::TcpStream::from_std(socket), peer)?;
-        let busy = Response::problem(503, "no dashboard can be served now");
-        self.respond(slot, busy, ResponseOptions::CLOSING, Then::Linger);
-        self.settle(slot);
-        Ok(())
-    }
-
-    /// Watches a socket from here on, as that of an idle client; returns its slot.
+    /// Watches a socket from here on, as that of an idle client.
     pub(super) fn register(
         &mut self,
         mut socket: mio::net::TcpStream,
         peer: std::net::IpAddr,
-    ) -> std::io::Result<usize> {
+    ) -> std::io::Result<()> {
         let slot = self.clients.next_slot();
         let interest = mio::Interest::READABLE | mio::Interest::WRITABLE;
         self.poll.registry().register(&mut socket, mio::Token(slot), interest)?;
@@ -274,17 +262,16 @@ impl Door {
         let now = self.context.now;
         let connection = Connection::new(peer, now, now + self.context.limits.head_timeout);
         self.clients.insert(Client::new(socket, address, connection));
-        Ok(slot)
+        Ok(())
     }
 
-    /// Tells a client that is not admitted why. Best effort: a socket that was just accepted takes
-    /// a few hundred bytes at once.
+    /// Tells a client that is not in the table why it is closed. Best effort: a socket to which
+    /// nothing was sent takes a few hundred bytes at once.
     pub(super) fn reject(&mut self, mut socket: mio::net::TcpStream, detail: &str) {
         use std::io::{Read as _, Write as _};
-        self.counters.connections_refused.add_one();
         self.counters.overloads.add_one();
         let response = Response::problem(503, detail);
-        let mut bytes = self.compose_head(&response, ResponseOptions::CLOSING, true);
+        let mut bytes = self.compose_head(&response, ResponseOptions::UNKNOWN, true);
         bytes.extend_from_slice(response.body.as_bytes());
         let _ = socket.write(&bytes);
         let _ = socket.shutdown(std::net::Shutdown::Write);

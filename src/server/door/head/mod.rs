@@ -217,21 +217,10 @@ fn split_target(target: &str) -> Result<(Option<&str>, &str), Malformed> {
     Ok((Some(authority), path))
 }
 
-/// Header slots on the stack; a larger `max_headers` takes them from the heap.
-const STACK_HEADERS: usize = 64;
-
 impl<'a> Fields<'a> {
     fn parse(lines: &'a [u8], max_headers: usize) -> Result<Self, Malformed> {
-        let mut few = [httparse::EMPTY_HEADER; STACK_HEADERS];
-        let mut many = Vec::new();
-        let slots = match few.get_mut(..max_headers) {
-            Some(slots) => slots,
-            None => {
-                many.resize(max_headers, httparse::EMPTY_HEADER);
-                many.as_mut_slice()
-            }
-        };
-        let headers = match httparse::parse_headers(lines, slots) {
+        let mut slots = vec![httparse::EMPTY_HEADER; max_headers];
+        let headers = match httparse::parse_headers(lines, &mut slots) {
             Ok(httparse::Status::Complete((_, headers))) => headers,
             Err(httparse::Error::TooManyHeaders) => {
                 return Err(Malformed { status: 431, detail: "too many headers" });
@@ -245,66 +234,58 @@ impl<'a> Fields<'a> {
         Ok(fields)
     }
 
-    /// The name's length first: most names are settled by it.
     fn take(&mut self, name: &str, value: &'a [u8]) -> Result<(), Malformed> {
         let is = |known: &str| name.eq_ignore_ascii_case(known);
-        match name.len() {
-            4 if is("Host") => once(&mut self.host, value, "Host is there twice"),
-            6 if is("Expect") => self.take_expect(value),
-            6 if is("Cookie") => match self.cookie.replace(String::from_utf8_lossy(value)) {
-                None => Ok(()),
-                Some(_) => Err(bad("Cookie is there twice")),
-            },
-            6 if is("Origin") => once(&mut self.origin, value, "Origin is there twice"),
-            7 if is("Upgrade") => {
-                self.wants_websocket |= lists(text(value)?, "websocket");
-                Ok(())
+        for (known, field, twice) in [
+            ("Host", &mut self.host, "Host is there twice"),
+            ("Origin", &mut self.origin, "Origin is there twice"),
+            ("X-App-Key", &mut self.app_key, "X-App-Key is there twice"),
+            ("X-App-Secret", &mut self.app_secret, "X-App-Secret is there twice"),
+            ("Content-Type", &mut self.content_type, "Content-Type is there twice"),
+            ("Authorization", &mut self.authorization, "Authorization is there twice"),
+            ("Sec-WebSocket-Key", &mut self.websocket_key, "Sec-WebSocket-Key is there twice"),
+            (
+                "Sec-WebSocket-Version",
+                &mut self.websocket_version,
+                "Sec-WebSocket-Version is there twice",
+            ),
+        ] {
+            if is(known) {
+                return if field.replace(text(value)?).is_some() {
+                    Err(bad(twice))
+                } else {
+                    Ok(())
+                };
             }
-            9 if is("X-App-Key") => once(&mut self.app_key, value, "X-App-Key is there twice"),
-            10 if is("Connection") => {
-                let options = text(value)?;
-                self.says_close |= lists(options, "close");
-                self.wants_upgrade |= lists(options, "upgrade");
-                Ok(())
-            }
-            12 if is("X-App-Secret") => {
-                once(&mut self.app_secret, value, "X-App-Secret is there twice")
-            }
-            12 if is("Content-Type") => {
-                once(&mut self.content_type, value, "Content-Type is there twice")
-            }
-            13 if is("Authorization") => {
-                once(&mut self.authorization, value, "Authorization is there twice")
-            }
-            13 if is("If-None-Match") => append(&mut self.if_none_match, value),
-            14 if is("Content-Length") => self.take_content_length(value),
-            15 if is("X-Forwarded-For") => append(&mut self.forwarded_for, value),
-            17 if is("X-Forwarded-Proto") => {
-                self.forwarded_proto = Some(text(value)?);
-                Ok(())
-            }
-            17 if is("Transfer-Encoding") => {
-                Err(Malformed { status: 501, detail: "no Transfer-Encoding is served" })
-            }
-            17 if is("Sec-WebSocket-Key") => {
-                once(&mut self.websocket_key, value, "Sec-WebSocket-Key is there twice")
-            }
-            21 if is("Sec-WebSocket-Version") => {
-                once(&mut self.websocket_version, value, "Sec-WebSocket-Version is there twice")
-            }
-            29 if is("Access-Control-Request-Method") => {
-                self.asks_for_method = true;
-                Ok(())
-            }
-            _ => Ok(()),
         }
-    }
-
-    fn take_expect(&mut self, value: &[u8]) -> Result<(), Malformed> {
-        if !trim(value).eq_ignore_ascii_case(b"100-continue") {
-            return Err(Malformed { status: 417, detail: "only 100-continue can be expected" });
+        if is("Content-Length") {
+            return self.take_content_length(value);
+        } else if is("Expect") {
+            if !trim(value).eq_ignore_ascii_case(b"100-continue") {
+                return Err(Malformed { status: 417, detail: "only 100-continue can be expected" });
+            }
+            self.expects_continue = true;
+        } else if is("Cookie") {
+            if self.cookie.replace(String::from_utf8_lossy(value)).is_some() {
+                return Err(bad("Cookie is there twice"));
+            }
+        } else if is("Upgrade") {
+            self.wants_websocket |= lists(text(value)?, "websocket");
+        } else if is("Connection") {
+            let options = text(value)?;
+            self.says_close |= lists(options, "close");
+            self.wants_upgrade |= lists(options, "upgrade");
+        } else if is("If-None-Match") {
+            append(&mut self.if_none_match, value)?;
+        } else if is("X-Forwarded-For") {
+            append(&mut self.forwarded_for, value)?;
+        } else if is("X-Forwarded-Proto") {
+            self.forwarded_proto = Some(text(value)?);
+        } else if is("Transfer-Encoding") {
+            return Err(Malformed { status: 501, detail: "no Transfer-Encoding is served" });
+        } else if is("Access-Control-Request-Method") {
+            self.asks_for_method = true;
         }
-        self.expects_continue = true;
         Ok(())
     }
 
@@ -321,17 +302,6 @@ impl<'a> Fields<'a> {
             None => Ok(()),
             Some(_) => Err(bad("Content-Length is there twice")),
         }
-    }
-}
-
-fn once<'a>(
-    field: &mut Option<&'a str>,
-    value: &'a [u8],
-    twice: &'static str,
-) -> Result<(), Malformed> {
-    match field.replace(text(value)?) {
-        None => Ok(()),
-        Some(_) => Err(bad(twice)),
     }
 }
 
