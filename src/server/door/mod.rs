@@ -42,6 +42,7 @@ mod cors;
 mod head;
 mod input;
 mod listener;
+mod moderation;
 mod pipe;
 mod policy;
 mod refusals;
@@ -55,6 +56,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
+use crossbeam_channel::never;
 use mio::event::Event;
 use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token, Waker};
@@ -64,6 +66,7 @@ pub(crate) use self::addresses::{Dashboards, Permit};
 use self::clients::Clients;
 use self::connection::Context;
 use self::listener::Listener;
+use self::moderation::Moderation;
 use self::pipe::Pipe;
 use self::policy::Policy;
 use self::refusals::{Guesses, Refusals};
@@ -152,6 +155,7 @@ pub(crate) struct Door {
     feed: Box<dyn OpenFeed>,
     guesses: Guesses,
     refusals: Refusals,
+    moderation: Moderation,
     /// The last stamp's number.
     stamped: u64,
     /// The value of `Date` (RFC 9110 section 6.6.1), and the second since 1970 that it is of.
@@ -241,6 +245,7 @@ impl Door {
             feed: parts.feed,
             guesses: Guesses::default(),
             refusals: Refusals::default(),
+            moderation: Moderation::default(),
             stamped: 0,
             date: String::new(),
             date_second: 0,
@@ -271,6 +276,11 @@ impl Door {
             }
             if self.turn(&events)? {
                 return Ok(());
+            }
+            let wait = self.moderation.wait(self.context.now, self.clock.now());
+            if !wait.is_zero() {
+                // Nothing that comes meanwhile ends the wait: that is its purpose.
+                let _ = never::<()>().recv_timeout(wait);
             }
         }
     }

@@ -6,6 +6,7 @@ mod clients;
 mod connection;
 mod guesses;
 mod limits;
+mod policy;
 mod refusals;
 mod support;
 mod workers;
