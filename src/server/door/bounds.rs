@@ -22,11 +22,11 @@ impl Door {
         let now = self.context.now;
         for index in 0..self.listeners.len() {
             for _ in 0..MAX_ACCEPTS_PER_TURN {
-                let listener = &mut self.listeners[index];
-                if listener.due(now).is_none_or(|due| due > now) {
+                let (listener, acceptor) = &mut self.listeners[index];
+                if acceptor.due(now).is_none_or(|due| due > now) {
                     break;
                 }
-                match listener.accept(now) {
+                match acceptor.accept(now, || listener.accept()) {
                     Accepted::Connection((socket, peer)) => self.admit(socket, peer),
                     // The caps leave descriptors free, so the system as a whole has none, and to
                     // close a connection of ours would not help.

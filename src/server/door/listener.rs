@@ -1,11 +1,8 @@
-//! Accepts connections: a few at a time, and again after every failure. Owns a listening socket;
-//! knows nothing about connections.
+//! When to accept connections: a few at a time, and again after every failure. Owns no socket; knows
+//! nothing about connections.
 
 use std::io;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
-
-use mio::net::{TcpListener, TcpStream};
 
 /// Connections accepted per listener and turn of the loop, so that a flood of new ones does not
 /// delay those that are there.
@@ -21,20 +18,6 @@ const MAX_BACKOFF: Duration = Duration::from_secs(1);
 /// Time between two log lines about failing accepts.
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
-/// Where connections come from; a trait so that tests can make the system run out of things.
-pub(super) trait Accept {
-    type Connection;
-    fn accept(&self) -> io::Result<Self::Connection>;
-}
-
-impl Accept for TcpListener {
-    type Connection = (TcpStream, SocketAddr);
-
-    fn accept(&self) -> io::Result<Self::Connection> {
-        Self::accept(self)
-    }
-}
-
 /// What one attempt brought.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Accepted<C> {
@@ -46,20 +29,18 @@ pub(super) enum Accepted<C> {
     Nothing,
 }
 
-/// One listener. Readiness is edge-triggered: what is left in the backlog after a turn's share or
-/// a failure is not announced again, so it is remembered here.
+/// When to accept from one acceptor. Readiness is edge-triggered: what is left in the backlog after
+/// a turn's share or a failure is not announced again, so it is remembered here.
 #[derive(Debug)]
-pub(super) struct Listener<A> {
-    source: A,
+pub(super) struct Acceptor {
     is_ready: bool,
     backoff: Backoff,
     logged_at: Option<Instant>,
 }
 
-impl<A: Accept> Listener<A> {
-    pub(super) fn new(source: A) -> Self {
-        let backoff = Backoff::new(MIN_BACKOFF, MAX_BACKOFF);
-        Self { source, is_ready: true, backoff, logged_at: None }
+impl Acceptor {
+    pub(super) fn new() -> Self {
+        Self { is_ready: true, backoff: Backoff::new(MIN_BACKOFF, MAX_BACKOFF), logged_at: None }
     }
 
     /// Connections have come.
@@ -72,9 +53,14 @@ impl<A: Accept> Listener<A> {
         self.is_ready.then(|| self.backoff.until().unwrap_or(now))
     }
 
-    pub(super) fn accept(&mut self, now: Instant) -> Accepted<A::Connection> {
+    /// Accepts one connection with `accept`.
+    pub(super) fn accept<C>(
+        &mut self,
+        now: Instant,
+        mut accept: impl FnMut() -> io::Result<C>,
+    ) -> Accepted<C> {
         loop {
-            match self.source.accept() {
+            match accept() {
                 Ok(connection) => {
                     self.backoff.reset();
                     return Accepted::Connection(connection);
@@ -143,28 +129,17 @@ impl Backoff {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::RefCell;
-
     use super::*;
     use crate::runtime::clock::Clock;
-
-    /// Hands out what the test put in, the last first.
-    struct Script(RefCell<Vec<io::Result<u32>>>);
-
-    impl Accept for Script {
-        type Connection = u32;
-
-        fn accept(&self) -> io::Result<u32> {
-            self.0.borrow_mut().pop().unwrap_or_else(|| Err(io::ErrorKind::WouldBlock.into()))
-        }
-    }
 
     fn errno(number: rustix::io::Errno) -> io::Result<u32> {
         Err(number.into())
     }
 
-    fn listener(script: Vec<io::Result<u32>>) -> Listener<Script> {
-        Listener::new(Script(RefCell::new(script.into_iter().rev().collect())))
+    /// Accepts what the test has put in, in order.
+    fn accept(script: Vec<io::Result<u32>>) -> impl FnMut() -> io::Result<u32> {
+        let mut script = script.into_iter();
+        move || script.next().unwrap_or_else(|| Err(io::ErrorKind::WouldBlock.into()))
     }
 
     #[test]
@@ -173,25 +148,25 @@ mod tests {
         let mut now = Clock::start().now();
         let errors = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS, Errno::PERM];
         let script = (0..10).map(|turn| errno(errors[turn % errors.len()])).chain([Ok(7)]);
-        let mut listener = listener(script.collect());
+        let (mut acceptor, mut accept) = (Acceptor::new(), accept(script.collect()));
         for wait in [10, 20, 40, 80, 160, 320, 640, 1_000, 1_000, 1_000] {
-            assert_eq!(listener.accept(now), Accepted::Exhausted);
-            assert_eq!(listener.due(now), Some(now + Duration::from_millis(wait)));
+            assert_eq!(acceptor.accept(now, &mut accept), Accepted::Exhausted);
+            assert_eq!(acceptor.due(now), Some(now + Duration::from_millis(wait)));
             now += Duration::from_millis(wait);
         }
-        assert_eq!(listener.accept(now), Accepted::Connection(7));
-        assert_eq!(listener.due(now), Some(now), "there may be more in the backlog");
-        assert_eq!(listener.accept(now), Accepted::Nothing);
-        assert_eq!(listener.due(now), None);
-        listener.set_ready();
-        assert_eq!(listener.due(now), Some(now));
+        assert_eq!(acceptor.accept(now, &mut accept), Accepted::Connection(7));
+        assert_eq!(acceptor.due(now), Some(now), "there may be more in the backlog");
+        assert_eq!(acceptor.accept(now, &mut accept), Accepted::Nothing);
+        assert_eq!(acceptor.due(now), None);
+        acceptor.set_ready();
+        assert_eq!(acceptor.due(now), Some(now));
     }
 
     #[test]
     fn a_connection_that_failed_before_it_was_accepted_costs_nothing() {
         use rustix::io::Errno;
         let now = Clock::start().now();
-        let mut listener = listener(vec![errno(Errno::CONNABORTED), errno(Errno::INTR), Ok(1)]);
-        assert_eq!(listener.accept(now), Accepted::Connection(1));
+        let mut accept = accept(vec![errno(Errno::CONNABORTED), errno(Errno::INTR), Ok(1)]);
+        assert_eq!(Acceptor::new().accept(now, &mut accept), Accepted::Connection(1));
     }
 }

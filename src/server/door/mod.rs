@@ -20,11 +20,12 @@
 //! | type | owns | I/O |
 //! |---|---|---|
 //! | [`Door`] | the loop: events, what they lead to (`serve`), what bounds it (`bounds`) | mio |
-//! | `Listener` | a listening socket, with back-off | accept |
+//! | `Acceptor` | when to accept from a listener, with back-off | none |
 //! | `Clients` | the table of clients: sockets, sums over all of them, the sweep of deadlines | read, write |
 //! | `Connection` | one client's state, input, output and deadline | none |
 //! | `Head`, `Policy`, `Origins` | bytes to a head, a head to a decision, what browsers are told | none |
 //! | `Pipe` | the connection to one tiny_http server, and who waits for its responses | write |
+//! | `Moderation` | whether the loop waits a moment, to do more at once | none |
 //! | `Guesses`, `Refusals` | which 401 is delayed, and what the log says of refusals | none |
 //! | `Dashboards` | the places for dashboards | none |
 //!
@@ -65,7 +66,7 @@ pub(crate) use self::addresses::{Dashboards, Permit};
 
 use self::clients::Clients;
 use self::connection::Context;
-use self::listener::Listener;
+use self::listener::Acceptor;
 use self::moderation::Moderation;
 use self::pipe::Pipe;
 use self::policy::Policy;
@@ -144,7 +145,7 @@ pub(crate) trait OpenFeed: Send {
 /// See the module. Runs on a thread of its own until its [`DoorHandle`] says stop.
 pub(crate) struct Door {
     poll: Poll,
-    listeners: Vec<Listener<TcpListener>>,
+    listeners: Vec<(TcpListener, Acceptor)>,
     clients: Clients,
     /// In the order of [`policy::Backend`].
     pipes: [Pipe; 2],
@@ -210,7 +211,7 @@ impl Door {
             let mut listener = TcpListener::from_std(listener);
             let token = Token(FIRST_LISTENER + index);
             poll.registry().register(&mut listener, token, Interest::READABLE)?;
-            listeners.push(Listener::new(listener));
+            listeners.push((listener, Acceptor::new()));
         }
         let now = parts.clock.now();
         let reads = (parts.limits.max_in_flight / READS_SHARE).max(1);
@@ -278,7 +279,8 @@ impl Door {
                 return Ok(());
             }
             let wait = self.moderation.wait(self.context.now, self.clock.now());
-            if !wait.is_zero() {
+            // Who takes a large response as fast as we send it is not slowed down.
+            if !wait.is_zero() && self.clients.body_bytes() == 0 {
                 // Nothing that comes meanwhile ends the wait: that is its purpose.
                 let _ = never::<()>().recv_timeout(wait);
             }
@@ -326,8 +328,8 @@ impl Door {
                 }
             }
             token if token >= FIRST_LISTENER => {
-                if let Some(listener) = self.listeners.get_mut(token - FIRST_LISTENER) {
-                    listener.set_ready();
+                if let Some((_, acceptor)) = self.listeners.get_mut(token - FIRST_LISTENER) {
+                    acceptor.set_ready();
                 }
             }
             slot => self.on_client_event(slot, event),
@@ -391,7 +393,7 @@ impl Door {
     /// How long the loop may sleep: until the first of all deadlines, or for ever.
     fn timeout(&self) -> Option<Duration> {
         let now = self.clock.now();
-        let accepts = self.listeners.iter().filter_map(|listener| listener.due(now));
+        let accepts = self.listeners.iter().filter_map(|(_, acceptor)| acceptor.due(now));
         let pipes = self.pipes.iter().filter_map(|pipe| pipe.retry_at(now));
         let others = [self.clients.next_sweep(), self.refusals.due(), self.ends_at];
         let first = accepts.chain(pipes).chain(others.into_iter().flatten()).min()?;

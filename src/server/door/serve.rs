@@ -190,7 +190,7 @@ impl Door {
     }
 
     fn note_refusal(&mut self, refusal: Refusal) {
-        refusal.cause.counter(&self.counters).add_one();
+        refusal.cause.parts().1(&self.counters).add_one();
         log::debug!("refused: {}", refusal.show(self.context.policy.gate()));
         self.refusals.note(refusal, self.context.now);
     }
