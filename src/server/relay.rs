@@ -19,14 +19,14 @@ use crate::wire::response::Response;
 /// scheme caller`. Short, since tiny_http reads it byte by byte.
 pub(crate) const HEADER: &str = "X-Relay";
 
-/// Who calls, as the door has established it.
+/// The caller, as the door has established it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Caller {
     /// The route asks for no credentials.
     Nobody,
     /// An agent, with a key of this pool.
     Agent(PoolIndex),
-    /// Someone who may look.
+    /// A viewer.
     Viewer(Viewer),
 }
 
@@ -90,13 +90,13 @@ impl DoorWaker {
         Arc::new(Self { waker, sleeps: AtomicBool::new(false) })
     }
 
-    /// Called by the door around its wait for events. One that is about to sleep looks once more
-    /// at what came before it said so: whoever sends later wakes it.
+    /// Called by the door around its wait for events. After saying that it will sleep it looks once
+    /// more at what has come: a response that is sent later wakes it.
     pub(crate) fn set_sleeping(&self, sleeps: bool) {
         self.sleeps.store(sleeps, Ordering::SeqCst);
     }
 
-    /// Wakes the door if it sleeps and nobody has woken it.
+    /// Wakes the door if it sleeps and was not woken yet.
     pub(crate) fn wake(&self) {
         if self.sleeps.swap(false, Ordering::SeqCst)
             && let Err(error) = self.waker.wake()

@@ -88,7 +88,7 @@ impl Dashboards {
         Some(Permit { places: Arc::clone(self), address })
     }
 
-    /// The counts are consistent between any two statements, whoever panics.
+    /// A panic elsewhere cannot leave the counts inconsistent, so a poisoned lock is usable.
     fn taken(&self) -> MutexGuard<'_, Occupancy> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }

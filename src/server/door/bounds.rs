@@ -10,11 +10,11 @@ use super::listener::{Accepted, MAX_ACCEPTS_PER_TURN};
 use super::serve::REQUESTS_SHARE;
 use crate::wire::response::Response;
 
-/// Beyond the budget, so much more room is made than is needed, one in so many bytes of it: to
-/// look for who is to go is to look at all.
+/// When the budget is exceeded, memory is freed down to this share below it (one in so many bytes),
+/// because choosing whom to evict takes a look at every client.
 const ROOM_SHARE: usize = 32;
 
-// Large responses alone cannot keep that room from being made.
+// Large responses alone never exceed what this frees down to.
 const _: () = assert!(ROOM_SHARE > REQUESTS_SHARE);
 
 impl Door {
@@ -85,7 +85,7 @@ impl Door {
         }
     }
 
-    /// Has the socket asked whether it takes more: it tells of its own accord only when a good
+    /// Tries to write although the socket has not become writable: it reports that only when a good
     /// part of its buffer is free.
     fn retry_writing(&mut self, slot: usize) {
         if let Some(client) = self.clients.get(slot) {
@@ -94,8 +94,8 @@ impl Door {
         self.settle(slot);
     }
 
-    /// Within the budget again: who has made no progress for longest goes first, in taking a
-    /// response as in sending a request.
+    /// Evicts clients until the budget is kept again: first those that have made no progress for
+    /// longest, in taking a response as in sending a request.
     pub(super) fn make_room_in_memory(&mut self) {
         let budget = self.context.limits.max_buffered_bytes;
         if self.held_bytes() <= budget {
@@ -124,7 +124,7 @@ impl Door {
     pub(super) fn wind_down(&mut self) -> bool {
         let ends_at = *self.ends_at.get_or_insert(self.context.now + super::STOP_GRACE);
         if !self.context.is_stopping {
-            // Known before anyone is told, so that nobody is kept.
+            // Set before any response is sent, so that no connection is kept.
             self.context.is_stopping = true;
             self.listeners.clear();
             for slot in self.clients.slots_where(|_| true) {

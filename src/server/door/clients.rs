@@ -1,5 +1,5 @@
 //! The table of HTTP clients: each one's socket with its connection, and what is asked of all of
-//! them: who is idle for longest, when the next deadline is, how much memory they hold. Reads and
+//! them: which is idle for longest, when the next deadline is, how much memory they hold. Reads and
 //! writes without blocking; decides nothing.
 
 use std::collections::VecDeque;
@@ -75,8 +75,8 @@ impl Client {
         self.is_writable = true;
     }
 
-    /// Reads once. A read that does not fill `scratch` has emptied the socket, so that a second
-    /// read only to be told so is saved.
+    /// Reads once. A read that does not fill `scratch` has emptied the socket: no second read is
+    /// needed to see `WouldBlock`.
     pub(super) fn read(&mut self, scratch: &mut [u8], now: Instant) -> Received {
         while self.is_readable {
             match self.socket.read(scratch) {
@@ -94,8 +94,8 @@ impl Client {
         Received::Nothing
     }
 
-    /// Writes to the last byte or until the socket says that it would block: only then will it
-    /// tell when it can take more.
+    /// Writes everything, or until the socket would block: only then does it report later that it
+    /// is writable.
     ///
     /// # Errors
     /// The client is gone.
@@ -127,7 +127,7 @@ pub(super) struct Clients {
     earliest: Option<Instant>,
     swept: Instant,
     buffered_bytes: usize,
-    /// Large bodies of which clients have not taken all; each counts once, whoever shares it.
+    /// Large bodies of which clients have not taken all; each counts once, however many share it.
     bodies: Vec<Weak<Vec<u8>>>,
     delayed: usize,
     counters: Arc<Counters>,
@@ -228,8 +228,8 @@ impl Clients {
         Some(slot)
     }
 
-    /// The client that has been idle for longest, of the address of `peer` if there is one. Looks
-    /// at all, which only who comes at a cap must pay for.
+    /// The client that has been idle for longest, of the address of `peer` if there is one. Scans
+    /// the table, which only connections accepted at a cap cost.
     pub(super) fn longest_idle(&self, peer: Option<IpAddr>) -> Option<usize> {
         let address = peer.map(Address::from);
         let candidates = self.table.iter().filter(|(_, client)| {
@@ -244,8 +244,8 @@ impl Clients {
         self.earliest.map(|earliest| earliest.max(self.swept + SWEEP_EVERY))
     }
 
-    /// Those whose deadline has passed, if it is time to look. After a stall that is nobody:
-    /// deadlines move, since the delay was ours.
+    /// Those whose deadline has passed, if it is time to look. After a stall of the server none
+    /// has: all deadlines are extended.
     pub(super) fn expired(&mut self, now: Instant) -> Vec<usize> {
         let Some(due) = self.next_sweep().filter(|due| *due <= now) else { return Vec::new() };
         self.swept = now;
@@ -298,8 +298,8 @@ impl Clients {
         self.delayed
     }
 
-    /// Those who hold bytes, of requests and of responses alike: first who has made no progress
-    /// for longest.
+    /// The clients that hold memory, for requests or responses: first those that have made no
+    /// progress for longest.
     pub(super) fn holders(&self) -> Vec<usize> {
         let holders = self.table.iter().filter(|(_, client)| client.counted_bytes > 0);
         let mut holders: Vec<_> =
@@ -344,7 +344,7 @@ mod tests {
         assert_eq!(clients.expired(at(81)), [1]);
     }
 
-    /// Whoever shares a large body, it is held once, and while anyone takes it.
+    /// However many share a large body, it is held once, and as long as one of them takes it.
     #[test]
     fn a_shared_body_counts_once() {
         let mut clients = Clients::new(2, Arc::default(), Clock::start().now());

@@ -9,7 +9,7 @@ use super::cors::Cors;
 use super::head::{Head, Scan};
 use super::input::Input;
 use super::policy::{Action, Decision, Handshake, Policy, Relay};
-use super::refusals::{Asker, Refusal};
+use super::refusals::{Refusal, Requester};
 use crate::server::limits::Limits;
 use crate::wire::response::{Body, Response};
 use crate::wire::{KIB, MIB};
@@ -32,7 +32,7 @@ enum State {
     Body(Box<Incoming>),
     /// Whole, and at a worker or waiting for one.
     Relayed(Relayed),
-    /// The response is there, and is sent when the deadline comes: a 401 for who guesses.
+    /// The response is sent when the deadline comes: a 401 for a client that guesses.
     Delayed(Then),
     /// The response is being sent.
     Responding(Then),
@@ -54,8 +54,8 @@ struct Incoming {
 struct Relayed {
     number: u64,
     options: ResponseOptions,
-    /// Who asks, when it is an agent.
-    asker: Option<Asker>,
+    /// The agent, when it is an agent's request.
+    requester: Option<Requester>,
     /// The request, while no pipe has room for it.
     queued: Vec<u8>,
 }
@@ -217,10 +217,10 @@ impl Connection {
         }
     }
 
-    /// The agent that asks, when its request is at a worker; once.
-    pub(super) fn take_asker(&mut self) -> Option<Asker> {
+    /// The agent whose request is at a worker; once.
+    pub(super) fn take_requester(&mut self) -> Option<Requester> {
         match &mut self.state {
-            State::Relayed(relayed) => relayed.asker.take(),
+            State::Relayed(relayed) => relayed.requester.take(),
             _ => None,
         }
     }
@@ -348,11 +348,11 @@ impl Connection {
         &mut self,
         number: u64,
         options: ResponseOptions,
-        asker: Option<Asker>,
+        requester: Option<Requester>,
         queued: Vec<u8>,
         context: &Context,
     ) {
-        let relayed = Relayed { number, options, asker, queued };
+        let relayed = Relayed { number, options, requester, queued };
         self.enter(State::Relayed(relayed), context.now, context.limits.worker_timeout);
     }
 
@@ -435,7 +435,7 @@ impl Connection {
                 self.begin_response(then, context);
                 Event::None
             }
-            // Who goes on taking a response gets all of it, however long that takes.
+            // A client that goes on taking a response gets all of it, however long that takes.
             State::Responding(_) if self.progress_bytes >= context.limits.lag_min_bytes => {
                 self.progress_bytes = 0;
                 self.deadline = context.now + context.limits.lag_timeout;
@@ -447,7 +447,7 @@ impl Connection {
         }
     }
 
-    /// The client must go: it is told, if it can be told anything.
+    /// The client is to be disconnected: with a 503 if no response has begun.
     pub(super) fn evict(&mut self) -> Event {
         self.input = Input::default();
         let is_answered = matches!(self.state, State::Delayed(_) | State::Responding(_));

@@ -1,19 +1,19 @@
-//! What answers tell browsers about pages of other origins (CORS: the Fetch standard, "CORS
+//! What responses say to browsers about pages of other origins (CORS: the Fetch standard, "CORS
 //! protocol"). Decides from route and Origin; sends nothing. That a foreign Origin is refused is
-//! not CORS and not here: `check` does it, and such an answer says nothing but `Vary`.
+//! not CORS and not here: `policy` does it, and such a response says nothing but `Vary`.
 //!
 //! `allowed_origins` are the sites whose pages may look. Their scripts get to read the viewer's
-//! REST answers, refusals too, since "401" and "no such pool" are what a script has to act on; and
+//! REST responses, refusals too, since "401" and "no such pool" are what a script has to act on; and
 //! the page's files, since a module is fetched with CORS or not at all.
 //!
 //! - **Never `*`**: that would open what a network's border protects to every page that a viewer
-//!   visits. The answer names the one origin that asked, as the configuration has it.
+//!   visits. The response names the one origin that asked, as the configuration has it.
 //! - **No credentials**: the cookie is `SameSite=Strict`, so a page elsewhere could not send it even
 //!   if it might; permission would be of use only to a site that shares our registrable domain,
 //!   which would then act with a token that it never had. Such a page brings its own: `Authorization:
 //!   Bearer`, which is why the preflight allows that header, and `?token=` for a WebSocket, which has
 //!   no headers (and knows no CORS: the feed needs none).
-//! - **`Vary: Origin`** on all that looks at the Origin, also when none came: a stored answer to our
+//! - **`Vary: Origin`** on all that looks at the Origin, also when none came: a stored response to our
 //!   own page lacks what another site's needs, and the other way round (the standard's "CORS
 //!   protocol and HTTP caches").
 //! - **No login, no heartbeat**: a foreign page has no use for our cookie, and agents are no pages.
@@ -27,7 +27,7 @@ use crate::wire::response::{Body, Response, Status};
 /// lost by it, since each request that follows is checked by itself.
 const MAX_AGE_SECONDS: u32 = 7_200;
 
-/// What an answer says about other origins, beside what it says itself.
+/// What a response says about other origins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cors {
     /// Nothing: the Origin makes no difference.
@@ -52,8 +52,8 @@ impl Origins {
         Self(gate.allowed_origins.iter().map(|origin| (origin.clone(), lines(origin))).collect())
     }
 
-    /// What the answer to a request for `route` is to say. One that is listed is told so whatever
-    /// the Host is: behind TLS, only the proxy knows which scheme would make them one.
+    /// What the response to a request for `route` says. A listed origin is named whatever the Host
+    /// is: behind TLS, only the proxy knows which scheme would make them one.
     pub(super) fn judge(&self, route: &Route, origin: Option<&str>) -> Cors {
         let listed = || {
             let origin = Origin::parse(origin?)?;
@@ -87,7 +87,7 @@ pub(super) fn is_preflight(route: &Route, method: &str, fields: &Fields<'_>) -> 
         && route.audience() == Audience::Viewers
 }
 
-/// The answer to a preflight of a listed origin. It says the same whether or not the pool is there:
+/// The response to a preflight of a listed origin. It says the same whether or not the pool is there:
 /// a preflight has no token.
 pub(super) fn permission() -> Response {
     Response {

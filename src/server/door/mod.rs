@@ -1,6 +1,6 @@
 //! The public port: one thread, one readiness loop, in front of tiny_http. It alone parses HTTP/1.1
-//! and speaks to HTTP clients; it knows no JSON member and no agent's state, and it never waits for
-//! anyone: not for a client, not for a worker, not for a dashboard.
+//! and speaks to HTTP clients; it knows no JSON member and no agent's state, and it never blocks
+//! on a client, a worker or a dashboard.
 //!
 //! A request is received whole and checked here, within limits, deadlines and one budget for all
 //! buffers. It is then stamped, written anew and sent over a persistent connection to tiny_http (a
@@ -24,7 +24,7 @@
 //! | `Clients` | the table of clients: sockets, sums over all of them, the sweep of deadlines | read, write |
 //! | `Connection` | one client's state, input, output and deadline | none |
 //! | `Head`, `Policy`, `Origins` | bytes to a head, a head to a decision, what browsers are told | none |
-//! | `Pipe` | the connection to one tiny_http server, and who waits for its responses | write |
+//! | `Pipe` | the connection to one tiny_http server, and the requests at its workers | write |
 //! | `Guesses`, `Refusals` | which 401 is delayed, and what the log says of refusals | none |
 //! | `Dashboards` | the places for dashboards | none |
 //!
@@ -75,7 +75,7 @@ use crate::server::relay::{DoorWaker, Responder};
 use crate::wire::KIB;
 use crate::wire::id::{PoolId, PoolIndex};
 
-/// How long requests that are in flight when the door is told to stop have for their responses.
+/// How long requests in flight have for their responses when the door stops.
 pub(crate) const STOP_GRACE: Duration = Duration::from_millis(400);
 
 /// Readiness events taken in one turn. Others come in the next.
@@ -112,8 +112,7 @@ pub(crate) struct DoorParts {
     pub feed: Box<dyn OpenFeed>,
 }
 
-/// A checked WebSocket handshake (RFC 6455 section 4.2) and its socket. The client has been
-/// told nothing yet.
+/// A checked WebSocket handshake (RFC 6455 section 4.2) and its socket. Nothing has been sent yet.
 #[derive(Debug)]
 pub(crate) struct Upgrade {
     /// The client's socket, blocking, with `TCP_NODELAY`.
@@ -128,7 +127,7 @@ pub(crate) struct Upgrade {
     pub permit: Permit,
 }
 
-/// Who serves dashboards. The door writes no 101 and reads no frame.
+/// Serves dashboards: the door itself writes no 101 and reads no frame.
 pub(crate) trait OpenFeed: Send {
     /// Takes over the client, without waiting for it.
     ///
@@ -161,7 +160,7 @@ pub(crate) struct Door {
     scratch: Box<[u8]>,
     waker: Arc<DoorWaker>,
     stop: Arc<AtomicBool>,
-    /// Set when the door was told to stop: when it ends at the latest.
+    /// Set by the stop: when the door ends at the latest.
     ends_at: Option<Instant>,
 }
 
@@ -252,7 +251,7 @@ impl Door {
         Ok((door, handle, [ingest_responder, reads_responder]))
     }
 
-    /// Serves until told to stop.
+    /// Serves until [`DoorHandle::stop`].
     ///
     /// # Errors
     /// [`DoorError`], a fault of the system or of ours.
@@ -324,8 +323,8 @@ impl Door {
         }
     }
 
-    /// The client may have left in this turn already. New ones come after all events, so that
-    /// nobody gets the event of who had the slot before.
+    /// The client may have been closed in this turn already. New ones are accepted after all
+    /// events, so that none gets the event of the slot's previous client.
     fn on_client_event(&mut self, slot: usize, event: &Event) {
         let Some(client) = self.clients.get(slot) else { return };
         let has_hung_up = event.is_read_closed() && client.connection.is_delayed();
@@ -371,7 +370,7 @@ impl Door {
         }
     }
 
-    /// Whether there is something to do that no event tells of.
+    /// Whether there is something to do that no event reports.
     fn has_work(&self) -> bool {
         self.clients.listed() > 0
             || self.pipes.iter().any(Pipe::has_response)

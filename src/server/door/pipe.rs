@@ -1,7 +1,7 @@
 //! The way to one tiny_http server: requests of many clients go out one behind the other over a
 //! persistent Unix connection, responses come back over a channel, in any order. Owns that
-//! connection, the channel's end, and who waits; knows a client by its slot and the number of its
-//! request.
+//! connection, the channel's receiving end, and which requests are in flight or wait; knows a client
+//! by its slot and the number of its request.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Read as _, Write as _};
@@ -85,7 +85,7 @@ impl Pipe {
     /// Connects, or notes when to try again.
     ///
     /// # Errors
-    /// When there is nothing to hope for: the socket is gone or nobody listens on it, or all of
+    /// When trying again is of no use: the socket is gone or not listened on, or all of
     /// [`MAX_FAILURES`] tries failed.
     pub(super) fn connect(&mut self, registry: &Registry, now: Instant) -> io::Result<()> {
         let connected = UnixStream::connect(&self.path).and_then(|mut socket| {
@@ -153,7 +153,7 @@ impl Pipe {
     }
 
     /// The next response, with its request's number and slot. Those to requests of a connection
-    /// that broke are dropped: their clients have been told.
+    /// that broke are dropped: their clients got 503.
     pub(super) fn next_response(&mut self) -> Option<(u64, usize, Response)> {
         loop {
             let (number, response) = self.responses.try_recv().ok()?;
@@ -262,8 +262,8 @@ mod tests {
         assert_eq!(gone.connect(poll.registry(), now).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 
-    /// Room comes back with each response, also with one that comes too late for its client; who
-    /// waits is served in order, without those who have given up.
+    /// Each response makes room, also one that comes too late for its client; waiting requests are
+    /// served in order, without those that timed out.
     #[test]
     fn requests_in_flight_are_bounded_and_others_wait_in_order() {
         let (mut pipe, responses) = pipe(PathBuf::new());

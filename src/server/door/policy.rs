@@ -10,7 +10,7 @@ use tungstenite::handshake::derive_accept_key;
 
 use super::cors::{self, Cors, Origins};
 use super::head::{Fields, Head, Version};
-use super::refusals::{Asker, Cause, Refusal};
+use super::refusals::{Cause, Refusal, Requester};
 use crate::server::auth::{Gate, Scheme, Viewer, presented_token};
 use crate::server::relay::Caller;
 use crate::server::route::{NoRoute, Route};
@@ -58,8 +58,8 @@ pub(super) enum Backend {
 #[derive(Debug)]
 pub(super) struct Relay {
     pub(super) backend: Backend,
-    /// Who asks, when it is an agent.
-    pub(super) asker: Option<Asker>,
+    /// The agent, when it is an agent's request.
+    pub(super) requester: Option<Requester>,
     pub(super) caller: Caller,
     pub(super) is_secure: bool,
     /// Canonical request line and headers, without [`crate::server::relay::HEADER`] and the empty
@@ -133,12 +133,12 @@ impl Policy {
     /// Decides on the request of `peer`, in the contract's order.
     pub(super) fn decide(&self, head: &Head<'_>, peer: IpAddr) -> Decision {
         let client = self.gate.client_address(peer, head.fields.forwarded_for.as_deref());
-        let mut asker = Asker { app_key: head.fields.app_key.map(Into::into), agent: None };
+        let mut requester = Requester { app_key: head.fields.app_key.map(Into::into), agent: None };
         let (cors, action) = match Route::parse(head.path) {
             Ok(route) => {
-                asker.agent = route.agent().cloned();
-                if asker.agent.is_none() {
-                    asker.app_key = None;
+                requester.agent = route.agent().cloned();
+                if requester.agent.is_none() {
+                    requester.app_key = None;
                 }
                 let cors = self.origins.judge(&route, head.fields.origin);
                 (cors, self.check(&route, cors, head, peer))
@@ -146,12 +146,13 @@ impl Policy {
             Err(no_route) => (Cors::Silent, Err(refuse_path(&no_route, head.method))),
         };
         let action = match action {
-            Ok(Action::Relay(relay)) => {
-                Action::Relay(Relay { asker: asker.agent.is_some().then_some(asker), ..relay })
-            }
+            Ok(Action::Relay(relay)) => Action::Relay(Relay {
+                requester: requester.agent.is_some().then_some(requester),
+                ..relay
+            }),
             Ok(action) => action,
             Err(Refused { response, cause, why }) => {
-                let refusal = cause.map(|cause| Refusal { cause, address: client, asker, why });
+                let refusal = cause.map(|cause| Refusal { cause, address: client, requester, why });
                 Action::Respond(response, refusal)
             }
         };
@@ -224,7 +225,7 @@ impl Policy {
             return Ok(Action::Respond(Response::json(200, Body::default()), None));
         }
         let backend = match route {
-            // Ready is who can take heartbeats; and no snapshot may delay the response.
+            // `/readyz` asks whether heartbeats can be taken, and no snapshot may delay it.
             Route::Ping(_) | Route::Agent(_) | Route::Ready => Backend::Ingest,
             _ => Backend::Reads,
         };
@@ -232,7 +233,7 @@ impl Policy {
         let is_secure = scheme == Some(Scheme::Https);
         let names_type = posts_login || *route == Route::Logout;
         let head = canonical_head(head, wants_body, names_type);
-        Ok(Action::Relay(Relay { backend, asker: None, caller, is_secure, head, wants_body }))
+        Ok(Action::Relay(Relay { backend, requester: None, caller, is_secure, head, wants_body }))
     }
 
     /// Unknown key and wrong secret look the same to the client.
@@ -324,7 +325,7 @@ fn refuse_path(no_route: &NoRoute, method: &str) -> Refused {
     let detail = no_route.detail();
     match no_route {
         NoRoute::Unknown => Response::problem(404, &detail).into(),
-        // Others who ask for such a path are no agents.
+        // Agents use no other methods.
         NoRoute::BadAgentId if matches!(method, "POST" | "DELETE") => {
             Refused::heartbeat(400, &detail)
         }

@@ -86,7 +86,7 @@ impl Cause {
 
 /// The agent that a request names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Asker {
+pub(super) struct Requester {
     /// As sent, known or not.
     pub(super) app_key: Option<Box<str>>,
     pub(super) agent: Option<AgentId>,
@@ -97,7 +97,7 @@ pub(super) struct Asker {
 pub(super) struct Refusal {
     pub(super) cause: Cause,
     pub(super) address: IpAddr,
-    pub(super) asker: Asker,
+    pub(super) requester: Requester,
     /// What exactly; may hold what the client sent.
     pub(super) why: Option<String>,
 }
@@ -118,14 +118,14 @@ pub(super) struct Shown<'a> {
 
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Refusal { cause, address, asker, why } = self.refusal;
+        let Refusal { cause, address, requester, why } = self.refusal;
         let sent = |text| if self.gate.is_secret(text) { "(a secret)" } else { text };
         f.write_str(cause.parts().0)?;
         if let Some(why) = why {
             write!(f, " ({})", printable(sent(why)))?;
         }
         write!(f, "; {}from {address}", self.last)?;
-        match asker.app_key.as_deref() {
+        match requester.app_key.as_deref() {
             None => {}
             Some(key) if self.gate.has_key(key) => write!(f, ", app key \"{}\"", printable(key))?,
             Some(key) if self.gate.is_secret(key) => write!(f, ", app key (a secret)")?,
@@ -136,7 +136,7 @@ impl fmt::Display for Shown<'_> {
                 write!(f, ", app key \"{start}...\" ({length} characters)")?;
             }
         }
-        match &asker.agent {
+        match &requester.agent {
             None => Ok(()),
             Some(agent) if self.gate.is_secret(agent.as_str()) => f.write_str(", agent (a secret)"),
             Some(agent) => write!(f, ", agent \"{agent}\""),
@@ -270,8 +270,8 @@ mod tests {
     }
 
     fn refusal(cause: Cause, key: &str, agent: &str) -> Refusal {
-        let asker = Asker { app_key: Some(key.into()), agent: AgentId::parse(agent).ok() };
-        Refusal { cause, address: ip("192.0.2.1"), asker, why: None }
+        let requester = Requester { app_key: Some(key.into()), agent: AgentId::parse(agent).ok() };
+        Refusal { cause, address: ip("192.0.2.1"), requester, why: None }
     }
 
     #[test]

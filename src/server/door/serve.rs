@@ -13,11 +13,11 @@ use crate::server::event::Stamp;
 use crate::server::relay::Relayed;
 use crate::wire::response::{Body, Response};
 
-/// How long the 401 of who guesses waits.
+/// How long a 401 is delayed for a client that guesses.
 const GUESS_DELAY: Duration = Duration::from_secs(1);
 
-/// Of `max_connections`, one in so many (at least one) may have a response that waits; beyond it
-/// they are closed, so that guesses cost little memory and few places.
+/// Of `max_connections`, one in so many (at least one) may have a delayed response; beyond it they
+/// are closed, so that guesses cost little memory and few places.
 const DELAYED_SHARE: usize = 10;
 
 /// Of the budget, one in so many bytes stays for requests, however much of large responses is not
@@ -66,7 +66,7 @@ impl Door {
         self.stamped += 1;
         let number = self.stamped;
         let stamp = Stamp { number, at: self.clock.now(), wall: self.clock.wall() };
-        let Relay { backend, asker, caller, is_secure, head: mut request, wants_body } = relay;
+        let Relay { backend, requester, caller, is_secure, head: mut request, wants_body } = relay;
         Relayed { stamp, is_secure, caller }.write(&mut request, &self.clock);
         request.extend_from_slice(b"\r\n");
         if wants_body {
@@ -80,7 +80,7 @@ impl Door {
         } else {
             pipe.wait(number, slot);
         }
-        client.connection.relay(number, options, asker, request, &self.context);
+        client.connection.relay(number, options, requester, request, &self.context);
     }
 
     /// Hands requests that wait to backends that have room again.
@@ -97,7 +97,7 @@ impl Door {
         }
     }
 
-    /// Gives a worker's response to who asked, if they still wait for it.
+    /// Gives a worker's response to its client, if that still waits for it.
     pub(super) fn deliver(&mut self, number: u64, slot: usize, response: Response) {
         let Some(client) = self.clients.get(slot) else { return };
         if client.connection.relayed() != Some(number) {
@@ -117,7 +117,7 @@ impl Door {
         self.make_room_in_memory();
     }
 
-    /// Whether a response may be begun: refused now, it costs nobody else what they are taking.
+    /// Whether a response may be begun: when it is refused now, no other response is cut short.
     fn has_room_for(&mut self, body: &Body) -> bool {
         let Body::Shared(bytes) = body else { return true };
         let budget = self.context.limits.max_buffered_bytes;
@@ -126,7 +126,7 @@ impl Door {
             || self.clients.body_bytes() + bytes.len() <= budget - budget / REQUESTS_SHARE
     }
 
-    /// Gives a client its response, or has it wait when it is the 401 of who guesses.
+    /// Gives a client its response, or delays it when it is a 401 and the client guesses.
     pub(super) fn respond(&mut self, slot: usize, response: Response, options: ResponseOptions) {
         let Some(client) = self.clients.get(slot) else { return };
         let (address, status) = (client.connection.client, response.status);
@@ -147,7 +147,7 @@ impl Door {
         self.clients.count_body(&body);
         let Some(client) = self.clients.get(slot) else { return };
         client.connection.respond(&head, body, then, &self.context);
-        // When the server stops, nobody would be there to send it later.
+        // A stopping server does not live long enough to send it later.
         if status.0 == 401 && !is_stopping && self.guesses.note(address, self.context.now) {
             self.delay(slot);
         }
@@ -173,7 +173,7 @@ impl Door {
         head
     }
 
-    /// Has a response wait. Its client may be closed meanwhile to make room for others.
+    /// Delays a response. Its client may be closed meanwhile to make room for others.
     fn delay(&mut self, slot: usize) {
         let max = (self.context.limits.max_connections / DELAYED_SHARE).max(1);
         if self.clients.delayed() >= max {
@@ -194,14 +194,19 @@ impl Door {
     /// Notes what a worker refused: a heartbeat for its body, or a login.
     fn note_worker_refusal(&mut self, slot: usize, response: &Response) {
         let Some(client) = self.clients.get(slot) else { return };
-        let asker = client.connection.take_asker();
+        let requester = client.connection.take_requester();
         let (cause, why) = match response.status.0 {
-            400 if asker.is_some() => (Cause::BadHeartbeat, response.problem_detail()),
+            400 if requester.is_some() => (Cause::BadHeartbeat, response.problem_detail()),
             401 => (Cause::WrongToken, Some("login".to_owned())),
             _ => return,
         };
         let address = client.connection.client;
-        self.note_refusal(Refusal { cause, address, asker: asker.unwrap_or_default(), why });
+        self.note_refusal(Refusal {
+            cause,
+            address,
+            requester: requester.unwrap_or_default(),
+            why,
+        });
     }
 
     /// Sends what a client can take, and does what follows. The last step of whatever is done with
@@ -221,7 +226,7 @@ impl Door {
         }
     }
 
-    /// The socket leaves the door; it comes back only to be told 503.
+    /// The socket leaves the door. If it cannot be served, the client gets 503.
     fn upgrade(&mut self, slot: usize, handshake: Handshake, read_ahead: Vec<u8>) {
         let Some(client) = self.clients.get(slot) else { return };
         let address = client.connection.client;

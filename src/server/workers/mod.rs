@@ -106,7 +106,7 @@ impl Workers {
                 let number = request.relayed.stamp.number;
                 self.responder.send(number, self.response(&request));
             }
-            // Nobody can be told: whose request it is was not said.
+            // It does not say whose request it is: the client gets the door's 503.
             Err(reason) => log::error!("the door passed on an invalid request: {reason}"),
         }
     }

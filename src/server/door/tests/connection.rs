@@ -91,7 +91,7 @@ impl Stage {
                 let line = String::from_utf8(relay.head).unwrap();
                 let (line, body) = (line.lines().next().unwrap(), String::from_utf8(body).unwrap());
                 self.log.push(format!("{line} {body:?} {:?}", options.then));
-                self.connection.relay(1, options, relay.asker, Vec::new(), &self.context);
+                self.connection.relay(1, options, relay.requester, Vec::new(), &self.context);
                 if !self.is_manual {
                     self.respond(options, Body::default());
                 }
