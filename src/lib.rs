@@ -5,7 +5,7 @@
 //!             :8080                    private Unix sockets
 //!  agents ──▶ ┌──────┐  whole, checked   ┌───────────────┐  Event   ┌─────┐ Batch  ┌────────┐
 //!  browsers ▶ │ door │ ───requests─────▶ │ tiny_http pool│ ───────▶ │ hub │ ─────▶ │ fanout │ ──▶ sockets
-//!             └──┬───┘ ◀──answers──────  └───────────────┘          └──▲──┘        └───▲────┘     of all
+//!             └──┬───┘ ◀──responses────  └───────────────┘          └──▲──┘        └───▲────┘     of all
 //!                │ WebSocket upgrade: the socket moves into a thread   │ join, leave   │ Control   dashboards
 //!                └────────────────▶ client thread (one a dashboard) ───┴───────────────┘
 //! ```
@@ -14,7 +14,7 @@
 //! |---|---|---|---|
 //! | `main` | nothing but the others | signals, ends of threads | the server has stopped |
 //! | `door` | the public port, all plain HTTP connections | readiness | [`server::door::DoorHandle::stop`] |
-//! | `http-N`, `read-0` | nothing | tiny_http's queue | [`server::workers::Pool::stop`] |
+//! | `http-N`, `read-0` | nothing | tiny_http's queue | [`server::workers::Workers::stop`] |
 //! | `hub` | the registry, and who watches what | events, ticks, room in fanout | [`server::hub::HubHandle::shutdown`] |
 //! | `fanout-N` | the write side of its dashboards | its two channels | the hub's channel is closed |
 //! | `client-N` | the read side of one dashboard | that socket | the connection ends |

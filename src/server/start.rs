@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use crossbeam_channel::{bounded, tick};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -21,7 +21,7 @@ use crate::server::limits::{FANOUT_BATCHES, Limits, MAX_UNSENT_BYTES, eviction_t
 use crate::server::registry::Rules;
 use crate::server::relay::Responder;
 use crate::server::subscriber::Clients;
-use crate::server::workers::{Handlers, Workers};
+use crate::server::workers::{Handlers, SnapshotBody, Workers};
 use crate::wire::id::PoolId;
 
 /// Connections that wait to be accepted; the system may have a lower limit.
@@ -164,7 +164,7 @@ impl Shared {
     ) -> Handlers {
         Handlers {
             hub: hub.clone(),
-            snapshot_bodies: pools.iter().map(|_| Mutex::default()).collect(),
+            snapshot_bodies: pools.iter().map(|_| SnapshotBody::default()).collect(),
             pools,
             gate: Arc::clone(gate),
             epoch: Arc::clone(&self.epoch),

@@ -19,7 +19,7 @@ use crate::server::relay::Caller;
 use crate::server::route::Route;
 use crate::wire::id::{AgentId, PoolIndex};
 use crate::wire::response::{Body, Response, Status};
-use crate::wire::{self, Object, Ping, Snapshot};
+use crate::wire::{self, Object, Ping};
 
 /// How long a browser keeps the viewer's cookie, in seconds: wall screens run for weeks.
 const COOKIE_SECONDS: u32 = 30 * 24 * 60 * 60;
@@ -39,11 +39,25 @@ pub(crate) struct Handlers {
     /// Running tasks in one heartbeat.
     pub max_tasks: usize,
     pub counters: Arc<Counters>,
-    /// By pool: the body of the last snapshot, with its `seq`, while a response holds it.
-    pub snapshot_bodies: Vec<SharedBody>,
+    /// By pool.
+    pub snapshot_bodies: Vec<SnapshotBody>,
 }
 
-pub(crate) type SharedBody = Mutex<(u64, Weak<Vec<u8>>)>;
+/// The body of a pool's last snapshot, as long as a response holds it: several clients that read
+/// the same state share it.
+#[derive(Debug, Default)]
+pub(crate) struct SnapshotBody(Mutex<(u64, Weak<Vec<u8>>)>);
+
+impl SnapshotBody {
+    /// The body for the state `seq`: the last one, or one that `encode` makes.
+    fn get(&self, seq: u64, encode: impl FnOnce() -> Vec<u8>) -> Body {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let shared = last.1.upgrade().filter(|_| last.0 == seq);
+        let body = shared.unwrap_or_else(|| Arc::new(encode()));
+        *last = (seq, Arc::downgrade(&body));
+        Body::Shared(body)
+    }
+}
 
 impl Handle for Handlers {
     fn handle(&self, request: &Request) -> Response {
@@ -122,22 +136,14 @@ impl Handlers {
             return Response::problem(404, "no such pool");
         };
         match self.hub.snapshot(PoolIndex(index)) {
-            Ok(snapshot) => Response::json(200, self.snapshot_body(index, snapshot)),
+            Ok(snapshot) => {
+                let (id, shared) = (&self.pools[index].id, &self.snapshot_bodies[index]);
+                let seq = snapshot.seq;
+                let encode = || snapshot.text(id, &self.epoch).into_bytes();
+                Response::json(200, shared.get(seq, encode))
+            }
             Err(error) => unavailable(error),
         }
-    }
-
-    /// Encodes a snapshot, or shares the body of one of the same state that others are still taking.
-    fn snapshot_body(&self, pool: usize, snapshot: Snapshot) -> Body {
-        let seq = snapshot.seq;
-        let shared = self.snapshot_bodies[pool].lock();
-        let mut shared = shared.unwrap_or_else(PoisonError::into_inner);
-        let body = match shared.1.upgrade().filter(|_| shared.0 == seq) {
-            Some(body) => body,
-            None => Arc::new(snapshot.text(&self.pools[pool].id, &self.epoch).into_bytes()),
-        };
-        *shared = (seq, Arc::downgrade(&body));
-        Body::Shared(body)
     }
 
     fn status(&self) -> Response {
@@ -203,4 +209,21 @@ fn login_token(body: &[u8], is_json: bool) -> Option<String> {
 
 fn unavailable(error: HubError) -> Response {
     Response::problem(503, &error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readers_of_one_state_share_its_body_while_one_of_them_holds_it() {
+        let shared = SnapshotBody::default();
+        let made = |seq, text: &str| shared.get(seq, || text.into());
+        let first = made(1, "first");
+        assert_eq!(made(1, "first again").as_bytes(), b"first");
+        assert_eq!(made(2, "second").as_bytes(), b"second", "another state");
+        assert_eq!(made(1, "first again").as_bytes(), b"first again", "only the last is shared");
+        drop(first);
+        assert_eq!(made(1, "at last").as_bytes(), b"at last", "nobody held it");
+    }
 }

@@ -19,7 +19,7 @@ use crate::runtime::threads::panic_text;
 use crate::server::relay::{HEADER, Relayed, Responder};
 use crate::wire::response::Response;
 
-pub(crate) use handlers::Handlers;
+pub(crate) use handlers::{Handlers, SnapshotBody};
 
 /// A request as the door passed it on.
 #[derive(Debug)]
