@@ -113,7 +113,6 @@ impl File {
             // Requested each time, so that page and server are of one version; a 304 is cheap.
             ("Cache-Control", "no-cache".to_owned()),
             ("ETag", self.entity_tag().to_owned()),
-            ("X-Content-Type-Options", "nosniff".to_owned()),
         ];
         if self.is_html() {
             headers.push(("Content-Security-Policy", POLICY.to_owned()));
@@ -196,7 +195,6 @@ mod tests {
         }
         let script = answer("/app.js", None);
         assert_eq!(header(&script, "Content-Type"), Some("text/javascript; charset=utf-8"));
-        assert_eq!(header(&script, "X-Content-Type-Options"), Some("nosniff"));
         assert_eq!(header(&script, "Content-Security-Policy"), None);
     }
 
