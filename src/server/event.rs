@@ -1,6 +1,7 @@
 //! What hub, fanout and the shells say to each other: types only.
 
-use std::net::TcpStream;
+use std::fmt;
+use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -27,70 +28,31 @@ pub(crate) struct Stamp {
 /// channel with room for exactly one, so that the hub never waits for who asked.
 #[derive(Debug)]
 pub(crate) enum Event {
-    /// An agent's newest state. With `reply`, the sender wants the registry's verdict.
+    /// An agent's newest state. A reply is asked for when the pool may be full.
     Heartbeat {
-        /// The pool, as the key decided.
         pool: PoolIndex,
-        /// The agent within the pool.
         agent: AgentId,
-        /// What it said.
         metrics: Metrics,
-        /// When, and in which order.
         stamp: Stamp,
-        /// Asked for when the pool may be full.
         reply: Option<Sender<Verdict>>,
     },
-    /// An agent leaves. `reply` says whether it was known.
-    Goodbye {
-        /// The pool, as the key decided.
-        pool: PoolIndex,
-        /// The agent within the pool.
-        agent: AgentId,
-        /// When, and in which order.
-        stamp: Stamp,
-        /// Asked for by DELETE.
-        reply: Option<Sender<bool>>,
-    },
-    /// A dashboard wants the snapshot and every update after it, through this fanout thread.
-    Join {
-        /// Who.
-        dashboard: DashboardId,
-        /// Which pool.
-        pool: PoolIndex,
-        /// Which fanout thread owns its write side.
-        fanout: FanoutIndex,
-    },
-    /// A dashboard that fell behind has taken all that it was sent, and wants what changed since.
-    Resume {
-        /// Who.
-        dashboard: DashboardId,
-        /// The sequence number up to which it knows all; without one it needs a snapshot.
-        since: Option<u64>,
-    },
+    /// An agent leaves. DELETE asks whether it was known.
+    Goodbye { pool: PoolIndex, agent: AgentId, stamp: Stamp, reply: Option<Sender<bool>> },
+    /// A dashboard, whose write side `fanout` owns, wants a snapshot and every update after it.
+    Join { dashboard: DashboardId, pool: PoolIndex, fanout: FanoutIndex },
+    /// A dashboard that fell behind has taken all that it was sent, and wants what changed after
+    /// `since`; without that, a snapshot.
+    Resume { dashboard: DashboardId, since: Option<u64> },
     /// A dashboard is gone.
-    Leave {
-        /// Who.
-        dashboard: DashboardId,
-    },
+    Leave { dashboard: DashboardId },
     /// The `initial_metrics` object of a pool, for a reader without a WebSocket.
-    Snapshot {
-        /// Which pool.
-        pool: PoolIndex,
-        /// Gets it.
-        reply: Sender<Snapshot>,
-    },
+    Snapshot { pool: PoolIndex, reply: Sender<Snapshot> },
     /// The summaries of all pools, in the configuration's order.
-    Summaries {
-        /// Gets them.
-        reply: Sender<Vec<Summary>>,
-    },
-    /// Whether the hub turns.
-    Alive {
-        /// Gets the word.
-        reply: Sender<()>,
-    },
-    /// The last event. The hub ends, which closes its channels to the fanout threads, which
-    /// close the dashboards with 1001.
+    Summaries { reply: Sender<Vec<Summary>> },
+    /// Whether the hub runs.
+    Alive { reply: Sender<()> },
+    /// The last event. The hub ends, which closes its channels to the fanout threads, which close
+    /// the dashboards with 1001.
     Shutdown,
 }
 
@@ -100,7 +62,7 @@ pub(crate) enum Verdict {
     /// It is the agent's newest state now.
     Accepted,
     /// A newer heartbeat or a goodbye of the same agent was there before it.
-    Overtaken,
+    Stale,
     /// The pool has `max_agents_per_pool` agents and this one is new.
     TooManyAgents,
     /// The pool's metrics would exceed `max_pool_bytes`.
@@ -114,72 +76,49 @@ pub(crate) struct FanoutIndex(pub usize);
 /// From the hub to a fanout thread, in order: what dashboards are to be sent.
 #[derive(Debug)]
 pub(crate) enum Batch {
-    /// For every live dashboard of a pool. Where a dashboard joined or resumed in between, it has
-    /// had the first of the frames, and skips them by their sequence numbers.
-    Updates {
-        /// Which pool.
-        pool: PoolIndex,
-        /// The pool's next changes, one message a frame.
-        frames: Frames,
-    },
-    /// A snapshot for dashboards that joined; they are live from here on. One that somebody is
-    /// still taking may be sent in its place; those who get it are to ask for what changed since.
-    Snapshot {
-        /// Which pool.
-        pool: PoolIndex,
-        /// For whom.
-        dashboards: Vec<DashboardId>,
-        /// The pool's present state.
-        snapshot: Snapshot,
-    },
-    /// For a dashboard that fell behind: newest states of agents that changed since.
-    Changes {
-        /// For whom.
-        dashboard: DashboardId,
-        /// The oldest changes first, one message a frame.
-        frames: Frames,
-        /// There is no other change: it is live from here on. Otherwise it is to ask for more.
-        is_all: bool,
-    },
-    /// Changes were lost for the pool's live dashboards: each is to resume from where it is.
-    Gap {
-        /// Which pool.
-        pool: PoolIndex,
-    },
+    /// For the pool's dashboards: what changed after `since`, one message a frame. Without frames,
+    /// the changes after earlier ones are lost: who has not all up to `since` asks for them.
+    Updates { pool: PoolIndex, since: u64, frames: Arc<Frames> },
+    /// The pool's present state for dashboards that have none. A snapshot that others are still
+    /// taking may be sent in its place.
+    Snapshot { pool: PoolIndex, dashboards: Vec<DashboardId>, snapshot: Snapshot },
+    /// The answer to [`Event::Resume`]: newest states of agents, the oldest change first, one
+    /// message a frame. Where that is not all, the dashboard asks again.
+    Changes { pool: PoolIndex, dashboard: DashboardId, frames: Arc<Frames> },
 }
 
-/// From client threads to the fanout thread that owns their dashboard's write side.
+/// From a subscriber to the fanout thread that owns its write side.
 #[derive(Debug)]
-pub(crate) enum Control {
-    /// A dashboard's write side, before the hub hears of the dashboard.
-    Attach {
-        /// Who.
-        dashboard: DashboardId,
-        /// Which pool.
-        pool: PoolIndex,
-        /// The socket; the client thread goes on reading it.
-        socket: Arc<TcpStream>,
-        /// The answer to the handshake, which goes out in front of the first snapshot: who has it
-        /// has joined, and whatever is heard of an agent from then on comes as an update.
-        greeting: Vec<u8>,
-    },
-    /// Control frames that answer the dashboard's: a Pong, or the reply to its Close.
-    Reply {
-        /// Who.
-        dashboard: DashboardId,
-        /// Whole frames.
-        frames: Vec<u8>,
-    },
-    /// The dashboard broke a rule: Close with this code, then nothing more.
-    Close {
-        /// Who.
-        dashboard: DashboardId,
-        /// Why (RFC 6455 section 7.4.1).
-        code: CloseCode,
-    },
-    /// Nothing more will be read from the dashboard: what is owed of control frames, then the end.
-    Gone {
-        /// Who.
-        dashboard: DashboardId,
-    },
+pub(crate) struct Control {
+    pub dashboard: DashboardId,
+    pub pool: PoolIndex,
+    pub action: Action,
+}
+
+/// What a [`Control`] asks for.
+#[derive(Debug)]
+pub(crate) enum Action {
+    /// Take this write side over, before the hub hears of the dashboard. The subscriber goes on
+    /// reading the socket. `greeting` is the handshake's response, which goes out in front of the
+    /// first snapshot: a client that has it has joined, and gets whatever is heard of an agent
+    /// from then on as an update.
+    Attach { socket: Arc<dyn WriteSide>, greeting: Vec<u8> },
+    /// Send these control frames, which answer the dashboard's: a Pong, or the reply to its Close.
+    Reply(Vec<u8>),
+    /// Send a Close with this code (RFC 6455 section 7.4.1), then nothing more.
+    Close(CloseCode),
+    /// Nothing more will be read: send what is owed of control frames, then end.
+    Gone,
+}
+
+/// The write side of a dashboard's connection.
+pub(crate) trait WriteSide: fmt::Debug + Send + Sync {
+    /// Takes as many bytes as there is room for, which may be none, without waiting.
+    ///
+    /// # Errors
+    /// The connection is over.
+    fn send_now(&self, bytes: &[u8]) -> io::Result<usize>;
+
+    /// Ends the connection in both directions.
+    fn end(&self);
 }

@@ -21,9 +21,9 @@ const MAX_HEADER_BYTES: usize = 10;
 #[derive(Debug, Default)]
 pub(crate) struct Frames {
     bytes: Vec<u8>,
-    /// Instead of `bytes`, for a snapshot, which may have megabytes, pages of its own, of which so
-    /// many bytes are in use. The system has them back the moment they are dropped; an allocator would keep,
-    /// for each thread, up to twice the largest buffer that it ever had.
+    /// Used instead of `bytes` for a snapshot, which may have megabytes: mapped pages, and how many
+    /// of their bytes are in use. Dropping them returns them to the system at once; an allocator
+    /// keeps, for each thread, up to twice the largest buffer that the thread ever had.
     pages: Option<(Mmap, usize)>,
     ends: Vec<End>,
 }
@@ -85,12 +85,6 @@ fn push_header(bytes: &mut Vec<u8>, opcode: Data, is_final: bool, payload_bytes:
 }
 
 impl Frames {
-    /// Frames that may only go out whole, such as control frames, and carry no change.
-    #[must_use]
-    pub(crate) fn whole(bytes: Vec<u8>) -> Self {
-        Self { bytes, ..Self::default() }
-    }
-
     /// Appends `text` as one text frame.
     pub(crate) fn push_text(&mut self, text: &str, seq: u64) {
         push_header(&mut self.bytes, Data::Text, true, text.len());
@@ -98,15 +92,15 @@ impl Frames {
         self.ends.push(End { seq, at: self.bytes.len() });
     }
 
-    /// Appends later frames.
-    pub(crate) fn append(&mut self, later: &Self) {
-        let offset = self.bytes.len();
-        self.bytes.extend_from_slice(&later.bytes);
-        self.ends.extend(later.ends.iter().map(|end| End { at: end.at + offset, ..*end }));
+    /// Appends those of `later` that carry a change after `seq`.
+    pub(crate) fn append(&mut self, later: &Self, seq: u64) {
+        let (from, to) = (later.start_after(seq), self.bytes.len());
+        self.bytes.extend_from_slice(&later.bytes()[from..]);
+        let ends = &later.ends[later.index_after(seq)..];
+        self.ends.extend(ends.iter().map(|end| End { at: end.at - from + to, ..*end }));
     }
 
     /// All of them, as they go over the wire.
-    #[must_use]
     pub(crate) fn bytes(&self) -> &[u8] {
         match &self.pages {
             Some((pages, used)) => &pages[..*used],
@@ -114,65 +108,43 @@ impl Frames {
         }
     }
 
-    /// How many frames that carry a change.
-    #[must_use]
-    pub(crate) fn count(&self) -> usize {
-        self.ends.len()
-    }
-
-    /// Whether there is none that carries a change.
-    #[must_use]
-    pub(crate) fn is_empty(&self) -> bool {
-        self.ends.is_empty()
+    /// How many frames carry a change after `seq`.
+    pub(crate) fn count_after(&self, seq: u64) -> usize {
+        self.ends.len() - self.index_after(seq)
     }
 
     /// The sequence number of the last frame.
-    #[must_use]
     pub(crate) fn last_seq(&self) -> Option<u64> {
         self.ends.last().map(|end| end.seq)
     }
 
     /// Where the first frame begins that carries a change after `seq`; without one, the end.
-    #[must_use]
     pub(crate) fn start_after(&self, seq: u64) -> usize {
-        self.begin(self.ends.partition_point(|end| end.seq <= seq))
+        match self.index_after(seq) {
+            0 => 0,
+            index => self.ends[index - 1].at,
+        }
     }
 
     /// The first place at or after `offset` where a frame begins or the last one ends.
-    #[must_use]
     pub(crate) fn boundary(&self, offset: usize) -> usize {
-        if offset == 0 { 0 } else { self.begin(self.index_from(offset)) }
-    }
-
-    /// The sequence number of the first frame that begins at or after `offset`.
-    #[must_use]
-    pub(crate) fn seq_from(&self, offset: usize) -> Option<u64> {
-        let index = if offset == 0 { 0 } else { self.index_from(offset) };
-        self.ends.get(index).map(|end| end.seq)
-    }
-
-    /// The index of the first frame that begins at or after `offset`, which is not 0.
-    fn index_from(&self, offset: usize) -> usize {
-        self.ends.partition_point(|end| end.at < offset) + 1
-    }
-
-    fn begin(&self, index: usize) -> usize {
-        match index.checked_sub(1) {
-            None if !self.ends.is_empty() => 0,
-            Some(before) if before < self.ends.len() => self.ends[before].at,
-            _ => self.bytes().len(),
+        match self.ends.get(self.ends.partition_point(|end| end.at < offset)) {
+            Some(end) if offset > 0 => end.at,
+            _ => offset,
         }
+    }
+
+    fn index_after(&self, seq: u64) -> usize {
+        self.ends.partition_point(|end| end.seq <= seq)
     }
 }
 
 /// A Ping without payload.
-#[must_use]
 pub(crate) fn ping() -> Vec<u8> {
     control(Frame::ping(Vec::new()))
 }
 
 /// A Close with this code, without a reason.
-#[must_use]
 pub(crate) fn close(code: CloseCode) -> Vec<u8> {
     control(Frame::close(Some(CloseFrame { code, reason: "".into() })))
 }
@@ -185,7 +157,6 @@ fn control(frame: Frame) -> Vec<u8> {
 }
 
 /// Whether the frame that `bytes` starts with is a Close.
-#[must_use]
 pub(crate) fn is_close(bytes: &[u8]) -> bool {
     bytes.first().is_some_and(|first| OpCode::from(first & 0x0F) == OpCode::Control(Control::Close))
 }
@@ -203,24 +174,16 @@ mod tests {
             let first = frames.bytes().len();
             let mut later = Frames::default();
             later.push_text("next", 7);
-            frames.append(&later);
+            frames.append(&later, 3);
             let end = first + 6;
-            assert_eq!((frames.bytes().len(), frames.count()), (end, 2), "{size}");
+            assert_eq!((frames.bytes().len(), frames.last_seq()), (end, Some(7)), "{size}");
             let boundaries = [0, 1, first, first + 1, end].map(|offset| frames.boundary(offset));
             assert_eq!(boundaries, [0, first, first, end, end], "{size}");
-            let numbers = [0, 1, first, first + 1, end].map(|offset| frames.seq_from(offset));
-            assert_eq!(numbers, [Some(3), Some(7), Some(7), None, None], "{size}");
             let starts = [0, 2, 3, 6, 7, 8].map(|seq| frames.start_after(seq));
             assert_eq!(starts, [0, 0, first, first, end, end], "{size}");
-            assert_eq!(frames.last_seq(), Some(7));
+            let counts = [0, 2, 3, 6, 7, 8].map(|seq| frames.count_after(seq));
+            assert_eq!(counts, [2, 2, 1, 1, 0, 0], "{size}");
         }
-    }
-
-    #[test]
-    fn control_frames_go_out_whole() {
-        let frames = Frames::whole([ping(), ping()].concat());
-        assert_eq!([0, 1, 2, 4].map(|offset| frames.boundary(offset)), [0, 4, 4, 4]);
-        assert_eq!((frames.count(), frames.last_seq(), frames.seq_from(0)), (0, None, None));
     }
 
     #[test]
@@ -234,7 +197,7 @@ mod tests {
         // Text and not final, then continuation and final (section 5.2).
         assert_eq!((frames.bytes()[0], frames.bytes()[second]), (0x01, 0x80));
         assert_eq!(frames.bytes().len(), 2 * (FRAGMENT_BYTES + MAX_HEADER_BYTES));
-        assert_eq!((frames.count(), frames.last_seq()), (2, Some(5)));
+        assert_eq!((frames.count_after(0), frames.last_seq()), (2, Some(5)));
     }
 
     #[test]

@@ -12,7 +12,10 @@ pub(crate) mod hub;
 pub(crate) mod limits;
 pub(crate) mod registry;
 pub(crate) mod relay;
+pub(crate) mod ring;
 pub(crate) mod route;
+#[cfg(test)]
+mod simulation;
 mod sockets;
 mod start;
 pub(crate) mod subscriber;

@@ -15,12 +15,13 @@ use crate::runtime::threads::{Outcome, Role, Threads};
 use crate::server::config::{Config, Pool};
 use crate::server::descriptors::{fit_to_descriptors, raise_descriptor_limit};
 use crate::server::door::{Dashboards, Door, DoorParts};
+use crate::server::event::FanoutIndex;
 use crate::server::fanout::{self, FanoutHandle};
 use crate::server::hub::{self, HubHandle};
 use crate::server::limits::{FANOUT_BATCHES, Limits, MAX_UNSENT_BYTES, eviction_tick};
 use crate::server::registry::Rules;
 use crate::server::relay::Responder;
-use crate::server::subscriber::Clients;
+use crate::server::subscriber::Subscribers;
 use crate::server::workers::{Handlers, SnapshotBody, Workers};
 use crate::wire::id::PoolId;
 
@@ -69,7 +70,7 @@ impl Server {
         let reads = bind_backend(&directory, READS)?;
         #[cfg(test)]
         let for_tests = fanouts.clone();
-        let clients = Clients::new(shared.threads.clone(), hub.clone(), fanouts, clock);
+        let subscribers = Subscribers::new(shared.threads.clone(), hub.clone(), fanouts, clock);
         let (door, door_handle, [ingest_responder, reads_responder]) = Door::new(DoorParts {
             listeners,
             backends: [directory.socket(INGEST), directory.socket(READS)],
@@ -79,7 +80,7 @@ impl Server {
             limits: shared.limits.clone(),
             clock,
             counters: Arc::clone(&shared.counters),
-            feed: Box::new(clients),
+            feed: Box::new(subscribers),
         })
         .map_err(|error| StartError::Resource("the door", error))?;
         let ingest = shared.workers(ingest, Arc::clone(&handlers), ingest_responder);
@@ -128,8 +129,9 @@ impl Shared {
             pools: Arc::clone(&self.pools),
             epoch: Arc::clone(&self.epoch),
             rules,
-            patience: self.limits.hub_timeout(),
+            timeout: self.limits.hub_timeout(),
             ticks: tick(rules.tick),
+            windows: tick(hub::HUB_WINDOW),
             fanouts: senders,
             clock: self.clock,
             counters: Arc::clone(&self.counters),
@@ -137,17 +139,17 @@ impl Shared {
         let mut handles = Vec::with_capacity(fanouts);
         for (index, batches) in receivers.into_iter().enumerate() {
             let (fanout, handle) = fanout::fanout(fanout::Parts {
-                index: crate::server::event::FanoutIndex(index),
+                index: FanoutIndex(index),
                 batches,
+                hub: hub_handle.clone(),
                 pools: Arc::clone(&self.pools),
                 epoch: Arc::clone(&self.epoch),
                 times: fanout::Times::from(&self.limits),
                 clock: self.clock,
                 counters: Arc::clone(&self.counters),
             });
-            let hub = hub_handle.clone();
             self.spawn(format!("fanout-{index}"), move || {
-                fanout.run(&hub);
+                fanout.run();
                 Ok(())
             })?;
             handles.push(handle);

@@ -16,7 +16,7 @@ use crate::runtime::clock::Clock;
 use crate::runtime::counters::Counters;
 use crate::runtime::signals::Signal;
 use crate::server::config::{Config, Overrides};
-use crate::server::event::{Control, FanoutIndex};
+use crate::server::event::{Action, Control, FanoutIndex};
 use crate::wire::id::{DashboardId, PoolIndex};
 
 /// Catches hangs; nothing waits for it to pass.
@@ -96,11 +96,11 @@ fn the_death_of_the_hub_ends_the_server_with_the_reason() {
 fn the_death_of_a_fanout_thread_ends_the_server_with_the_reason() {
     let died = dies_of(|server| {
         let address = server.addresses()[0];
-        let attach = Control::Attach {
+        let socket = Arc::new(TcpStream::connect(address).unwrap());
+        let attach = Control {
             dashboard: DashboardId(u64::MAX),
             pool: NO_SUCH_POOL,
-            socket: Arc::new(TcpStream::connect(address).unwrap()),
-            greeting: Vec::new(),
+            action: Action::Attach { socket, greeting: Vec::new() },
         };
         server.fanouts[0].send(attach).unwrap();
     });

@@ -1,45 +1,47 @@
 //! The threads that write to dashboards, and the only ones that do. Each owns the write side of
-//! its share of the dashboards: it sends what the hub hands it, and keeps what a socket has no
-//! room for, up to a bound. A dashboard that is beyond it gets no more updates until it has taken
-//! what was begun; it then asks the hub, part by part, for the newest state of what changed since.
-//! The thread waits for its channels only, never for a socket.
+//! its share of the dashboards. It keeps each pool's newest messages in a [`Ring`], from which
+//! every dashboard takes what its socket has room for. A dashboard that the ring no longer reaches
+//! asks the hub, batch by batch, for the newest state of what changed since. The thread waits for
+//! its channels only, never for a socket.
 //!
 //! Waking one of a few threads per heartbeat, instead of a thread per dashboard, is what makes a
 //! delivery cheap: `make bench` has the figures.
 
 mod dashboard;
-mod keeping;
-mod queue;
+mod maintenance;
 mod snapshots;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
+use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, SendError, Sender, bounded, never, select};
+use crossbeam_channel::{Receiver, SendError, Sender, TryRecvError, bounded, never, select};
 
 use crate::runtime::clock::Clock;
 use crate::runtime::counters::Counters;
 use crate::server::event::{Batch, Control, FanoutIndex};
-use crate::server::frame::Frames;
 use crate::server::hub::HubHandle;
 use crate::server::limits::{
-    CLOSE_GRACE, FANOUT_BATCHES, FANOUT_CONTROLS, KEEPALIVE_AFTER, Limits, PING_EVERY,
+    CLOSE_GRACE, FANOUT_BATCHES, FANOUT_CONTROLS, KEEPALIVE_AFTER, Limits, MAX_BATCH_BYTES,
+    PING_EVERY,
 };
-use crate::wire::KIB;
-use crate::wire::Snapshot;
+use crate::server::ring::{MAX_RING_BYTES, Ring};
 use crate::wire::id::{DashboardId, PoolId, PoolIndex};
-use dashboard::{Dashboard, Sent};
+use crate::wire::{KIB, Snapshot};
+use dashboard::{Dashboard, Pumped};
 use snapshots::Snapshots;
 
 /// How often keep-alives, Pings and lags are looked at.
-const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(1);
+const MAINTENANCE_EVERY: Duration = Duration::from_secs(1);
 
-/// Batches of one pool are put together up to this size before they are written, so that a burst
-/// costs one system call per dashboard and not one per batch.
+/// Updates of one pool gather up to this size before they are written.
 const MAX_WRITE_BYTES: usize = 128 * KIB;
+
+// A dashboard that has all does not fall behind by what is written at once.
+const _: () = assert!(MAX_WRITE_BYTES + MAX_BATCH_BYTES < MAX_RING_BYTES);
 
 /// The times that a fanout thread keeps, each with its reason in [`crate::server::limits`].
 #[derive(Debug, Clone, Copy)]
@@ -51,7 +53,7 @@ pub(crate) struct Times {
     /// [`CLOSE_GRACE`].
     pub close_grace: Duration,
     /// How often the above are looked at.
-    pub housekeeping_every: Duration,
+    pub maintenance_every: Duration,
     /// [`Limits::lag_timeout`].
     pub lag_timeout: Duration,
     /// [`Limits::lag_min_bytes`].
@@ -64,14 +66,14 @@ impl From<&Limits> for Times {
             keepalive_after: KEEPALIVE_AFTER,
             ping_every: PING_EVERY,
             close_grace: CLOSE_GRACE,
-            housekeeping_every: HOUSEKEEPING_EVERY,
+            maintenance_every: MAINTENANCE_EVERY,
             lag_timeout: limits.lag_timeout,
             lag_min_bytes: limits.lag_min_bytes,
         }
     }
 }
 
-/// The way for client threads to talk to the fanout thread that writes for them.
+/// The way for subscribers to talk to the fanout thread that writes for them.
 #[derive(Debug, Clone)]
 pub(crate) struct FanoutHandle {
     /// Which one it is, for the hub.
@@ -79,15 +81,12 @@ pub(crate) struct FanoutHandle {
     controls: Sender<Control>,
 }
 
-/// The fanout thread is gone.
+/// The fanout thread has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stopped;
 
 impl FanoutHandle {
-    /// Hands over `control`, waiting for room: the fanout thread never waits for a client.
-    ///
-    /// # Errors
-    /// [`Stopped`] when nobody will read it.
+    /// Hands over `control`, waiting for room: the fanout thread never waits for a subscriber.
     pub(crate) fn send(&self, control: Control) -> Result<(), Stopped> {
         self.controls.send(control).map_err(|SendError(_)| Stopped)
     }
@@ -96,45 +95,40 @@ impl FanoutHandle {
 /// What a fanout thread is made of.
 #[derive(Debug)]
 pub(crate) struct Parts {
-    /// Which one it is.
     pub index: FanoutIndex,
     /// From the hub.
     pub batches: Receiver<Batch>,
+    pub hub: HubHandle,
     /// The pools' ids, in the configuration's order.
     pub pools: Arc<[PoolId]>,
     /// This run of the server.
     pub epoch: Arc<str>,
-    /// What is when.
     pub times: Times,
-    /// For what is when.
     pub clock: Clock,
-    /// What is counted.
     pub counters: Arc<Counters>,
 }
 
-/// Makes a fanout thread's work, still without the hub, and the handle to it.
-#[must_use]
+/// Makes a fanout thread's work and the handle to it.
 pub(crate) fn fanout(parts: Parts) -> (Fanout, FanoutHandle) {
+    let Parts { index, batches, hub, pools, epoch, times, clock, counters } = parts;
     let (sender, controls) = bounded(FANOUT_CONTROLS);
-    let feeds = parts.pools.iter().map(|_| Feed::default()).collect();
-    let handle = FanoutHandle { index: parts.index, controls: sender };
     let fanout = Fanout {
-        batches: parts.batches,
+        batches,
         controls,
-        feeds,
-        homes: HashMap::new(),
+        hub,
+        feeds: pools.iter().map(|_| Feed::default()).collect(),
         retries: BTreeSet::new(),
-        snapshots: Snapshots::new(parts.pools.len()),
-        now: parts.clock.now(),
-        housekeeping_at: parts.clock.now(),
+        snapshots: Snapshots::new(pools.len()),
+        now: clock.now(),
+        maintenance_at: clock.now(),
         closing_until: None,
-        pools: parts.pools,
-        epoch: parts.epoch,
-        times: parts.times,
-        clock: parts.clock,
-        counters: parts.counters,
+        pools,
+        epoch,
+        times,
+        clock,
+        counters,
     };
-    (fanout, handle)
+    (fanout, FanoutHandle { index, controls: sender })
 }
 
 /// One fanout thread's state. [`Fanout::run`] is the thread.
@@ -142,15 +136,14 @@ pub(crate) fn fanout(parts: Parts) -> (Fanout, FanoutHandle) {
 pub(crate) struct Fanout {
     batches: Receiver<Batch>,
     controls: Receiver<Control>,
+    hub: HubHandle,
     feeds: Vec<Feed>,
-    /// Which pool a dashboard is of.
-    homes: HashMap<DashboardId, PoolIndex>,
-    /// When to try again to write to whom.
-    retries: BTreeSet<(Instant, DashboardId)>,
+    /// When to try again to write to whom. What has become needless is skipped then.
+    retries: BTreeSet<(Instant, PoolIndex, DashboardId)>,
     snapshots: Snapshots,
     /// The time of this turn.
     now: Instant,
-    housekeeping_at: Instant,
+    maintenance_at: Instant,
     /// The hub has ended: all are being closed, until then.
     closing_until: Option<Instant>,
     pools: Arc<[PoolId]>,
@@ -163,75 +156,91 @@ pub(crate) struct Fanout {
 /// A pool's dashboards on this thread.
 #[derive(Debug, Default)]
 struct Feed {
-    dashboards: HashMap<DashboardId, Dashboard>,
-    /// Updates of this turn, to be written at its end.
-    frames: Frames,
+    dashboards: BTreeMap<DashboardId, Dashboard>,
+    ring: Ring,
+    /// Bytes in the ring that idle dashboards have not been offered.
+    unwritten: usize,
+}
+
+/// What wakes the thread.
+#[derive(Debug)]
+enum Wake {
+    Batch(Batch),
+    Control(Control),
+    /// It is time for something, or a channel has closed.
+    Time,
 }
 
 impl Fanout {
-    /// Writes until the hub is gone, and then until every dashboard has taken its Close or the
+    /// Writes until the hub has ended, and then until every dashboard has taken its Close or the
     /// grace is over.
-    pub(crate) fn run(mut self, hub: &HubHandle) {
+    pub(crate) fn run(mut self) {
         while !self.is_done() {
             let timeout = self.wake_at().saturating_duration_since(self.clock.now());
-            select! {
-                recv(self.batches) -> batch => self.take_batches(batch.ok()),
+            let wake = select! {
+                recv(self.batches) -> batch => batch.map_or(Wake::Time, Wake::Batch),
                 recv(self.controls) -> control => match control {
-                    Ok(control) => {
-                        self.now = self.clock.now();
-                        self.control(control);
-                        self.take_controls();
+                    Ok(control) => Wake::Control(control),
+                    Err(_) => {
+                        self.controls = never();
+                        Wake::Time
                     }
-                    Err(_) => self.controls = never(),
                 },
-                default(timeout) => self.now = self.clock.now(),
-            }
-            self.retry(hub);
-            self.keep_house();
+                default(timeout) => Wake::Time,
+            };
+            self.turn(wake, self.clock.now());
         }
     }
 
     fn is_done(&self) -> bool {
-        self.closing_until.is_some_and(|until| self.homes.is_empty() || self.now >= until)
+        let is_empty = || self.feeds.iter().all(|feed| feed.dashboards.is_empty());
+        self.closing_until.is_some_and(|until| self.now >= until || is_empty())
     }
 
     fn wake_at(&self) -> Instant {
-        let retry = self.retries.first().map_or(self.housekeeping_at, |(at, _)| *at);
-        let close = self.closing_until.unwrap_or(self.housekeeping_at);
-        self.housekeeping_at.min(retry).min(close)
+        let retry = self.retries.first().map_or(self.maintenance_at, |(at, ..)| *at);
+        let close = self.closing_until.unwrap_or(self.maintenance_at);
+        self.maintenance_at.min(retry).min(close)
     }
 
-    /// Takes `first` and the batches that wait behind it, as much as one turn takes, and writes
-    /// what they hold. `None` means that the hub has ended.
+    /// Takes what is there, as much as one turn takes, and writes what is due. Waits for nothing.
     ///
     /// A hub that has more than can be written refills its channel as fast as it is emptied:
     /// without an end to the turn, nobody would be answered, tried again or cut off until the
     /// load is over.
-    fn take_batches(&mut self, first: Option<Batch>) {
-        self.now = self.clock.now();
-        let Some(first) = first else { return self.close_all() };
-        self.batch(first);
+    fn turn(&mut self, wake: Wake, now: Instant) {
+        self.now = now;
+        match wake {
+            Wake::Batch(batch) => self.batch(batch),
+            Wake::Control(control) => self.control(control),
+            Wake::Time => {}
+        }
+        self.take_controls();
         for _ in 1..FANOUT_BATCHES {
             match self.batches.try_recv() {
                 Ok(batch) => self.batch(batch),
-                Err(_) => break,
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) => {
+                    self.close_all();
+                    break;
+                }
             }
         }
         for pool in 0..self.feeds.len() {
             self.write_updates(PoolIndex(pool));
         }
+        self.retry();
+        self.maintain();
     }
 
     fn batch(&mut self, batch: Batch) {
         match batch {
-            Batch::Updates { pool, frames } => {
+            Batch::Updates { pool, since, frames } => {
                 let feed = &mut self.feeds[pool.0];
-                if feed.frames.is_empty() {
-                    feed.frames = frames;
-                } else {
-                    feed.frames.append(&frames);
-                }
-                if feed.frames.bytes().len() >= MAX_WRITE_BYTES {
+                // Without frames as well, dashboards are to see that the ring has a gap.
+                feed.unwritten += frames.bytes().len().max(1);
+                feed.ring.append(since, frames);
+                if feed.unwritten >= MAX_WRITE_BYTES {
                     self.write_updates(pool);
                 }
             }
@@ -239,108 +248,106 @@ impl Fanout {
                 // Each of them was attached before the hub heard of it, and so before this
                 // batch was made: with what waits now read, all of them are known.
                 self.take_controls();
-                // What came before the snapshot goes out before it.
-                self.write_updates(pool);
-                self.write_snapshot(pool, &dashboards, snapshot);
+                self.snapshot(pool, &dashboards, snapshot);
             }
-            Batch::Changes { dashboard, frames, is_all } => {
-                self.write_changes(dashboard, frames, is_all);
-            }
-            Batch::Gap { pool } => {
-                self.write_updates(pool);
-                for id in self.live(pool) {
-                    self.with(id, |dashboard, _| {
-                        dashboard.note_gap();
-                        Sent::FellBehind
-                    });
-                }
+            Batch::Changes { pool, dashboard, frames } => {
+                let Some(waiting) = self.waiting(pool, dashboard) else { return };
+                waiting.take(&frames);
+                self.counters.deliveries.add(frames.count_after(0) as u64);
+                self.pump(pool, dashboard);
             }
         }
     }
 
-    fn live(&self, pool: PoolIndex) -> Vec<DashboardId> {
-        let dashboards = self.feeds[pool.0].dashboards.iter();
-        dashboards.filter(|(_, dashboard)| dashboard.is_live()).map(|(id, _)| *id).collect()
+    fn waiting(&mut self, pool: PoolIndex, id: DashboardId) -> Option<&mut Dashboard> {
+        self.feeds[pool.0].dashboards.get_mut(&id).filter(|dashboard| dashboard.is_waiting())
     }
 
+    /// Offers what is new in the pool's ring to the dashboards that have all before it.
     fn write_updates(&mut self, pool: PoolIndex) {
         let feed = &mut self.feeds[pool.0];
-        if feed.frames.is_empty() {
+        if mem::take(&mut feed.unwritten) == 0 {
             return;
         }
-        let frames = Arc::new(std::mem::take(&mut feed.frames));
-        for id in self.live(pool) {
-            match self.with(id, |dashboard, now| dashboard.send_updates(&frames, now)) {
-                Sent::All | Sent::Queued => self.counters.deliveries.add(frames.count() as u64),
-                Sent::FellBehind => self.counters.lags.add_one(),
-                Sent::Broken => {}
+        let (cut, mut oldest) = (feed.ring.cut(), feed.ring.end());
+        let Self { now, hub, counters, retries, .. } = self;
+        let mut turn = Turn { pool, now: *now, hub, counters, retries };
+        feed.dashboards.retain(|id, dashboard| {
+            let Some(cursor) = dashboard.cursor() else { return true };
+            // Who has read since the last try is not to lose its place.
+            let is_last_chance = cursor < cut && feed.ring.reaches(cursor);
+            if (dashboard.is_idle() || is_last_chance) && !turn.pump(*id, dashboard, &feed.ring) {
+                return false;
             }
-        }
+            if let Some(cursor) = dashboard.cursor().filter(|cursor| feed.ring.reaches(*cursor)) {
+                if cursor < cut {
+                    turn.counters.lags.add_one();
+                }
+                oldest = oldest.min(cursor);
+            }
+            true
+        });
+        feed.ring.trim(oldest);
     }
 
-    fn write_snapshot(&mut self, pool: PoolIndex, dashboards: &[DashboardId], snapshot: Snapshot) {
-        let feed = &self.feeds[pool.0];
-        let waits = |id: &&DashboardId| feed.dashboards.get(id).is_some_and(Dashboard::is_waiting);
-        let waiting: Vec<_> = dashboards.iter().filter(waits).copied().collect();
+    fn snapshot(&mut self, pool: PoolIndex, dashboards: &[DashboardId], snapshot: Snapshot) {
+        let waiting: Vec<_> =
+            dashboards.iter().filter(|id| self.waiting(pool, **id).is_some()).copied().collect();
         if waiting.is_empty() {
             return;
         }
-        let seq = snapshot.seq;
         let frames = self.snapshots.get(pool, snapshot, &self.pools[pool.0], &self.epoch);
         for id in waiting {
-            let Some(dashboard) = self.feeds[pool.0].dashboards.get_mut(&id) else { continue };
-            // Who has newer state already must not get an older one that others share.
-            let Some(frames) = frames.as_ref().filter(|it| it.last_seq() >= dashboard.seq()) else {
-                self.retries.extend(dashboard.put_off(self.now).map(|at| (at, id)));
+            let now = self.now;
+            let Some(dashboard) = self.waiting(pool, id) else { continue };
+            let Some(frames) = &frames else {
+                let at = dashboard.ask_later(now);
+                self.retries.insert((at, pool, id));
                 continue;
             };
-            let is_present = frames.last_seq() == Some(seq);
-            if self.with(id, |it, now| it.send_snapshot(frames, is_present, now)) != Sent::Broken {
-                self.counters.deliveries.add_one();
-            }
+            dashboard.take(frames);
+            self.counters.deliveries.add_one();
+            self.pump(pool, id);
         }
     }
 
-    fn write_changes(&mut self, id: DashboardId, frames: Frames, is_all: bool) {
-        let Some(pool) = self.homes.get(&id).copied() else { return };
-        // What came before goes out before it.
-        self.write_updates(pool);
-        let frames = Arc::new(frames);
-        if self.feeds[pool.0].dashboards.get(&id).is_some_and(Dashboard::is_waiting)
-            && self.with(id, |it, now| it.send_changes(&frames, is_all, now)) != Sent::Broken
-        {
-            self.counters.deliveries.add(frames.count() as u64);
+    /// Writes to one dashboard what waits, as far as there is room.
+    fn pump(&mut self, pool: PoolIndex, id: DashboardId) {
+        let feed = &mut self.feeds[pool.0];
+        let Some(dashboard) = feed.dashboards.get_mut(&id) else { return };
+        let Self { now, hub, counters, retries, .. } = self;
+        let mut turn = Turn { pool, now: *now, hub, counters, retries };
+        if !turn.pump(id, dashboard, &feed.ring) {
+            feed.dashboards.remove(&id);
         }
     }
+}
 
-    /// Does something with one dashboard's write side, and what follows from how that went.
-    fn with(&mut self, id: DashboardId, act: impl FnOnce(&mut Dashboard, Instant) -> Sent) -> Sent {
-        let home = self.homes.get(&id);
-        let Some(dashboard) = home.and_then(|pool| self.feeds[pool.0].dashboards.get_mut(&id))
-        else {
-            return Sent::Broken;
+/// What writing to a dashboard needs of its thread.
+struct Turn<'a> {
+    pool: PoolIndex,
+    now: Instant,
+    hub: &'a HubHandle,
+    counters: &'a Counters,
+    retries: &'a mut BTreeSet<(Instant, PoolIndex, DashboardId)>,
+}
+
+impl Turn<'_> {
+    /// Writes, and does what follows from how that went. Whether the connection is still there.
+    fn pump(&mut self, id: DashboardId, dashboard: &mut Dashboard, ring: &Ring) -> bool {
+        let retry_at = match dashboard.pump(ring, self.now, self.counters) {
+            Pumped::Ended => return false,
+            Pumped::Drained => None,
+            Pumped::Blocked => dashboard.schedule_retry(self.now),
+            Pumped::FellBehind(since) => match self.hub.resume(id, since) {
+                Ok(()) => {
+                    dashboard.wait();
+                    None
+                }
+                Err(_) => Some(dashboard.ask_later(self.now)),
+            },
         };
-        let sent = act(dashboard, self.now);
-        if sent == Sent::Broken {
-            self.remove(id);
-        } else if let Some(at) = dashboard.schedule_retry(self.now) {
-            self.retries.insert((at, id));
-        }
-        sent
-    }
-
-    /// Forgets a dashboard and ends its connection, which also ends its client thread.
-    fn remove(&mut self, id: DashboardId) {
-        let Some(pool) = self.homes.remove(&id) else { return };
-        let dashboard = self.feeds[pool.0].dashboards.remove(&id);
-        if let Some(at) = dashboard.and_then(|dashboard| dashboard.retry_at()) {
-            self.retries.remove(&(at, id));
-        }
-    }
-
-    fn cut_off(&mut self, id: DashboardId, why: &str) {
-        self.counters.cut_offs.add_one();
-        log::info!("dashboard {id} cut off: {why}");
-        self.remove(id);
+        self.retries.extend(retry_at.map(|at| (at, self.pool, id)));
+        true
     }
 }

@@ -23,14 +23,14 @@ pub(super) struct Snapshots {
     /// The newest of each pool, while somebody takes it.
     newest: Vec<Weak<Frames>>,
     /// All that somebody may still be taking.
-    held: Vec<Weak<Frames>>,
+    taken: Vec<Weak<Frames>>,
     max_bytes: usize,
 }
 
 impl Snapshots {
     pub(super) fn new(pools: usize) -> Self {
         let newest = (0..pools).map(|_| Weak::new()).collect();
-        Self { newest, held: Vec::new(), max_bytes: MAX_SNAPSHOT_BYTES }
+        Self { newest, taken: Vec::new(), max_bytes: MAX_SNAPSHOT_BYTES }
     }
 
     /// What to send where `present` is the pool's state: that, or a recent snapshot from which
@@ -58,7 +58,7 @@ impl Snapshots {
             Ok(frames) => {
                 let frames = Arc::new(frames);
                 self.newest[pool.0] = Arc::downgrade(&frames);
-                self.held.push(Arc::downgrade(&frames));
+                self.taken.push(Arc::downgrade(&frames));
                 Some(frames)
             }
             Err(error) => {
@@ -69,9 +69,9 @@ impl Snapshots {
     }
 
     fn fits(&mut self, bytes: usize) -> bool {
-        self.held.retain(|frames| frames.strong_count() > 0);
-        let held = self.held.iter().filter_map(Weak::upgrade).map(|frames| frames.bytes().len());
-        held.sum::<usize>() + bytes <= self.max_bytes
+        self.taken.retain(|frames| frames.strong_count() > 0);
+        let taken = self.taken.iter().filter_map(Weak::upgrade).map(|frames| frames.bytes().len());
+        taken.sum::<usize>() + bytes <= self.max_bytes
     }
 }
 

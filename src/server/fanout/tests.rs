@@ -5,7 +5,7 @@ use std::io::Read;
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, bounded, never};
 use serde_json::{Value, json};
@@ -13,10 +13,10 @@ use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{Role, WebSocket};
 use tungstenite::{Error, Message};
 
-use super::{Fanout, FanoutHandle, Parts, Times, fanout};
+use super::{Fanout, FanoutHandle, Parts, Times, Wake, fanout};
 use crate::runtime::clock::{Clock, UnixMillis};
 use crate::runtime::counters::Counters;
-use crate::server::event::{Batch, Control, FanoutIndex, Stamp};
+use crate::server::event::{Action, Batch, Control, FanoutIndex, Stamp};
 use crate::server::frame::{self, Frames};
 use crate::server::hub::{self, Hub, HubHandle, hub};
 use crate::server::limits::{FANOUT_BATCHES, Limits};
@@ -25,7 +25,7 @@ use crate::wire::id::{AgentId, DashboardId, PoolId, PoolIndex};
 use crate::wire::{Ping, read_ping};
 
 const POOL: PoolIndex = PoolIndex(0);
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 const GREETING: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\n\r\n";
 
 const RULES: Rules = Rules {
@@ -53,8 +53,9 @@ fn stage(change: impl FnOnce(&mut Times)) -> Stage {
         pools: Arc::clone(&pools),
         epoch: "e".into(),
         rules: RULES,
-        patience: PATIENCE,
+        timeout: TIMEOUT,
         ticks: never(),
+        windows: bounded(0).1,
         fanouts: vec![batches],
         clock,
         counters: Arc::clone(&counters),
@@ -64,19 +65,19 @@ fn stage(change: impl FnOnce(&mut Times)) -> Stage {
     let (fanout, fanout_handle) = fanout(Parts {
         index: FanoutIndex(0),
         batches: batch_receiver,
+        hub: hub_handle.clone(),
         pools,
         epoch: "e".into(),
         times,
         clock,
         counters: Arc::clone(&counters),
     });
-    let for_fanout = hub_handle.clone();
     let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
         Builder::new().name(name.to_owned()).spawn(work).unwrap()
     };
     let threads = vec![
         spawn("hub", Box::new(move || hub.run().unwrap())),
-        spawn("fanout-0", Box::new(move || fanout.run(&for_fanout))),
+        spawn("fanout-0", Box::new(move || fanout.run())),
     ];
     Stage { hub: hub_handle, fanout: fanout_handle, counters, clock, number: 0, threads }
 }
@@ -88,8 +89,9 @@ fn idle_hub() -> (Hub, HubHandle) {
         pools: [PoolId::parse("p").unwrap()].into(),
         epoch: "e".into(),
         rules: RULES,
-        patience: PATIENCE,
+        timeout: TIMEOUT,
         ticks: never(),
+        windows: bounded(0).1,
         fanouts: Vec::new(),
         clock,
         counters: Arc::default(),
@@ -102,6 +104,7 @@ fn alone(room: usize) -> (Fanout, FanoutHandle, Sender<Batch>) {
     let (fanout, handle) = fanout(Parts {
         index: FanoutIndex(0),
         batches: receiver,
+        hub: idle_hub().1,
         pools: [PoolId::parse("p").unwrap()].into(),
         epoch: "e".into(),
         times: Times::from(&Limits::default()),
@@ -139,17 +142,16 @@ fn next(peer: &mut WebSocket<TcpStream>) -> Value {
 fn attach(fanout: &FanoutHandle, dashboard: u64) -> Peer {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    peer.set_read_timeout(Some(PATIENCE)).unwrap();
+    peer.set_read_timeout(Some(TIMEOUT)).unwrap();
     let (socket, _) = listener.accept().unwrap();
     socket2::SockRef::from(&socket).set_send_buffer_size(4096).unwrap();
-    let attach = Control::Attach {
-        dashboard: DashboardId(dashboard),
-        pool: POOL,
-        socket: Arc::new(socket),
-        greeting: GREETING.to_vec(),
-    };
-    fanout.send(attach).unwrap();
+    let attach = Action::Attach { socket: Arc::new(socket), greeting: GREETING.to_vec() };
+    control(fanout, dashboard, attach);
     Peer { socket: peer }
+}
+
+fn control(fanout: &FanoutHandle, dashboard: u64, action: Action) {
+    fanout.send(Control { dashboard: DashboardId(dashboard), pool: POOL, action }).unwrap();
 }
 
 impl Stage {
@@ -260,7 +262,7 @@ fn who_falls_behind_costs_others_nothing_and_gets_the_newest_state() {
     // In step with the quick one: a fanout thread that the machine starves would make the hub
     // conflate, and then the numbers have gaps.
     let beats = stage.beat_until(4_000, |counters| {
-        sights.recv_timeout(PATIENCE).unwrap();
+        sights.recv_timeout(TIMEOUT).unwrap();
         counters.lags.get() > 0
     });
     stage.beat("b", 77, 0);
@@ -292,7 +294,7 @@ fn who_falls_behind_costs_others_nothing_and_gets_the_newest_state() {
 #[test]
 fn who_stays_behind_is_cut_off() {
     let mut stage = stage(|times| {
-        times.housekeeping_every = Duration::from_millis(20);
+        times.maintenance_every = Duration::from_millis(20);
         times.lag_timeout = Duration::from_millis(200);
     });
     let mut peer = stage.join(1);
@@ -338,7 +340,7 @@ fn who_falls_behind_gets_what_changed() {
 #[test]
 fn a_quiet_line_is_kept_alive() {
     let mut stage = stage(|times| {
-        times.housekeeping_every = Duration::from_millis(10);
+        times.maintenance_every = Duration::from_millis(10);
         times.keepalive_after = Duration::from_millis(20);
         times.ping_every = Duration::from_millis(20);
     });
@@ -366,19 +368,18 @@ fn a_quiet_line_is_kept_alive() {
 fn replies_go_out_at_once() {
     let mut stage = stage(|_| {});
     let peer = stage.attach(1);
-    let id = DashboardId(1);
     let pong = vec![0x8A, 2, b'h', b'i'];
-    stage.fanout.send(Control::Reply { dashboard: id, frames: pong }).unwrap();
+    control(&stage.fanout, 1, Action::Reply(pong));
     let mut peer = peer.websocket();
     assert_eq!(peer.read().unwrap(), Message::Pong(b"hi"[..].into()));
-    stage.fanout.send(Control::Close { dashboard: id, code: CloseCode::Policy }).unwrap();
-    stage.fanout.send(Control::Reply { dashboard: id, frames: frame::ping() }).unwrap();
+    control(&stage.fanout, 1, Action::Close(CloseCode::Policy));
+    control(&stage.fanout, 1, Action::Reply(frame::ping()));
     stage.beat("a", 1, 0);
     match peer.read().unwrap() {
         Message::Close(Some(close)) => assert_eq!(close.code, CloseCode::Policy),
         other => panic!("{other:?}"),
     }
-    stage.fanout.send(Control::Gone { dashboard: id }).unwrap();
+    control(&stage.fanout, 1, Action::Gone);
     assert!(matches!(peer.read(), Err(Error::ConnectionClosed)));
     stage.end();
 }
@@ -409,7 +410,6 @@ fn the_end_is_a_close_with_1001() {
 /// of it.
 #[test]
 fn the_end_finds_who_was_just_attached() {
-    let (idle_hub, hub) = idle_hub();
     // Several times: which of the two channels is looked at first is chance.
     for _ in 0..8 {
         let (fanout, handle, batches) = alone(1);
@@ -418,29 +418,28 @@ fn the_end_finds_who_was_just_attached() {
         let closes = Builder::new().spawn(move || {
             let mut peer = peer.websocket();
             let close = peer.read().unwrap();
-            handle.send(Control::Gone { dashboard: DashboardId(1) }).unwrap();
+            control(&handle, 1, Action::Gone);
             close
         });
-        fanout.run(&hub);
+        fanout.run();
         match closes.unwrap().join().unwrap() {
             Message::Close(Some(close)) => assert_eq!(close.code, CloseCode::Away),
             other => panic!("{other:?}"),
         }
     }
-    drop(idle_hub);
 }
 
 /// In a quiet pool, too, who takes nothing is cut off: also where only control frames are owed.
 #[test]
 fn who_takes_no_control_frames_is_cut_off() {
     let stage = stage(|times| {
-        times.housekeeping_every = Duration::from_millis(20);
+        times.maintenance_every = Duration::from_millis(20);
         times.lag_timeout = Duration::from_millis(200);
     });
     let _peer = stage.join(1);
     let pongs = [0x8A, 0].repeat(8 << 20);
-    stage.fanout.send(Control::Reply { dashboard: DashboardId(1), frames: pongs }).unwrap();
-    let deadline = stage.clock.now() + PATIENCE;
+    control(&stage.fanout, 1, Action::Reply(pongs));
+    let deadline = stage.clock.now() + TIMEOUT;
     while stage.counters.cut_offs.get() == 0 {
         assert!(stage.clock.now() < deadline, "still there: {:?}", stage.counters);
         stage.hub.alive().unwrap();
@@ -455,14 +454,26 @@ fn a_turn_ends_though_there_is_always_more() {
     let batch = |seq| {
         let mut frames = Frames::default();
         frames.push_text("", seq);
-        Batch::Updates { pool: POOL, frames }
+        Batch::Updates { pool: POOL, since: seq - 1, frames: Arc::new(frames) }
     };
-    for seq in 1..=4 * FANOUT_BATCHES as u64 {
+    for seq in 2..2 + 4 * FANOUT_BATCHES as u64 {
         batches.try_send(batch(seq)).unwrap();
     }
     let _peer = attach(&handle, 1);
-    fanout.take_batches(Some(batch(0)));
+    fanout.turn(Wake::Batch(batch(1)), Clock::start().now());
     assert!(!batches.is_empty());
-    fanout.take_controls();
-    assert_eq!(fanout.homes.len(), 1);
+    assert_eq!(fanout.feeds[0].dashboards.len(), 1);
+}
+
+impl Fanout {
+    /// One turn on the caller's thread, without waiting.
+    pub(crate) fn poll(&mut self, now: Instant) {
+        self.turn(Wake::Time, now);
+        assert!(
+            self.feeds.iter().all(|feed| feed.ring.is_bounded()),
+            "a ring of a fanout thread's"
+        );
+        let dashboards: usize = self.feeds.iter().map(|feed| feed.dashboards.len()).sum();
+        assert!(self.retries.len() <= 2 * dashboards + 16, "{} retries", self.retries.len());
+    }
 }

@@ -1,15 +1,16 @@
 //! The way to talk to the hub: calls instead of messages, each bounded in time. Owns a sender and
 //! the counts that tell a worker whether a pool may be full; decides nothing else.
 
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::RecvTimeoutError::{Disconnected, Timeout};
 use crossbeam_channel::{Receiver, SendTimeoutError, Sender, TrySendError, bounded};
+use thiserror::Error;
 
 use crate::server::event::{Event, FanoutIndex, Stamp, Verdict};
+use crate::server::limits::HUB_INBOX;
 use crate::server::registry::Rules;
 use crate::wire::Summary;
 use crate::wire::id::{AgentId, DashboardId, PoolIndex};
@@ -49,30 +50,22 @@ impl Room {
 #[derive(Debug, Clone)]
 pub(crate) struct HubHandle {
     pub(super) inbox: Sender<Event>,
+    /// Ends the hub's window. It carries no event, so that the order is the inbox's alone.
+    pub(super) urgent: Sender<()>,
     pub(super) rooms: Arc<[Room]>,
     pub(super) rules: Rules,
-    pub(super) patience: Duration,
+    pub(super) timeout: Duration,
 }
 
 /// Why the hub did not do what it was asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub(crate) enum HubError {
-    /// Its inbox stayed full, or its answer away, for the whole of the handle's patience.
+    /// Its inbox stayed full, or its reply away, for the whole of the handle's timeout.
+    #[error("the server is overloaded")]
     Overloaded,
-    /// It has ended.
+    #[error("the server is shutting down")]
     Stopped,
 }
-
-impl fmt::Display for HubError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Overloaded => "the server is overloaded",
-            Self::Stopped => "the server is shutting down",
-        })
-    }
-}
-
-impl std::error::Error for HubError {}
 
 impl HubHandle {
     /// Hands in a heartbeat. `Accepted` means that the hub has it in its queue, in order; only
@@ -99,28 +92,29 @@ impl HubHandle {
         let event = Event::Heartbeat { pool, agent, metrics, stamp, reply };
         self.send(event).inspect_err(|_| room.handled(cost))?;
         match verdict {
-            None => Ok(Verdict::Accepted),
-            Some(verdict) => self.answer(&verdict),
+            None => {
+                if self.inbox.len() >= HUB_INBOX / 2 {
+                    self.end_window();
+                }
+                Ok(Verdict::Accepted)
+            }
+            Some(verdict) => self.reply(&verdict),
         }
     }
 
     /// An agent leaves, whether it is known or not.
-    ///
-    /// # Errors
-    /// [`HubError`].
     pub(crate) fn goodbye(
         &self,
         pool: PoolIndex,
         agent: AgentId,
         stamp: Stamp,
     ) -> Result<(), HubError> {
-        self.send(Event::Goodbye { pool, agent, stamp, reply: None })
+        self.send(Event::Goodbye { pool, agent, stamp, reply: None })?;
+        self.end_window();
+        Ok(())
     }
 
     /// The same, and says whether the agent was known.
-    ///
-    /// # Errors
-    /// [`HubError`].
     pub(crate) fn remove(
         &self,
         pool: PoolIndex,
@@ -131,17 +125,11 @@ impl HubHandle {
     }
 
     /// The pool as it is after everything that was handed in before.
-    ///
-    /// # Errors
-    /// [`HubError`].
     pub(crate) fn snapshot(&self, pool: PoolIndex) -> Result<Snapshot, HubError> {
         self.ask(|reply| Event::Snapshot { pool, reply })
     }
 
     /// All pools in numbers, in the configuration's order.
-    ///
-    /// # Errors
-    /// [`HubError`].
     pub(crate) fn summaries(&self) -> Result<Vec<Summary>, HubError> {
         self.ask(|reply| Event::Summaries { reply })
     }
@@ -156,23 +144,19 @@ impl HubHandle {
 
     /// A dashboard whose write side `fanout` owns already wants the pool's snapshot and every
     /// update after it.
-    ///
-    /// # Errors
-    /// [`HubError`].
     pub(crate) fn join(
         &self,
         dashboard: DashboardId,
         pool: PoolIndex,
         fanout: FanoutIndex,
     ) -> Result<(), HubError> {
-        self.send(Event::Join { dashboard, pool, fanout })
+        self.send(Event::Join { dashboard, pool, fanout })?;
+        self.end_window();
+        Ok(())
     }
 
     /// A dashboard that fell behind wants what changed since `since`, or a snapshot. Does not wait:
     /// the caller tries again.
-    ///
-    /// # Errors
-    /// [`HubError`].
     pub(crate) fn resume(
         &self,
         dashboard: DashboardId,
@@ -181,7 +165,9 @@ impl HubHandle {
         self.inbox.try_send(Event::Resume { dashboard, since }).map_err(|error| match error {
             TrySendError::Full(_) => HubError::Overloaded,
             TrySendError::Disconnected(_) => HubError::Stopped,
-        })
+        })?;
+        self.end_window();
+        Ok(())
     }
 
     /// A dashboard is gone. Waits for room however long that takes: the hub always makes some.
@@ -192,23 +178,37 @@ impl HubHandle {
     /// Ends the hub, after everything that was handed in before.
     pub(crate) fn shutdown(&self) {
         let _ = self.inbox.send(Event::Shutdown);
+        self.end_window();
+    }
+
+    #[cfg(test)]
+    pub(crate) fn inbox_room(&self) -> usize {
+        HUB_INBOX - self.inbox.len()
+    }
+
+    /// Has the hub handle what is in its inbox now. Called behind each event that cannot wait for
+    /// the window's end.
+    fn end_window(&self) {
+        // A token that is there already serves.
+        let _ = self.urgent.try_send(());
     }
 
     fn send(&self, event: Event) -> Result<(), HubError> {
-        self.inbox.send_timeout(event, self.patience).map_err(|error| match error {
+        self.inbox.send_timeout(event, self.timeout).map_err(|error| match error {
             SendTimeoutError::Timeout(_) => HubError::Overloaded,
             SendTimeoutError::Disconnected(_) => HubError::Stopped,
         })
     }
 
     fn ask<T>(&self, question: impl FnOnce(Sender<T>) -> Event) -> Result<T, HubError> {
-        let (reply, answer) = bounded(1);
-        self.send(question(reply))?;
-        self.answer(&answer)
+        let (sender, reply) = bounded(1);
+        self.send(question(sender))?;
+        self.reply(&reply)
     }
 
-    fn answer<T>(&self, answer: &Receiver<T>) -> Result<T, HubError> {
-        answer.recv_timeout(self.patience).map_err(|error| match error {
+    fn reply<T>(&self, reply: &Receiver<T>) -> Result<T, HubError> {
+        self.end_window();
+        reply.recv_timeout(self.timeout).map_err(|error| match error {
             Timeout => HubError::Overloaded,
             Disconnected => HubError::Stopped,
         })

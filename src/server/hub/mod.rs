@@ -1,7 +1,7 @@
 //! The one thread that owns what the server knows: the registry, and who watches what. Others
 //! talk to it through a [`HubHandle`], which hides the messages; it talks to dashboards through
-//! the fanout threads' channels. It waits for events and for ticks, and for nobody else: where a
-//! fanout thread's channel is full, its `Outbox` knows from which change on to go on later.
+//! the fanout threads' channels. It waits for events and for ticks and never for a fanout thread:
+//! where that one's channel is full, its [`Outbox`] keeps requests, not messages.
 
 mod handle;
 mod outbox;
@@ -9,72 +9,81 @@ mod outbox;
 mod tests;
 
 use std::collections::HashMap;
-use std::fmt;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::TryRecvError::{Disconnected, Empty};
-use crossbeam_channel::{Receiver, Select, Sender, bounded, select};
+use crossbeam_channel::{Receiver, RecvError, Select, Sender, bounded, select};
+use thiserror::Error;
 
 use crate::runtime::clock::{Clock, UnixMillis};
 use crate::runtime::counters::Counters;
 use crate::server::event::{Batch, Event, FanoutIndex, Stamp, Verdict};
 use crate::server::frame::Frames;
 use crate::server::limits::{HUB_INBOX, MAX_BATCH_BYTES};
-use crate::server::registry::{Changed, Farewell, Gone, Registry, Rules, Update};
+use crate::server::registry::{Change, Departed, GoodbyeOutcome, Registry, Rules, Update};
+use crate::server::ring::Ring;
 use crate::wire::id::{AgentId, DashboardId, PoolId, PoolIndex};
 use crate::wire::{self, Envelope, Metrics, Snapshot};
 use handle::Room;
 pub(crate) use handle::{HubError, HubHandle};
-use outbox::{Outbox, Source};
+use outbox::Outbox;
 
-/// Events handled before the hub looks at the clock and at its outboxes again: long enough to
-/// make batches of, short enough that a tick or a join does not wait noticeably.
+/// Events handled before the hub looks at the clock and at its outboxes again: enough to make
+/// batches of, and few enough that a tick or a join does not wait noticeably.
 const EVENTS_PER_TURN: usize = 256;
 
-/// What the hub is made of. The tick's period is in `rules`; `ticks` itself is the caller's, so
-/// that tests own time.
+/// The time between beats of [`Parts::windows`]: how long heartbeats may wait for one another.
+/// Waking the hub and the fanout threads is most of what a heartbeat costs. Long enough that the
+/// heartbeats of an ordinary load share a wake-up; short enough that a person does not see it, and
+/// that half an inbox lasts for 200,000 heartbeats a second.
+pub(crate) const HUB_WINDOW: Duration = Duration::from_millis(10);
+
+/// What the hub is made of. The times are the caller's, so that tests own them.
 #[derive(Debug)]
 pub(crate) struct Parts {
     /// The pools' ids, in the configuration's order.
     pub pools: Arc<[PoolId]>,
     /// This run of the server.
     pub epoch: Arc<str>,
-    /// Bounds and the notion of silence.
     pub rules: Rules,
     /// How long a handle's call waits for the hub.
-    pub patience: Duration,
-    /// Eviction ticks, each with its instant.
+    pub timeout: Duration,
+    /// Eviction ticks, each with its instant, `rules.tick` apart.
     pub ticks: Receiver<Instant>,
+    /// Beats, [`HUB_WINDOW`] apart. After a turn the hub lets heartbeats gather until the next
+    /// beat; after a pause one has come already, and it does not wait.
+    pub windows: Receiver<Instant>,
     /// One channel for each fanout thread, by [`FanoutIndex`].
     pub fanouts: Vec<Sender<Batch>>,
-    /// For the wall time in messages.
     pub clock: Clock,
-    /// What is counted.
     pub counters: Arc<Counters>,
 }
 
 /// Makes a hub, to be run on a thread of its own, and the handle to it.
-#[must_use]
 pub(crate) fn hub(parts: Parts) -> (Hub, HubHandle) {
-    let Parts { pools, epoch, rules, patience, ticks, fanouts, clock, counters } = parts;
+    let Parts { pools, epoch, rules, timeout, ticks, windows, fanouts, clock, counters } = parts;
     let (sender, inbox) = bounded(HUB_INBOX);
+    let (urgent_sender, urgent) = bounded(1);
     let rooms: Arc<[Room]> = pools.iter().map(|_| Room::default()).collect();
     let hub = Hub {
         registry: Registry::new(pools.len(), rules),
         watchers: HashMap::new(),
+        rings: pools.iter().map(|_| Ring::default()).collect(),
         outboxes: fanouts.into_iter().map(|fanout| Outbox::new(fanout, pools.len())).collect(),
         inbox,
+        urgent,
         ticks,
+        windows,
         rooms: Arc::clone(&rooms),
         pools,
         epoch,
         clock,
         counters,
     };
-    (hub, HubHandle { inbox: sender, rooms, rules, patience })
+    (hub, HubHandle { inbox: sender, urgent: urgent_sender, rooms, rules, timeout })
 }
 
 /// The hub. [`Hub::run`] is its thread.
@@ -82,9 +91,14 @@ pub(crate) fn hub(parts: Parts) -> (Hub, HubHandle) {
 pub(crate) struct Hub {
     registry: Registry,
     watchers: HashMap<DashboardId, Watcher>,
+    /// By pool: the messages that not every fanout thread has been sent.
+    rings: Vec<Ring>,
     outboxes: Vec<Outbox>,
     inbox: Receiver<Event>,
+    /// The inbox has an event that ends the window.
+    urgent: Receiver<()>,
     ticks: Receiver<Instant>,
+    windows: Receiver<Instant>,
     rooms: Arc<[Room]>,
     pools: Arc<[PoolId]>,
     epoch: Arc<str>,
@@ -100,85 +114,88 @@ struct Watcher {
 }
 
 /// Why the hub ended, other than by [`HubHandle::shutdown`].
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, Error)]
 pub(crate) enum HubFailure {
-    /// A fanout thread is gone.
-    FanoutGone(FanoutIndex),
-    /// Whoever made the ticks is gone: nobody would ever be evicted.
-    TicksGone,
+    #[error("fanout-{} has ended", .0.0)]
+    FanoutEnded(FanoutIndex),
+    /// Without ticks no agent would ever be evicted.
+    #[error("the eviction tick has ended")]
+    TicksEnded,
 }
 
-impl fmt::Display for HubFailure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::FanoutGone(FanoutIndex(index)) => write!(f, "fanout-{index} is gone"),
-            Self::TicksGone => f.write_str("the eviction tick is gone"),
-        }
-    }
-}
-
-impl std::error::Error for HubFailure {}
-
-/// What the hub wakes up for.
+/// What ends the hub's wait.
 enum Next {
     Event(Event),
     Tick(Instant),
-    /// A fanout thread that had no room has some.
-    Room,
+    /// A full fanout channel has capacity again.
+    Capacity,
 }
 
 impl Hub {
     /// Handles events and ticks until [`HubHandle::shutdown`], or until no handle is left.
     ///
     /// # Errors
-    /// [`HubFailure`] when a thread that it cannot do without is gone.
+    /// [`HubFailure`] when a thread that it cannot do without has ended.
     pub(crate) fn run(mut self) -> Result<(), HubFailure> {
         loop {
             match self.next()? {
                 Next::Event(event) => {
-                    if self.take(event).is_break() {
+                    if self.turn(event).is_break() {
                         return self.flush();
                     }
                 }
                 Next::Tick(now) => self.tick(now),
-                Next::Room => {}
+                Next::Capacity => {}
             }
             self.flush()?;
         }
     }
 
-    /// Waits for the next thing to do. Room in a fanout thread's channel is waited for only while
-    /// something is to go there: a channel with room is always ready.
+    /// Waits for the next thing to do.
     fn next(&self) -> Result<Next, HubFailure> {
         if self.outboxes.iter().any(Outbox::is_blocked) {
-            let mut select = Select::new();
-            select.recv(&self.inbox);
-            select.recv(&self.ticks);
-            for outbox in self.outboxes.iter().filter(|outbox| outbox.is_blocked()) {
-                outbox.wait_in(&mut select);
+            return self.next_while_blocked();
+        }
+        // More than a turn's events are there: no need to let any gather.
+        if self.inbox.is_empty() {
+            select! {
+                recv(self.ticks) -> now => return tick_or_end(now),
+                recv(self.urgent) -> _ => {}
+                recv(self.windows) -> _ => {}
             }
-            select.ready();
-            // Being ready is only a hint. The tick is asked first: it is rare. A channel that is
-            // closed is always ready, so its end counts here as well.
-            match self.ticks.try_recv() {
-                Ok(now) => return Ok(Next::Tick(now)),
-                Err(Disconnected) => return Err(HubFailure::TicksGone),
-                Err(Empty) => {}
-            }
-            return Ok(match self.inbox.try_recv() {
-                Ok(event) => Next::Event(event),
-                Err(Empty) => Next::Room,
-                Err(Disconnected) => Next::Event(Event::Shutdown),
-            });
         }
         select! {
-            recv(self.ticks) -> now => now.map(Next::Tick).map_err(|_| HubFailure::TicksGone),
+            recv(self.ticks) -> now => tick_or_end(now),
             recv(self.inbox) -> event => Ok(Next::Event(event.unwrap_or(Event::Shutdown))),
         }
     }
 
+    /// The same, and for capacity in the fanout channels that are full. Only while something is
+    /// to go there: a channel with capacity is always ready.
+    fn next_while_blocked(&self) -> Result<Next, HubFailure> {
+        let mut select = Select::new();
+        select.recv(&self.inbox);
+        select.recv(&self.ticks);
+        for outbox in self.outboxes.iter().filter(|outbox| outbox.is_blocked()) {
+            outbox.wait_in(&mut select);
+        }
+        select.ready();
+        // Being ready is only a hint. The tick is asked first: it is rare. A channel that is
+        // closed is always ready, so its end counts here as well.
+        match self.ticks.try_recv() {
+            Ok(now) => return Ok(Next::Tick(now)),
+            Err(Disconnected) => return Err(HubFailure::TicksEnded),
+            Err(Empty) => {}
+        }
+        Ok(match self.inbox.try_recv() {
+            Ok(event) => Next::Event(event),
+            Err(Empty) => Next::Capacity,
+            Err(Disconnected) => Next::Event(Event::Shutdown),
+        })
+    }
+
     /// Handles `first` and what waits behind it, as much as one turn takes.
-    fn take(&mut self, first: Event) -> ControlFlow<()> {
+    fn turn(&mut self, first: Event) -> ControlFlow<()> {
         self.handle(first)?;
         for _ in 1..EVENTS_PER_TURN {
             match self.inbox.try_recv() {
@@ -193,7 +210,7 @@ impl Hub {
         ControlFlow::Continue(())
     }
 
-    /// The closed list of what changes or reads the hub's state. A reply whose asker has given up
+    /// The closed list of what changes or reads the hub's state. A reply whose receiver has given up
     /// is dropped.
     fn handle(&mut self, event: Event) -> ControlFlow<()> {
         match event {
@@ -204,28 +221,27 @@ impl Hub {
                 }
             }
             Event::Goodbye { pool, agent, stamp, reply } => {
-                let farewell = self.registry.goodbye(pool, &agent, stamp);
+                let outcome = self.registry.goodbye(pool, &agent, stamp);
                 if let Some(reply) = reply {
-                    let _ = reply.try_send(farewell != Farewell::Unknown);
+                    let _ = reply.try_send(outcome != GoodbyeOutcome::Unknown);
                 }
-                if let Farewell::Gone(gone) = farewell {
-                    self.publish_gone(gone, self.clock.wall());
+                if let GoodbyeOutcome::Departed(departed) = outcome {
+                    self.publish_departure(departed, self.clock.wall());
                 }
             }
             Event::Join { dashboard, pool, fanout } => {
                 self.watchers.insert(dashboard, Watcher { pool, fanout });
-                self.outboxes[fanout.0].watch(pool, dashboard);
+                let seq = self.registry.seq(pool);
+                self.outboxes[fanout.0].join(pool, dashboard, seq);
             }
             Event::Resume { dashboard, since } => {
                 if let Some(Watcher { pool, fanout }) = self.watchers.get(&dashboard) {
-                    // Those for whom a snapshot is needed share one.
-                    let since = since.filter(|seq| self.registry.is_complete_since(*pool, *seq));
                     self.outboxes[fanout.0].resume(*pool, dashboard, since);
                 }
             }
             Event::Leave { dashboard } => {
                 if let Some(Watcher { pool, fanout }) = self.watchers.remove(&dashboard) {
-                    self.outboxes[fanout.0].unwatch(pool, dashboard);
+                    self.outboxes[fanout.0].leave(pool, dashboard);
                 }
             }
             Event::Snapshot { pool, reply } => {
@@ -253,11 +269,11 @@ impl Hub {
         let verdict = match self.registry.heartbeat(pool, agent, metrics, stamp) {
             Ok(update) => {
                 self.counters.heartbeats.add_one();
-                self.publish(pool, Changed::Update(update), self.clock.wall());
+                self.publish(pool, Change::Update(update), self.clock.wall());
                 Verdict::Accepted
             }
             Err(verdict) => {
-                if verdict == Verdict::Overtaken {
+                if verdict == Verdict::Stale {
                     self.counters.overtaken.add_one();
                 }
                 verdict
@@ -270,43 +286,48 @@ impl Hub {
 
     fn tick(&mut self, now: Instant) {
         let wall = self.clock.wall();
-        for gone in self.registry.tick(now, wall) {
+        for departed in self.registry.tick(now, wall) {
             self.counters.evictions.add_one();
-            self.publish_gone(gone, wall);
+            self.publish_departure(departed, wall);
         }
     }
 
-    fn publish_gone(&mut self, gone: Gone, wall: UnixMillis) {
-        self.note_population(gone.pool);
-        self.publish(gone.pool, Changed::Gone(gone), wall);
+    fn publish_departure(&mut self, departed: Departed, wall: UnixMillis) {
+        self.note_population(departed.pool);
+        self.publish(departed.pool, Change::Departed(departed), wall);
     }
 
-    /// Makes the message once, if anyone is to get it now.
-    fn publish(&mut self, pool: PoolIndex, changed: Changed, server_time: UnixMillis) {
-        if !self.outboxes.iter().any(|outbox| outbox.takes_updates(pool)) {
+    /// Makes the message once, if anyone watches the pool.
+    fn publish(&mut self, pool: PoolIndex, change: Change, server_time: UnixMillis) {
+        if self.outboxes.iter().all(|outbox| outbox.cursor(pool).is_none()) {
             return;
         }
         let mut envelope =
             Envelope { pool: &self.pools[pool.0], server_time, epoch: &self.epoch, seq: 0 };
-        let text = message(&mut envelope, changed);
+        let text = message(&mut envelope, change);
+        self.rings[pool.0].push_text(&text, envelope.seq);
         for outbox in &mut self.outboxes {
-            if outbox.takes_updates(pool) {
-                outbox.push_update(pool, &text, envelope.seq);
-            }
+            outbox.note_update(pool);
         }
     }
 
-    /// Hands on what is to be sent, to every fanout thread that has room.
+    /// Hands on what is to be sent, to every fanout thread whose channel has capacity, and drops
+    /// what all of them have.
     fn flush(&mut self) -> Result<(), HubFailure> {
         let state = State {
             registry: &self.registry,
+            rings: &self.rings,
             pools: &self.pools,
             epoch: &self.epoch,
             wall: self.clock.wall(),
+            counters: &self.counters,
         };
         for (index, outbox) in self.outboxes.iter_mut().enumerate() {
-            outbox.flush(&state).map_err(|_| HubFailure::FanoutGone(FanoutIndex(index)))?;
-            self.counters.conflations.add(outbox.take_conflated());
+            outbox.flush(&state).map_err(|_| HubFailure::FanoutEnded(FanoutIndex(index)))?;
+        }
+        for (index, ring) in self.rings.iter_mut().enumerate() {
+            let cursors = self.outboxes.iter().filter_map(|it| it.cursor(PoolIndex(index)));
+            ring.trim(cursors.min().unwrap_or(u64::MAX));
         }
         Ok(())
     }
@@ -319,14 +340,18 @@ impl Hub {
     }
 }
 
+fn tick_or_end(now: Result<Instant, RecvError>) -> Result<Next, HubFailure> {
+    now.map(Next::Tick).map_err(|_| HubFailure::TicksEnded)
+}
+
 /// The message about a change, whose sequence number it puts into the envelope.
-fn message(envelope: &mut Envelope<'_>, changed: Changed) -> String {
-    match changed {
-        Changed::Update(Update { metrics, interval_ms, seq }) => {
+fn message(envelope: &mut Envelope<'_>, change: Change) -> String {
+    match change {
+        Change::Update(Update { metrics, interval_ms, seq }) => {
             envelope.seq = seq;
             wire::update(envelope, &metrics, interval_ms)
         }
-        Changed::Gone(Gone { agent, reason, seq, .. }) => {
+        Change::Departed(Departed { agent, reason, seq, .. }) => {
             envelope.seq = seq;
             wire::offline(envelope, &agent, reason)
         }
@@ -336,30 +361,34 @@ fn message(envelope: &mut Envelope<'_>, changed: Changed) -> String {
 /// What outboxes send of the hub's state.
 struct State<'a> {
     registry: &'a Registry,
+    rings: &'a [Ring],
     pools: &'a [PoolId],
     epoch: &'a str,
     wall: UnixMillis,
+    counters: &'a Counters,
 }
 
-impl Source for State<'_> {
+impl State<'_> {
     fn snapshot(&self, pool: PoolIndex) -> Snapshot {
         self.registry.snapshot(pool, self.wall)
     }
 
-    fn changes(&self, pool: PoolIndex, since: u64) -> Option<(Frames, bool)> {
+    /// Each agent's newest change after `since`, the oldest first, up to about
+    /// [`MAX_BATCH_BYTES`]. `None` where the registry has forgotten some.
+    fn changes(&self, pool: PoolIndex, since: u64) -> Option<Arc<Frames>> {
         if !self.registry.is_complete_since(pool, since) {
             return None;
         }
         let (server_time, epoch) = (self.wall, self.epoch);
         let mut envelope = Envelope { pool: &self.pools[pool.0], server_time, epoch, seq: since };
         let mut frames = Frames::default();
-        for changed in self.registry.changes(pool, since) {
+        for change in self.registry.changes(pool, since) {
             if frames.bytes().len() >= MAX_BATCH_BYTES {
-                return Some((frames, false));
+                break;
             }
-            let text = message(&mut envelope, changed);
+            let text = message(&mut envelope, change);
             frames.push_text(&text, envelope.seq);
         }
-        Some((frames, true))
+        Some(Arc::new(frames))
     }
 }

@@ -13,7 +13,7 @@ use crate::runtime::clock::{Clock, UnixMillis};
 use crate::runtime::counters::Counters;
 use crate::server::event::{Batch, FanoutIndex, Stamp, Verdict};
 use crate::server::frame::Frames;
-use crate::server::limits::{MAX_BATCH_BYTES, MAX_DEPARTURE_CHANGES};
+use crate::server::limits::{HUB_INBOX, MAX_BATCH_BYTES, MAX_DEPARTURE_CHANGES};
 use crate::server::registry::Rules;
 use crate::wire::id::{AgentId, DashboardId, PoolId, PoolIndex};
 use crate::wire::{Metrics, Ping, read_ping};
@@ -21,7 +21,7 @@ use crate::wire::{Metrics, Ping, read_ping};
 const POOL: PoolIndex = PoolIndex(0);
 const OTHER: PoolIndex = PoolIndex(1);
 const EVICT_AFTER: Duration = Duration::from_secs(10);
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 struct Stage {
     hub: HubHandle,
@@ -35,6 +35,11 @@ struct Stage {
 
 /// A hub with two pools and one fanout thread's channel of this size.
 fn stage(fanout_room: usize, max_agents: usize) -> Stage {
+    // A closed channel is always ready: no window.
+    stage_with(fanout_room, max_agents, bounded(0).1)
+}
+
+fn stage_with(fanout_room: usize, max_agents: usize, windows: Receiver<Instant>) -> Stage {
     let clock = Clock::start();
     let counters = Arc::new(Counters::default());
     let (ticks, tick_receiver) = bounded(8);
@@ -48,8 +53,9 @@ fn stage(fanout_room: usize, max_agents: usize) -> Stage {
             max_agents_per_pool: max_agents,
             max_pool_bytes: 1 << 20,
         },
-        patience: PATIENCE,
+        timeout: TIMEOUT,
         ticks: tick_receiver,
+        windows,
         fanouts: vec![fanout],
         clock,
         counters: Arc::clone(&counters),
@@ -83,7 +89,7 @@ impl Stage {
     }
 
     fn batch(&self) -> Batch {
-        self.batches.recv_timeout(PATIENCE).unwrap()
+        self.batches.recv_timeout(TIMEOUT).unwrap()
     }
 
     /// The next batch as the messages in it; of a snapshot, for whom.
@@ -99,13 +105,11 @@ impl Stage {
         }
     }
 
-    /// What a dashboard gets that asks for what changed, and whether that is all.
-    fn resume(&self, dashboard: u64, since: u64) -> (Vec<Value>, bool) {
+    /// What a dashboard gets that asks for what changed.
+    fn resume(&self, dashboard: u64, since: u64) -> Vec<Value> {
         self.hub.resume(DashboardId(dashboard), Some(since)).unwrap();
         match self.batch() {
-            Batch::Changes { dashboard: id, frames, is_all } if id.0 == dashboard => {
-                (messages(&frames), is_all)
-            }
+            Batch::Changes { dashboard: id, frames, .. } if id.0 == dashboard => messages(&frames),
             other => panic!("{other:?}"),
         }
     }
@@ -126,7 +130,7 @@ fn messages(frames: &Frames) -> Vec<Value> {
         messages.push(serde_json::from_slice(&frame[payload..]).unwrap());
         start = end;
     }
-    assert_eq!(messages.len(), frames.count());
+    assert_eq!(messages.len(), frames.count_after(0));
     messages
 }
 
@@ -166,9 +170,9 @@ fn without_room_only_the_newest_state_is_kept() {
     stage.join(1, POOL);
     let (_, first) = stage.next();
     assert_eq!(first[0]["metrics"], json!([]));
-    for round in 1..=300 {
+    for round in 1..=3_000 {
         for agent in ["a", "b"] {
-            stage.beat(POOL, agent, round / 3).unwrap();
+            stage.beat(POOL, agent, round / 30).unwrap();
         }
         // Answered, so the hub has been through the above with its channel full.
         stage.hub.alive().unwrap();
@@ -177,7 +181,7 @@ fn without_room_only_the_newest_state_is_kept() {
     let (mut seq, mut newest) = (0, [0.0, 0.0]);
     let mut count = 0;
     let mut snapshot = None;
-    while snapshot.is_none() || seq < 600 {
+    while snapshot.is_none() || seq < 6_000 {
         let (dashboards, messages) = stage.next();
         if !dashboards.is_empty() {
             snapshot = Some(messages[0].clone());
@@ -193,10 +197,10 @@ fn without_room_only_the_newest_state_is_kept() {
     }
     let snapshot = snapshot.unwrap();
     assert_eq!(newest, [100.0, 100.0]);
-    assert_eq!(snapshot["seq"], 600);
-    assert!(count < 300, "{count} of 600 updates were kept");
+    assert_eq!(snapshot["seq"], 6_000);
+    assert!(count < 1_500, "{count} of 6,000 updates were kept");
     stage.hub.alive().unwrap();
-    assert_eq!(stage.counters.conflations.get() + count, 600);
+    assert_eq!(stage.counters.conflations.get() + count, 6_000);
     assert_eq!(stage.end(), Ok(()));
 }
 
@@ -268,7 +272,7 @@ fn a_dead_fanout_thread_ends_the_hub() {
     stage.next();
     stage.batches = bounded(0).1;
     stage.beat(POOL, "a", 1).unwrap();
-    assert_eq!(stage.thread.join().unwrap(), Err(HubFailure::FanoutGone(FanoutIndex(0))));
+    assert_eq!(stage.thread.join().unwrap(), Err(HubFailure::FanoutEnded(FanoutIndex(0))));
     assert_eq!(stage.hub.alive(), Err(HubError::Stopped));
     stage.hub.leave(DashboardId(1));
 }
@@ -278,7 +282,7 @@ fn a_dead_fanout_thread_ends_the_hub() {
 fn a_dead_tick_ends_the_hub() {
     let mut stage = stage(64, 100);
     stage.ticks = bounded(0).0;
-    assert_eq!(stage.thread.join().unwrap(), Err(HubFailure::TicksGone));
+    assert_eq!(stage.thread.join().unwrap(), Err(HubFailure::TicksEnded));
 }
 
 /// The same while something waits for room in a fanout thread's channel.
@@ -292,7 +296,7 @@ fn a_dead_tick_ends_a_blocked_hub() {
     stage.beat(POOL, "a", 2).unwrap();
     stage.hub.alive().unwrap();
     stage.ticks = bounded(0).0;
-    assert_eq!(stage.thread.join().unwrap(), Err(HubFailure::TicksGone));
+    assert_eq!(stage.thread.join().unwrap(), Err(HubFailure::TicksEnded));
 }
 
 /// Without its fanout thread a blocked hub ends as well, instead of spinning.
@@ -306,7 +310,7 @@ fn a_dead_fanout_thread_ends_a_blocked_hub() {
         stage.hub.alive().unwrap();
     }
     stage.batches = bounded(0).1;
-    assert_eq!(stage.thread.join().unwrap(), Err(HubFailure::FanoutGone(FanoutIndex(0))));
+    assert_eq!(stage.thread.join().unwrap(), Err(HubFailure::FanoutEnded(FanoutIndex(0))));
 }
 
 /// Who fell behind gets the newest state of each agent that changed since, departures too, and
@@ -319,7 +323,7 @@ fn who_fell_behind_gets_what_changed_since() {
     }
     stage.join(1, POOL);
     stage.next();
-    assert_eq!(stage.resume(1, 5), (vec![], true));
+    assert_eq!(stage.resume(1, 5), [] as [Value; 0]);
     for cpu in 2..5 {
         stage.beat(POOL, "b", cpu).unwrap();
         stage.next();
@@ -327,13 +331,12 @@ fn who_fell_behind_gets_what_changed_since() {
     let stamp = stage.stamp();
     stage.hub.goodbye(POOL, AgentId::parse("c").unwrap(), stamp).unwrap();
     stage.next();
-    let (messages, is_all) = stage.resume(1, 5);
-    assert!(is_all);
+    let messages = stage.resume(1, 5);
     let seen: Vec<_> = messages.iter().map(|it| (&it["type"], &it["seq"])).collect();
     let expected = [(json!("metrics_update"), json!(8)), (json!("agent_offline"), json!(9))];
     assert_eq!(seen, expected.iter().map(|(kind, seq)| (kind, seq)).collect::<Vec<_>>());
     assert_eq!(messages[0]["metrics"]["cpu_usage"], 4.0);
-    assert_eq!(stage.resume(1, 8).0.len(), 1, "after the update, the departure");
+    assert_eq!(stage.resume(1, 8).len(), 1, "after the update, the departure");
     stage.hub.resume(DashboardId(1), None).unwrap();
     assert_eq!(stage.next().1[0]["type"], "initial_metrics");
     assert_eq!(stage.end(), Ok(()));
@@ -350,13 +353,13 @@ fn what_changed_comes_in_parts() {
     stage.next();
     let (mut since, mut parts) = (1, 0);
     loop {
-        let (messages, is_all) = stage.resume(1, since);
+        let messages = stage.resume(1, since);
         for message in &messages {
             since += 1;
             assert_eq!(message["seq"], since);
         }
         parts += 1;
-        if is_all {
+        if since == 1_000 {
             break;
         }
         let bytes: usize = messages.iter().map(|message| message.to_string().len()).sum();
@@ -385,11 +388,11 @@ fn forgotten_departures_call_for_a_snapshot() {
     assert_eq!(stage.next().0, [DashboardId(1)]);
     let gap = loop {
         match stage.batch() {
-            Batch::Updates { .. } => {}
+            Batch::Updates { frames, .. } if frames.last_seq().is_some() => {}
             other => break other,
         }
     };
-    assert!(matches!(gap, Batch::Gap { pool: POOL }), "{gap:?}");
+    assert!(matches!(gap, Batch::Updates { pool: POOL, since: 4_097, .. }), "{gap:?}");
     // The channel is full while they ask.
     for dashboard in [2, 3] {
         stage.join(dashboard, OTHER);
@@ -446,4 +449,89 @@ fn neither_a_hot_pool_nor_its_updates_starve_a_joiner() {
         busy(&mut stage);
     }
     assert_eq!(stage.end(), Ok(()));
+}
+
+/// In its window the hub lets heartbeats gather; an event that cannot wait ends it, and is handled
+/// behind all that was handed in before: a heartbeat that was answered, then a join, a snapshot, a
+/// DELETE.
+#[test]
+fn what_cannot_wait_ends_the_window_and_overtakes_nothing() {
+    let (windows, window_receiver) = bounded(1);
+    let mut stage = stage_with(64, 100, window_receiver);
+    // Not in a window yet, or in the first one: either way it is handled with what follows.
+    assert_eq!(stage.beat(POOL, "a", 1), Ok(Verdict::Accepted));
+    stage.join(1, POOL);
+    let (dashboards, snapshot) = stage.next();
+    assert_eq!(dashboards, [DashboardId(1)]);
+    assert_eq!(snapshot[0]["metrics"][0]["cpu_usage"], 1.0);
+    for cpu in 2..=5 {
+        assert_eq!(stage.beat(POOL, "a", cpu), Ok(Verdict::Accepted), "without the hub's help");
+        assert_eq!(stage.hub.snapshot(POOL).unwrap().seq, u64::from(cpu));
+        let stamp = stage.stamp();
+        let unknown = AgentId::parse("x").unwrap();
+        assert_eq!(stage.hub.remove(POOL, unknown, stamp), Ok(false));
+        stage.join(u64::from(cpu), POOL);
+        let mut joined = Value::Null;
+        while joined.is_null() {
+            let (dashboards, messages) = stage.next();
+            if dashboards.is_empty() {
+                assert_eq!(messages[0]["metrics"]["cpu_usage"], f64::from(cpu));
+            } else {
+                joined = messages[0]["seq"].clone();
+            }
+        }
+        assert_eq!(joined, cpu);
+    }
+    let stamp = stage.stamp();
+    assert_eq!(stage.beat(POOL, "a", 6), Ok(Verdict::Accepted));
+    let a = AgentId::parse("a").unwrap();
+    assert_eq!(stage.hub.remove(POOL, a.clone(), stamp), Ok(true), "known, and newer than that");
+    let stamp = stage.stamp();
+    assert_eq!(stage.hub.remove(POOL, a, stamp), Ok(true));
+    // The window's end without anything urgent.
+    assert_eq!(stage.beat(POOL, "b", 7), Ok(Verdict::Accepted));
+    windows.send(stage.clock.now()).unwrap();
+    let last = loop {
+        let last = stage.next().1.pop().unwrap();
+        if last["metrics"]["agent_id"] == "b" {
+            break last;
+        }
+    };
+    assert_eq!(last["metrics"]["cpu_usage"], 7.0);
+    // Nor does the window hold up the end.
+    assert_eq!(stage.end(), Ok(()));
+}
+
+/// Half an inbox of heartbeats ends the window, too.
+#[test]
+fn a_window_never_fills_the_inbox() {
+    let mut stage = stage_with(64, 100, crossbeam_channel::never());
+    stage.join(1, POOL);
+    stage.next();
+    for _ in 0..3 * HUB_INBOX {
+        assert_eq!(stage.beat(POOL, "a", 1), Ok(Verdict::Accepted));
+    }
+    while stage.counters.heartbeats.get() < 2 * HUB_INBOX as u64 {
+        stage.batch();
+    }
+    assert_eq!(stage.end(), Ok(()));
+}
+
+impl super::Hub {
+    /// One turn on the caller's thread, without waiting. Whether more events are there.
+    pub(crate) fn poll(&mut self) -> bool {
+        if let Ok(now) = self.ticks.try_recv() {
+            self.tick(now);
+        }
+        if let Ok(event) = self.inbox.try_recv() {
+            assert!(self.turn(event).is_continue());
+        }
+        self.flush().unwrap();
+        let (pools, dashboards) = (self.pools.len(), self.watchers.len());
+        assert!(self.rings.iter().all(super::Ring::is_bounded), "a ring of the hub's");
+        for outbox in &self.outboxes {
+            assert!(outbox.requests() <= 2 * pools + dashboards, "requests of {outbox:?}");
+        }
+        !self.inbox.is_empty()
+    }
 }

@@ -14,12 +14,12 @@ pub(super) struct Changes {
     /// When each present agent was last heard.
     heard: BTreeMap<u64, AgentId>,
     /// The oldest first.
-    departures: VecDeque<Departed>,
+    departures: VecDeque<Departure>,
     complete_since: u64,
 }
 
 #[derive(Debug)]
-struct Departed {
+struct Departure {
     seq: u64,
     agent: AgentId,
     reason: Reason,
@@ -27,7 +27,7 @@ struct Departed {
 
 /// What was the last that happened to an agent.
 #[derive(Debug)]
-pub(super) enum Change<'a> {
+pub(super) enum LastEvent<'a> {
     /// A heartbeat: the pool has its state.
     Heard(&'a AgentId),
     Departed(&'a AgentId, Reason),
@@ -47,7 +47,7 @@ impl Changes {
     /// `agent`, last heard at `older`, departed.
     pub(super) fn departed(&mut self, agent: AgentId, reason: Reason, seq: u64, older: u64) {
         self.heard.remove(&older);
-        self.departures.push_back(Departed { seq, agent, reason });
+        self.departures.push_back(Departure { seq, agent, reason });
         if self.departures.len() > MAX_DEPARTURE_CHANGES
             && let Some(oldest) = self.departures.pop_front()
         {
@@ -62,7 +62,7 @@ impl Changes {
     }
 
     /// Each agent's newest change, of those after `seq`, the oldest first.
-    pub(super) fn after(&self, seq: u64) -> impl Iterator<Item = (u64, Change<'_>)> {
+    pub(super) fn after(&self, seq: u64) -> impl Iterator<Item = (u64, LastEvent<'_>)> {
         let mut heard = self.heard.range((Excluded(seq), Unbounded)).peekable();
         let first = self.departures.partition_point(|departed| departed.seq <= seq);
         let mut departures = self.departures.range(first..).peekable();
@@ -72,10 +72,10 @@ impl Changes {
                 (heard, _) => heard.is_none(),
             };
             if is_departure {
-                let Departed { seq, agent, reason } = departures.next()?;
-                return Some((*seq, Change::Departed(agent, *reason)));
+                let Departure { seq, agent, reason } = departures.next()?;
+                return Some((*seq, LastEvent::Departed(agent, *reason)));
             }
-            heard.next().map(|(seq, agent)| (*seq, Change::Heard(agent)))
+            heard.next().map(|(seq, agent)| (*seq, LastEvent::Heard(agent)))
         })
     }
 }

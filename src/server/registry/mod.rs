@@ -54,7 +54,7 @@ pub(crate) struct Update {
 
 /// An agent went, for its pool's dashboards.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Gone {
+pub(crate) struct Departed {
     /// The pool.
     pub pool: PoolIndex,
     /// The agent.
@@ -67,16 +67,15 @@ pub(crate) struct Gone {
 
 /// What a reader that is behind still needs.
 #[derive(Debug, PartialEq)]
-pub(crate) enum Changed {
+pub(crate) enum Change {
     /// An agent's newest state.
     Update(Update),
     /// An agent went, and has not been heard of since.
-    Gone(Gone),
+    Departed(Departed),
 }
 
 impl Registry {
     /// A registry of `pools` empty pools.
-    #[must_use]
     pub(crate) fn new(pools: usize, rules: Rules) -> Self {
         Self {
             rules,
@@ -103,19 +102,24 @@ impl Registry {
     }
 
     /// Takes a goodbye.
-    pub(crate) fn goodbye(&mut self, pool: PoolIndex, agent: &AgentId, stamp: Stamp) -> Farewell {
-        let farewell = self.pools[pool.0].goodbye(pool, agent, stamp);
-        if farewell != Farewell::Returned {
+    pub(crate) fn goodbye(
+        &mut self,
+        pool: PoolIndex,
+        agent: &AgentId,
+        stamp: Stamp,
+    ) -> GoodbyeOutcome {
+        let outcome = self.pools[pool.0].goodbye(pool, agent, stamp);
+        if outcome != GoodbyeOutcome::Returned {
             self.goodbyes.note(pool, agent, stamp);
         }
-        farewell
+        outcome
     }
 
     /// Evicts who has been silent for longer than `evict_after`, as of `now`.
     ///
     /// Ticks that are further apart than two periods mean that the server itself was away
     /// (suspended, stopped, starved): then every deadline moves by the time that was lost.
-    pub(crate) fn tick(&mut self, now: Instant, wall: UnixMillis) -> Vec<Gone> {
+    pub(crate) fn tick(&mut self, now: Instant, wall: UnixMillis) -> Vec<Departed> {
         let stalled = match self.last_tick.replace(now) {
             Some(last) => stall(now.saturating_duration_since(last), self.rules.tick),
             None => Duration::ZERO,
@@ -124,7 +128,7 @@ impl Registry {
         let mut gone = Vec::new();
         for (index, pool) in self.pools.iter_mut().enumerate() {
             if !stalled.is_zero() {
-                pool.forgive(stalled, now);
+                pool.extend_deadlines(stalled, now);
             }
             pool.evict(PoolIndex(index), now, wall, self.rules.evict_after, &mut gone);
         }
@@ -132,30 +136,31 @@ impl Registry {
     }
 
     /// The pool at this moment.
-    #[must_use]
     pub(crate) fn snapshot(&self, pool: PoolIndex, now: UnixMillis) -> Snapshot {
         self.pools[pool.0].snapshot(now)
     }
 
+    /// The number of the pool's last change.
+    pub(crate) fn seq(&self, pool: PoolIndex) -> u64 {
+        self.pools[pool.0].seq()
+    }
+
     /// Whether [`Registry::changes`] after `seq` are all that happened.
-    #[must_use]
     pub(crate) fn is_complete_since(&self, pool: PoolIndex, seq: u64) -> bool {
         self.pools[pool.0].is_complete_since(seq)
     }
 
     /// The newest change of each agent of the pool that changed after `seq`, the oldest first.
-    pub(crate) fn changes(&self, pool: PoolIndex, seq: u64) -> impl Iterator<Item = Changed> {
+    pub(crate) fn changes(&self, pool: PoolIndex, seq: u64) -> impl Iterator<Item = Change> {
         self.pools[pool.0].changes(pool, seq)
     }
 
     /// All pools in numbers.
-    #[must_use]
     pub(crate) fn summaries(&self) -> Vec<Summary> {
         self.pools.iter().map(Pool::summary).collect()
     }
 
     /// How many agents `pool` has, and what they cost in bytes.
-    #[must_use]
     pub(crate) fn population(&self, pool: PoolIndex) -> (usize, usize) {
         self.pools[pool.0].population()
     }
@@ -163,9 +168,9 @@ impl Registry {
 
 /// What became of a goodbye.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Farewell {
+pub(crate) enum GoodbyeOutcome {
     /// The agent is gone now.
-    Gone(Gone),
+    Departed(Departed),
     /// The agent is known, and a heartbeat of it arrived after this goodbye: it stays.
     Returned,
     /// No such agent.

@@ -5,14 +5,13 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::changes::{Change, Changes};
-use super::{Changed, Farewell, Gone, Rules, Update};
+use super::changes::{Changes, LastEvent};
+use super::{Change, Departed, GoodbyeOutcome, Rules, Update};
 use crate::runtime::clock::UnixMillis;
 use crate::server::event::{Stamp, Verdict};
 use crate::server::limits::MAX_DEPARTURES;
 use crate::wire::id::{AgentId, PoolIndex};
-use crate::wire::{Departure, Metrics, Reason, Snapshot, SnapshotAgent};
-use crate::wire::{Load, Summary};
+use crate::wire::{Departure, Load, Metrics, Reason, Snapshot, SnapshotAgent, Summary};
 
 #[derive(Debug, Default)]
 pub(super) struct Pool {
@@ -59,7 +58,7 @@ impl Pool {
             Entry::Occupied(known) => {
                 let agent = known.into_mut();
                 if stamp.number < agent.number {
-                    return Err(Verdict::Overtaken);
+                    return Err(Verdict::Stale);
                 }
                 let before = agent.metrics.cost_bytes();
                 // Refused is not heard: what is shown of the agent must not pass for its state.
@@ -73,7 +72,7 @@ impl Pool {
             }
             Entry::Vacant(place) => {
                 if has_left() {
-                    return Err(Verdict::Overtaken);
+                    return Err(Verdict::Stale);
                 }
                 if agents >= rules.max_agents_per_pool {
                     return Err(Verdict::TooManyAgents);
@@ -92,18 +91,23 @@ impl Pool {
         Ok(agent.update())
     }
 
-    pub(super) fn goodbye(&mut self, pool: PoolIndex, id: &AgentId, stamp: Stamp) -> Farewell {
+    pub(super) fn goodbye(
+        &mut self,
+        pool: PoolIndex,
+        id: &AgentId,
+        stamp: Stamp,
+    ) -> GoodbyeOutcome {
         if self.agents.get(id).is_some_and(|agent| agent.number > stamp.number) {
-            return Farewell::Returned;
+            return GoodbyeOutcome::Returned;
         }
         match self.depart(pool, id, Reason::Goodbye, stamp.wall) {
-            Some(gone) => Farewell::Gone(gone),
-            None => Farewell::Unknown,
+            Some(gone) => GoodbyeOutcome::Departed(gone),
+            None => GoodbyeOutcome::Unknown,
         }
     }
 
     /// The server was away until `now`, for `stalled`: nobody could be heard in that time.
-    pub(super) fn forgive(&mut self, stalled: Duration, now: Instant) {
+    pub(super) fn extend_deadlines(&mut self, stalled: Duration, now: Instant) {
         for agent in self.agents.values_mut() {
             // Who was heard since is not later than now for it.
             agent.heard = agent.heard.max(now.min(agent.heard + stalled));
@@ -118,7 +122,7 @@ impl Pool {
         now: Instant,
         wall: UnixMillis,
         evict_after: Duration,
-        gone: &mut Vec<Gone>,
+        gone: &mut Vec<Departed>,
     ) {
         let silent = |heard: Instant| now.saturating_duration_since(heard) > evict_after;
         if !self.oldest.is_some_and(silent) {
@@ -143,7 +147,7 @@ impl Pool {
         id: &AgentId,
         reason: Reason,
         at: UnixMillis,
-    ) -> Option<Gone> {
+    ) -> Option<Departed> {
         let (id, agent) = self.agents.remove_entry(id)?;
         self.bytes -= agent.metrics.cost_bytes();
         self.seq += 1;
@@ -156,7 +160,7 @@ impl Pool {
             at,
             tasks: agent.metrics.tasks_text(),
         }));
-        Some(Gone { pool, agent: id, reason, seq: self.seq })
+        Some(Departed { pool, agent: id, reason, seq: self.seq })
     }
 
     pub(super) fn snapshot(&self, server_time: UnixMillis) -> Snapshot {
@@ -174,16 +178,20 @@ impl Pool {
         }
     }
 
+    pub(super) fn seq(&self) -> u64 {
+        self.seq
+    }
+
     pub(super) fn is_complete_since(&self, seq: u64) -> bool {
         seq >= self.changes.complete_since()
     }
 
     /// The newest change of each agent that changed after `seq`, the oldest first.
-    pub(super) fn changes(&self, pool: PoolIndex, seq: u64) -> impl Iterator<Item = Changed> {
+    pub(super) fn changes(&self, pool: PoolIndex, seq: u64) -> impl Iterator<Item = Change> {
         self.changes.after(seq).filter_map(move |(seq, change)| match change {
-            Change::Heard(id) => Some(Changed::Update(self.agents.get(id)?.update())),
-            Change::Departed(id, reason) => {
-                Some(Changed::Gone(Gone { pool, agent: id.clone(), reason, seq }))
+            LastEvent::Heard(id) => Some(Change::Update(self.agents.get(id)?.update())),
+            LastEvent::Departed(id, reason) => {
+                Some(Change::Departed(Departed { pool, agent: id.clone(), reason, seq }))
             }
         })
     }

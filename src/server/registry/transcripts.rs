@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{Changed, Farewell, Registry, Rules};
+use super::{Change, GoodbyeOutcome, Registry, Rules};
 use crate::runtime::clock::{Clock, UnixMillis};
 use crate::server::event::{Stamp, Verdict};
 use crate::server::limits::{MAX_DEPARTURE_CHANGES, MAX_DEPARTURES};
@@ -75,7 +75,7 @@ impl Play {
         self.beat_stamped(agent, 1.0, stamp)
     }
 
-    fn goodbye(&mut self, ms: u64, agent: &str) -> Farewell {
+    fn goodbye(&mut self, ms: u64, agent: &str) -> GoodbyeOutcome {
         let stamp = self.stamp(ms);
         self.registry.goodbye(POOL, &id(agent), stamp)
     }
@@ -181,7 +181,7 @@ fn an_overtaken_heartbeat_changes_nothing() {
     let mut play = play();
     let (first, second) = (play.stamp(0), play.stamp(1));
     assert_eq!(play.beat_stamped("a", 2.0, second), Ok(1));
-    assert_eq!(play.beat_stamped("a", 1.0, first), Err(Verdict::Overtaken));
+    assert_eq!(play.beat_stamped("a", 1.0, first), Err(Verdict::Stale));
     let look = play.look(POOL);
     assert_eq!((&look["metrics"][0]["cpu_usage"], &look["seq"]), (&json!(2.0), &json!(1)));
 }
@@ -192,8 +192,8 @@ fn a_goodbye_holds_against_what_was_sent_before_it() {
     let mut play = play();
     play.beat(0, "a").unwrap();
     let before = play.stamp(1);
-    assert!(matches!(play.goodbye(2, "a"), Farewell::Gone(gone) if gone.seq == 2));
-    assert_eq!(play.beat_stamped("a", 9.0, before), Err(Verdict::Overtaken));
+    assert!(matches!(play.goodbye(2, "a"), GoodbyeOutcome::Departed(gone) if gone.seq == 2));
+    assert_eq!(play.beat_stamped("a", 9.0, before), Err(Verdict::Stale));
     assert_eq!(play.departed(), pairs(&[("a", "goodbye")]));
     assert_eq!(play.beat(3, "a"), Ok(3));
     assert_eq!(play.departed(), [], "who returned has not departed");
@@ -204,9 +204,9 @@ fn a_goodbye_holds_against_what_was_sent_before_it() {
 fn a_goodbye_of_an_unknown_agent_is_remembered() {
     let mut play = play();
     let before = play.stamp(0);
-    assert_eq!(play.goodbye(1, "a"), Farewell::Unknown);
-    assert_eq!(play.beat_stamped("a", 1.0, before), Err(Verdict::Overtaken));
-    assert_eq!(play.goodbye(2, "a"), Farewell::Unknown, "twice is as good as once");
+    assert_eq!(play.goodbye(1, "a"), GoodbyeOutcome::Unknown);
+    assert_eq!(play.beat_stamped("a", 1.0, before), Err(Verdict::Stale));
+    assert_eq!(play.goodbye(2, "a"), GoodbyeOutcome::Unknown, "twice is as good as once");
     assert_eq!(play.beat(3, "a"), Ok(1));
 }
 
@@ -216,7 +216,7 @@ fn a_late_goodbye_does_not_remove_who_returned() {
     let mut play = play();
     let goodbye = play.stamp(0);
     play.beat(1, "a").unwrap();
-    assert_eq!(play.registry.goodbye(POOL, &id("a"), goodbye), Farewell::Returned);
+    assert_eq!(play.registry.goodbye(POOL, &id("a"), goodbye), GoodbyeOutcome::Returned);
     assert_eq!(play.look(POOL)["metrics"].as_array().unwrap().len(), 1);
 }
 
@@ -318,8 +318,8 @@ fn changes_lead_from_any_state_to_the_present() {
     let changes = |play: &Play, since| -> Vec<(String, u64)> {
         let changes = play.registry.changes(POOL, since);
         let pairs = changes.map(|changed| match changed {
-            Changed::Update(update) => (format!("cpu {}", update.metrics.cpu), update.seq),
-            Changed::Gone(gone) => (format!("{} left", gone.agent), gone.seq),
+            Change::Update(update) => (format!("cpu {}", update.metrics.cpu), update.seq),
+            Change::Departed(gone) => (format!("{} left", gone.agent), gone.seq),
         });
         pairs.collect()
     };

@@ -1,4 +1,4 @@
-//! A dashboard's own thread: answers the handshake, reads what the dashboard sends, and leaves.
+//! A subscriber: a dashboard's own thread, which reads what the dashboard sends.
 //! It never writes to the socket: what is to be sent goes to the fanout thread that owns the
 //! write side.
 
@@ -16,15 +16,15 @@ use tungstenite::protocol::{Role as Side, WebSocket, WebSocketConfig};
 use crate::runtime::clock::Clock;
 use crate::runtime::threads::{Role, Threads};
 use crate::server::door::{OpenFeed, Upgrade};
-use crate::server::event::Control;
-use crate::server::fanout::FanoutHandle;
+use crate::server::event::{Action, Control};
+use crate::server::fanout::{FanoutHandle, Stopped};
 use crate::server::hub::HubHandle;
 use crate::server::limits::MAX_CLIENT_MESSAGE_BYTES;
 use crate::wire::KIB;
-use crate::wire::id::DashboardId;
+use crate::wire::id::{DashboardId, PoolIndex};
 use socket::{Socket, TooManyFrames};
 
-/// What tungstenite reads at a time: dashboards send Pongs and little else. Allocated per client.
+/// What tungstenite reads at a time: dashboards send Pongs and little else. Allocated per subscriber.
 const READ_BUFFER_BYTES: usize = KIB;
 
 /// Frames of ours that tungstenite may hold: a Pong and a Close. They are passed on at once.
@@ -32,7 +32,7 @@ const MAX_WRITE_BUFFER_BYTES: usize = KIB;
 
 /// Gives each dashboard a thread.
 #[derive(Debug)]
-pub(crate) struct Clients {
+pub(crate) struct Subscribers {
     threads: Threads,
     hub: HubHandle,
     fanouts: Vec<FanoutHandle>,
@@ -40,9 +40,8 @@ pub(crate) struct Clients {
     next: AtomicU64,
 }
 
-impl Clients {
-    /// Clients that `hub` feeds through `fanouts`, of which there is at least one.
-    #[must_use]
+impl Subscribers {
+    /// Subscribers that `hub` feeds through `fanouts`, of which there is at least one.
     pub(crate) fn new(
         threads: Threads,
         hub: HubHandle,
@@ -53,7 +52,7 @@ impl Clients {
     }
 }
 
-impl OpenFeed for Clients {
+impl OpenFeed for Subscribers {
     fn open(&self, upgrade: Upgrade) -> Result<(), (Upgrade, io::Error)> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let (hub, clock) = (self.hub.clone(), self.clock);
@@ -65,7 +64,8 @@ impl OpenFeed for Clients {
         let taken = Arc::clone(&slot);
         let spawned = self.threads.spawn(format!("client-{number}"), Role::Temporary, move || {
             if let Some(upgrade) = take(&taken) {
-                Client { id: DashboardId(number), hub, fanout }.serve(upgrade, clock);
+                let (id, pool) = (DashboardId(number), upgrade.pool);
+                Subscriber { id, pool, hub, fanout }.serve(upgrade, clock);
             }
             Ok(())
         });
@@ -80,39 +80,42 @@ fn take(slot: &Mutex<Option<Upgrade>>) -> Option<Upgrade> {
     slot.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
-/// Says goodbye to fanout and hub when it goes, however the thread ends.
-struct Client {
+/// Tells fanout and hub when it ends, however that comes.
+struct Subscriber {
     id: DashboardId,
+    pool: PoolIndex,
     hub: HubHandle,
     fanout: FanoutHandle,
 }
 
-impl Drop for Client {
+impl Drop for Subscriber {
     fn drop(&mut self) {
-        let _ = self.fanout.send(Control::Gone { dashboard: self.id });
+        let _ = self.control(Action::Gone);
         self.hub.leave(self.id);
     }
 }
 
-impl Client {
+impl Subscriber {
+    fn control(&self, action: Action) -> Result<(), Stopped> {
+        self.fanout.send(Control { dashboard: self.id, pool: self.pool, action })
+    }
+
     fn serve(&self, upgrade: Upgrade, clock: Clock) {
         // The permit lives as long as the thread.
-        let Upgrade { socket, accept_key, read_ahead, pool, permit: _permit } = upgrade;
+        let Upgrade { socket, accept_key, read_ahead, permit: _permit, .. } = upgrade;
         let socket = Arc::new(socket);
-        let mut reading =
-            match Socket::new(Arc::clone(&socket), self.id, self.fanout.clone(), clock) {
-                Ok(reading) => reading,
-                Err(error) => return log::warn!("dashboard {}: {error}", self.id),
-            };
-        let attach =
-            Control::Attach { dashboard: self.id, pool, socket, greeting: greeting(&accept_key) };
-        // Attached before the hub hears of it: see `Control::Attach`.
-        if self.fanout.send(attach).is_err() {
+        let mut reading = match Socket::new(Arc::clone(&socket), self, clock) {
+            Ok(reading) => reading,
+            Err(error) => return log::warn!("dashboard {}: {error}", self.id),
+        };
+        // Attached before the hub hears of it: see `Action::Attach`.
+        let attach = Action::Attach { socket, greeting: greeting(&accept_key) };
+        if self.control(attach).is_err() {
             return;
         }
-        if let Err(error) = self.hub.join(self.id, pool, self.fanout.index) {
+        if let Err(error) = self.hub.join(self.id, self.pool, self.fanout.index) {
             log::warn!("dashboard {} cannot join: {error}", self.id);
-            let _ = self.fanout.send(Control::Close { dashboard: self.id, code: CloseCode::Again });
+            let _ = self.control(Action::Close(CloseCode::Again));
             return;
         }
         log::debug!("dashboard {} joined", self.id);
@@ -127,7 +130,7 @@ impl Client {
         };
         if let Some(code) = close_code(&error) {
             log::debug!("dashboard {} broke a rule: {error}", self.id);
-            let _ = self.fanout.send(Control::Close { dashboard: self.id, code });
+            let _ = self.control(Action::Close(code));
             // An unread byte would make the kernel reset the connection and eat the Close.
             websocket.get_mut().drain();
         } else {
@@ -136,7 +139,7 @@ impl Client {
     }
 }
 
-/// The handshake's answer (RFC 6455 section 4.2.2).
+/// The handshake's response (RFC 6455 section 4.2.2).
 fn greeting(accept_key: &str) -> Vec<u8> {
     format!(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\

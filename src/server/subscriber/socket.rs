@@ -1,19 +1,20 @@
 //! What tungstenite takes for the dashboard's socket: reads come from it, and are counted; writes
 //! go to the fanout thread.
 
-use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Duration;
 
+use thiserror::Error;
+
+use super::Subscriber;
 use super::meter::{Meter, OverLimit};
 use crate::runtime::clock::Clock;
-use crate::server::event::Control;
-use crate::server::fanout::{FanoutHandle, Stopped};
+use crate::server::event::Action;
+use crate::server::fanout::Stopped;
 use crate::server::limits::{CLOSE_GRACE, SILENCE_TIMEOUT};
 use crate::wire::KIB;
-use crate::wire::id::DashboardId;
 
 /// Of [`SILENCE_TIMEOUT`], the part before and after the moment that a silent dashboard is looked
 /// at once more.
@@ -23,17 +24,17 @@ const FIRST_SILENCE: Duration = SILENCE_TIMEOUT.saturating_sub(SILENCE_LAST_LOOK
 /// What is read and thrown away after a broken rule, at most.
 const MAX_DRAIN_BYTES: usize = 256 * KIB;
 
-pub(super) struct Socket {
+pub(super) struct Socket<'a> {
     socket: Arc<TcpStream>,
-    id: DashboardId,
-    fanout: FanoutHandle,
+    subscriber: &'a Subscriber,
     clock: Clock,
     meter: Meter,
-    over_limit: bool,
+    is_over_limit: bool,
 }
 
 /// A dashboard that sends more frames than it may, as an [`io::Error`].
-#[derive(Debug)]
+#[derive(Debug, Error)]
+#[error("too many frames within a minute")]
 pub(super) struct TooManyFrames;
 
 impl TooManyFrames {
@@ -42,28 +43,19 @@ impl TooManyFrames {
     }
 }
 
-impl fmt::Display for TooManyFrames {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("too many frames within a minute")
-    }
-}
-
-impl std::error::Error for TooManyFrames {}
-
-impl Socket {
+impl<'a> Socket<'a> {
     pub(super) fn new(
         socket: Arc<TcpStream>,
-        id: DashboardId,
-        fanout: FanoutHandle,
+        subscriber: &'a Subscriber,
         clock: Clock,
     ) -> io::Result<Self> {
         socket.set_read_timeout(Some(FIRST_SILENCE))?;
-        Ok(Self { socket, id, fanout, clock, meter: Meter::default(), over_limit: false })
+        Ok(Self { socket, subscriber, clock, meter: Meter::default(), is_over_limit: false })
     }
 
     /// Counts the frames in `bytes`. Over the limit, the next read says so.
     pub(super) fn count(&mut self, bytes: &[u8]) {
-        self.over_limit |= self.meter.feed(bytes, self.clock.now()) == Err(OverLimit);
+        self.is_over_limit |= self.meter.feed(bytes, self.clock.now()) == Err(OverLimit);
     }
 
     /// Reads and throws away until the dashboard has had its Close and hung up, for a moment.
@@ -86,9 +78,7 @@ impl Socket {
             }
         }
     }
-}
 
-impl Socket {
     /// Reads with the socket's timeout. A timed read is not restarted when the process was
     /// stopped and continued.
     fn read_uninterrupted(&self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -103,7 +93,7 @@ impl Socket {
     /// Reads, and takes silence for an end only when a last look finds it still there. Without
     /// that, a server that was itself stopped for longer than the timeout would drop everyone on
     /// waking: their Pongs can only come after our Pings.
-    fn read_patiently(&self, buffer: &mut [u8]) -> io::Result<usize> {
+    fn read_or_time_out(&self, buffer: &mut [u8]) -> io::Result<usize> {
         match self.read_uninterrupted(buffer) {
             Err(error) if is_timeout(&error) => {
                 self.socket.set_read_timeout(Some(SILENCE_LAST_LOOK))?;
@@ -120,23 +110,22 @@ fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
 
-impl Read for Socket {
+impl Read for Socket<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.over_limit {
+        if self.is_over_limit {
             return Err(io::Error::other(TooManyFrames));
         }
-        let read = self.read_patiently(buffer)?;
+        let read = self.read_or_time_out(buffer)?;
         self.count(&buffer[..read]);
-        if self.over_limit { Err(io::Error::other(TooManyFrames)) } else { Ok(read) }
+        if self.is_over_limit { Err(io::Error::other(TooManyFrames)) } else { Ok(read) }
     }
 }
 
-impl Write for Socket {
+impl Write for Socket<'_> {
     /// Passes on whole frames, as tungstenite writes them. Blocks while the fanout thread has no
     /// room: "would block" would leave a Pong unsent until the dashboard's next frame.
     fn write(&mut self, frames: &[u8]) -> io::Result<usize> {
-        let reply = Control::Reply { dashboard: self.id, frames: frames.to_vec() };
-        match self.fanout.send(reply) {
+        match self.subscriber.control(Action::Reply(frames.to_vec())) {
             Ok(()) => Ok(frames.len()),
             Err(Stopped) => Err(io::ErrorKind::BrokenPipe.into()),
         }

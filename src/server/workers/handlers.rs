@@ -91,7 +91,7 @@ impl Handlers {
         };
         match received {
             // One that was overtaken was received as well: what came later stands for it.
-            Ok(Verdict::Accepted | Verdict::Overtaken) => {
+            Ok(Verdict::Accepted | Verdict::Stale) => {
                 Response::json(200, wire::ping_received(stamp.wall))
             }
             Ok(Verdict::TooManyAgents) => Response::problem(

@@ -1,140 +1,188 @@
-//! One dashboard's write side on a real socket, with the time in the test's hands.
-
-use std::io::Read as _;
-use std::net::TcpListener;
+//! One dashboard's write side on a pipe, with the time in the test's hands.
 
 use super::*;
 use crate::runtime::clock::Clock;
 use crate::server::limits::Limits;
+use crate::server::simulation::Pipe;
+use crate::wire::KIB;
 
-const DEADLINE: Duration = Duration::from_secs(20);
-
-/// A dashboard with the least send buffer that Linux grants, and its far end.
-fn dashboard(now: Instant) -> (Dashboard, TcpStream) {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    peer.set_read_timeout(Some(DEADLINE)).unwrap();
-    let (socket, _) = listener.accept().unwrap();
-    socket2::SockRef::from(&socket).set_send_buffer_size(4096).unwrap();
-    (Dashboard::new(Arc::new(socket), Vec::new(), now), peer)
+struct Play {
+    dashboard: Dashboard,
+    pipe: Arc<Pipe>,
+    ring: Ring,
+    now: Instant,
+    counters: Counters,
 }
 
-fn updates(bytes: usize, seqs: std::ops::RangeInclusive<u64>) -> Arc<Frames> {
+/// A dashboard whose snapshot has number 0, with `room` bytes in its socket.
+fn play(room: usize) -> Play {
+    let pipe = Arc::new(Pipe::default());
+    pipe.give_room(room);
+    let now = Clock::start().now();
+    let mut dashboard = Dashboard::new(Arc::<Pipe>::clone(&pipe), Vec::new(), now);
+    dashboard.seq = Some(0);
+    dashboard.state = State::Reading;
+    Play { dashboard, pipe, ring: Ring::default(), now, counters: Counters::default() }
+}
+
+impl Play {
+    fn pump(&mut self) -> Pumped {
+        self.dashboard.pump(&self.ring, self.now, &self.counters)
+    }
+
+    /// Gives room for `step` bytes at a time until all is out, and returns the frames' payloads.
+    fn drain(&mut self, step: usize) -> Vec<String> {
+        while self.pump() == Pumped::Blocked {
+            self.pipe.give_room(step);
+        }
+        let bytes = self.pipe.take();
+        let (mut rest, mut payloads) = (&bytes[..], Vec::new());
+        while !rest.is_empty() {
+            let length = 2 + usize::from(rest[1]);
+            payloads.push(String::from_utf8_lossy(&rest[2..length]).into_owned());
+            rest = &rest[length..];
+        }
+        payloads
+    }
+}
+
+/// One update for each text, numbered from `seq`.
+fn texts(texts: &[&str], seq: u64) -> Arc<Frames> {
     let mut frames = Frames::default();
-    for seq in seqs {
-        frames.push_text(&"x".repeat(bytes), seq);
+    for (text, seq) in texts.iter().zip(seq..) {
+        frames.push_text(text, seq);
     }
     Arc::new(frames)
 }
 
-/// Who had nothing waiting is not behind by one write, however large, and however little of it
-/// the kernel takes.
-#[test]
-fn one_write_makes_nobody_fall_behind() {
-    let now = Clock::start().now();
-    let (mut dashboard, _peer) = dashboard(now);
-    dashboard.send_snapshot(&updates(2, 1..=1), true, now);
-    let merged = updates(KIB, 2..=(MAX_WRITE_BYTES + MAX_BATCH_BYTES) as u64 / KIB as u64);
-    assert_eq!(dashboard.send_updates(&merged, now), Sent::Queued);
-    assert!(dashboard.is_live());
-    let seq = dashboard.seq().unwrap();
-    let more = updates(2 * MAX_BACKLOG_BYTES, seq + 1..=seq + 1);
-    assert_eq!(dashboard.send_updates(&more, now), Sent::FellBehind);
-    assert!(dashboard.seq().unwrap() < seq, "what was dropped counts as not sent");
+fn update(bytes: usize, seq: u64) -> Arc<Frames> {
+    texts(&[&"x".repeat(bytes)], seq)
 }
 
-/// Nor is one who has read since the last try, however much comes at once.
+/// A control frame goes between frames, never into one, wherever the sending stopped: between
+/// updates as well as between the fragments of a snapshot, for which two frames stand here.
 #[test]
-fn who_has_read_meanwhile_has_not_fallen_behind() {
-    let now = Clock::start().now();
-    let (mut dashboard, mut peer) = dashboard(now);
-    socket2::SockRef::from(&*dashboard.socket).set_send_buffer_size(1_024 * KIB).unwrap();
-    dashboard.send_snapshot(&updates(1, 1..=1), true, now);
-    let (mut seq, mut sent) = (1, 3);
-    while dashboard.queue.is_empty() {
-        seq += 1;
-        let update = updates(MAX_BACKLOG_BYTES, seq..=seq);
-        dashboard.send_updates(&update, now);
-        sent += update.bytes().len() - dashboard.queue.update_bytes();
+fn control_frames_go_between_frames() {
+    for sent in 0..8 {
+        let mut play = play(sent);
+        play.ring.append(0, texts(&["ab", "cd"], 1));
+        assert_eq!(play.pump(), Pumped::Blocked);
+        play.ring.append(2, texts(&["ef"], 3));
+        play.dashboard.send_urgent(&[0x8A, 1, b'1']);
+        play.dashboard.send_urgent(&[0x8A, 1, b'2']);
+        let expected = match sent {
+            0 => ["1", "2", "ab", "cd", "ef"],
+            1..=4 => ["ab", "1", "2", "cd", "ef"],
+            _ => ["ab", "cd", "1", "2", "ef"],
+        };
+        assert_eq!(play.drain(1), expected, "after {sent} bytes");
+        assert_eq!(play.counters.deliveries.get(), 3);
     }
-    peer.read_exact(&mut vec![0; sent]).unwrap();
-    let more = updates(MAX_BACKLOG_BYTES, seq + 1..=seq + 1);
-    assert_eq!(dashboard.send_updates(&more, now), Sent::Queued);
-    assert!(dashboard.is_live());
+}
+
+/// After a Close comes nothing, not even the rest of a message whose frame was finished, nor a
+/// second Close.
+#[test]
+fn nothing_follows_a_close() {
+    for sent in 0..8 {
+        let mut play = play(sent);
+        play.ring.append(0, texts(&["ab", "cd"], 1));
+        assert_eq!(play.pump(), Pumped::Blocked);
+        play.dashboard.send_urgent(&[0x8A, 1, b'p']);
+        for _ in 0..2 {
+            play.dashboard.reply(&[0x88, 0], play.now);
+        }
+        play.dashboard.send_urgent(&[0x8A, 1, b'q']);
+        let expected = match sent {
+            0 => vec!["p", ""],
+            1..=4 => vec!["ab", "p", ""],
+            _ => vec!["ab", "cd", "p", ""],
+        };
+        assert_eq!(play.drain(1), expected, "after {sent} bytes");
+        play.dashboard.note_peer_gone(play.now);
+        assert_eq!(play.pump(), Pumped::Ended);
+    }
+}
+
+/// Who loses its place is sent what was begun, and then asks with the number that it has.
+#[test]
+fn who_loses_its_place_asks_for_what_it_lacks() {
+    let mut play = play(1);
+    play.ring.append(0, texts(&["ab", "cd"], 1));
+    assert_eq!(play.pump(), Pumped::Blocked);
+    play.ring.append(2, texts(&["ef"], 3));
+    play.ring.trim(3);
+    play.pipe.give_room(100);
+    assert_eq!(play.pump(), Pumped::FellBehind(Some(2)));
+    play.dashboard.wait();
+    assert_eq!(play.pump(), Pumped::Drained);
+    play.dashboard.take(&texts(&["new"], 3));
+    play.ring.append(3, texts(&["gh"], 4));
+    assert_eq!(play.drain(1), ["ab", "cd", "new", "gh"]);
 }
 
 /// Updates that a snapshot holds already are skipped.
 #[test]
 fn updates_from_before_the_snapshot_are_skipped() {
-    let now = Clock::start().now();
-    let (mut dashboard, mut peer) = dashboard(now);
-    dashboard.send_snapshot(&updates(1, 5..=5), true, now);
-    assert_eq!(dashboard.send_updates(&updates(2, 3..=5), now), Sent::All);
-    assert_eq!(dashboard.send_updates(&updates(3, 4..=7), now), Sent::All);
-    assert_eq!(dashboard.seq(), Some(7));
-    let mut bytes = vec![0; 3 + 2 * 5];
-    peer.read_exact(&mut bytes).unwrap();
-    let expected = [&b"\x81\x01x"[..], b"\x81\x03xxx", b"\x81\x03xxx"].concat();
-    assert_eq!(bytes, expected, "the snapshot, then 6 and 7");
+    let mut play = play(100);
+    play.dashboard.wait();
+    play.ring.append(2, texts(&["3", "4", "5"], 3));
+    play.dashboard.take(&texts(&["s"], 4));
+    assert_eq!(play.drain(1), ["s", "5"]);
+    play.ring.append(5, texts(&["6", "7"], 6));
+    assert_eq!(play.drain(1), ["6", "7"]);
+    assert_eq!(play.dashboard.cursor(), Some(7));
 }
 
 /// Who is behind and goes on taking a little in each `lag_timeout` is never cut off; who stops is.
 #[test]
 fn who_goes_on_reading_is_never_cut_off() {
-    let mut now = Clock::start().now();
-    let (mut dashboard, mut peer) = dashboard(now);
-    peer.set_nonblocking(true).unwrap();
     let times = Times::from(&Limits::default());
-    dashboard.send_snapshot(&updates(32 * 1_024 * KIB, 1..=1), true, now);
+    let mut play = play(0);
+    play.dashboard.wait();
+    play.dashboard.take(&update(2 * 1_024 * KIB, 1));
     for window in 0..100 {
-        assert_eq!(dashboard.pump(now), Pumped::Blocked);
-        let deadline = Clock::start().now() + DEADLINE;
-        while dashboard.behind.unwrap().taken < times.lag_min_bytes {
-            assert!(Clock::start().now() < deadline, "the peer reads, the kernel takes nothing");
-            // Nothing may be there, while the kernel has yet to hear that the last was read.
-            let _ = peer.read(&mut [0; 16 * KIB]);
-            dashboard.pump(now);
-        }
-        now += times.lag_timeout;
-        assert_eq!(dashboard.check_lag(now, &times), None, "window {window}");
+        assert_eq!(play.pump(), Pumped::Blocked);
+        play.pipe.give_room(times.lag_min_bytes);
+        assert_eq!(play.pump(), Pumped::Blocked);
+        play.now += times.lag_timeout;
+        assert_eq!(play.dashboard.check_lag(play.now, &times), None, "window {window}");
     }
-    let just_before = now + times.lag_timeout - Duration::from_millis(1);
-    assert_eq!(dashboard.check_lag(just_before, &times), None);
-    let reason = dashboard.check_lag(now + times.lag_timeout, &times);
+    play.now += times.lag_timeout;
+    let just_before = play.now - Duration::from_millis(1);
+    play.pipe.give_room(times.lag_min_bytes - 1);
+    assert_eq!(play.pump(), Pumped::Blocked);
+    assert_eq!(play.dashboard.check_lag(just_before, &times), None);
+    let reason = play.dashboard.check_lag(play.now, &times);
     assert_eq!(reason, Some("took less than lag_min_bytes within lag_timeout"));
 }
 
-/// Who has taken all that was sent, part by part, is not kept waiting longer for the next one.
+/// Who has taken all that was sent, batch by batch, is not kept waiting longer for the next one.
 #[test]
 fn who_catches_up_is_not_slowed_down() {
-    let now = Clock::start().now();
-    let (mut dashboard, mut peer) = dashboard(now);
-    dashboard.send_snapshot(&updates(1, 1..=1), false, now);
-    for seq in 2..20 {
-        assert_eq!(dashboard.pump(now), Pumped::Resumes(Some(seq - 1)));
-        dashboard.wait();
-        assert_eq!(dashboard.send_changes(&updates(1, seq..=seq), false, now), Sent::All);
-        peer.read_exact(&mut [0; 3]).unwrap();
+    let mut play = play(1_000);
+    play.ring.append(99, texts(&["x"], 100));
+    for seq in 1..20 {
+        assert_eq!(play.pump(), Pumped::FellBehind(Some(seq - 1)));
+        play.dashboard.wait();
+        play.dashboard.take(&update(1, seq));
     }
-    assert!(dashboard.retry_delay <= RETRY_FIRST, "{:?}", dashboard.retry_delay);
+    assert!(play.dashboard.retry_delay <= RETRY_FIRST, "{:?}", play.dashboard.retry_delay);
 }
 
 /// Tries are further apart the less they move, within bounds.
 #[test]
 fn tries_adapt_to_the_line() {
-    let now = Clock::start().now();
-    let (mut dashboard, _peer) = dashboard(now);
-    // More than the kernel takes: something waits.
-    assert_eq!(dashboard.send_snapshot(&updates(32 * 1_024 * KIB, 1..=1), true, now), Sent::Queued);
-    for (taken, delays) in [(0, [10, 20, 40, 80, 160, 160]), (LATE_BYTES, [80, 40, 20, 10, 5, 2])] {
-        for delay in delays {
-            dashboard.adapt_retry(taken);
-            assert_eq!(dashboard.retry_delay.as_millis(), delay);
-        }
-    }
-    dashboard.adapt_retry(LATE_BYTES);
-    dashboard.adapt_retry(LATE_BYTES);
-    assert_eq!(dashboard.retry_delay, RETRY_SHORTEST, "nor shorter");
-    dashboard.adapt_retry(EARLY_BYTES);
-    assert_eq!(dashboard.retry_delay, RETRY_SHORTEST);
+    let mut play = play(0);
+    play.ring.append(0, update(4 * 1_024 * KIB, 1));
+    assert_eq!(play.pump(), Pumped::Blocked);
+    let mut retry = |room| {
+        play.now = play.dashboard.schedule_retry(play.now).unwrap();
+        play.pipe.give_room(room);
+        assert_eq!(play.dashboard.pump(&play.ring, play.now, &play.counters), Pumped::Blocked);
+        play.dashboard.retry_delay.as_millis()
+    };
+    assert_eq!([0; 6].map(&mut retry), [10, 20, 40, 80, 160, 160]);
+    assert_eq!([LATE_BYTES; 8].map(&mut retry), [80, 40, 20, 10, 5, 2, 1, 1]);
+    assert_eq!(retry(EARLY_BYTES), 1);
 }

@@ -1,0 +1,207 @@
+//! A pool's newest frames, for readers of which each keeps a cursor: the sequence number of the
+//! last change that it has. The hub keeps one ring a pool, with a cursor for each fanout thread;
+//! each fanout thread keeps one a pool, with a cursor for each dashboard. A reader whose cursor is
+//! older than the ring gets newest states from the registry instead. Holds frames, sends nothing.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::server::frame::Frames;
+use crate::server::limits::MAX_BATCH_BYTES;
+use crate::wire::KIB;
+
+/// Frames that a ring keeps for readers that are behind: about what a slow line is behind after a
+/// second of a busy pool, beyond the kernel's own buffer.
+pub(crate) const MAX_RING_BYTES: usize = 256 * KIB;
+
+#[derive(Debug, Default)]
+pub(crate) struct Ring {
+    /// The oldest first; a chunk has up to [`MAX_BATCH_BYTES`], or a single larger frame.
+    chunks: VecDeque<Arc<Frames>>,
+    bytes: usize,
+    /// A reader whose cursor is at or after this number finds here all that it lacks.
+    start: u64,
+    /// The number of the last change.
+    end: u64,
+}
+
+impl Ring {
+    /// Appends the message about change `seq`.
+    pub(crate) fn push_text(&mut self, text: &str, seq: u64) {
+        self.begin_after(seq - 1);
+        let back = self.chunks.back_mut().filter(|back| fits(back, text.len()));
+        let before = match back.and_then(Arc::get_mut) {
+            Some(back) => {
+                let before = back.bytes().len();
+                back.push_text(text, seq);
+                before
+            }
+            None => {
+                let mut frames = Frames::default();
+                frames.push_text(text, seq);
+                self.chunks.push_back(Arc::new(frames));
+                0
+            }
+        };
+        self.bytes += self.chunks.back().map_or(0, |back| back.bytes().len()) - before;
+        self.end = seq;
+    }
+
+    /// Appends `frames`, which hold what changed after `since`, and perhaps some that are here
+    /// already. Small chunks become one, so that a burst costs one system call per dashboard.
+    pub(crate) fn append(&mut self, since: u64, frames: Arc<Frames>) {
+        self.begin_after(since);
+        let end = self.end;
+        let Some(last) = frames.last_seq().filter(|last| *last > end) else { return };
+        let known = frames.start_after(end);
+        let bytes = frames.bytes().len() - known;
+        self.bytes += bytes;
+        self.end = last;
+        let mut merged = Frames::default();
+        if let Some(back) = self.chunks.pop_back_if(|back| fits(back, bytes)) {
+            match Arc::try_unwrap(back) {
+                Ok(back) => merged = back,
+                Err(back) => merged.append(&back, 0),
+            }
+        } else if known == 0 {
+            return self.chunks.push_back(frames);
+        }
+        merged.append(&frames, end);
+        self.chunks.push_back(Arc::new(merged));
+    }
+
+    /// Where changes between the last one here and `since` are missing, no reader can pass.
+    fn begin_after(&mut self, since: u64) {
+        if since > self.end {
+            *self = Self { start: since, end: since, ..Self::default() };
+        }
+    }
+
+    /// The number of the last change that was appended.
+    pub(crate) fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// Whether a reader with this cursor finds here all that it lacks.
+    pub(crate) fn reaches(&self, cursor: u64) -> bool {
+        cursor >= self.start
+    }
+
+    /// The next chunk for a reader with this cursor.
+    pub(crate) fn after(&self, cursor: u64) -> Option<&Arc<Frames>> {
+        let next = self.chunks.partition_point(|frames| frames.last_seq() <= Some(cursor));
+        self.chunks.get(next)
+    }
+
+    /// Readers with cursors before this number lose their place with the next [`Ring::trim`].
+    pub(crate) fn cut(&self) -> u64 {
+        let (mut bytes, mut cut) = (self.bytes, self.start);
+        for frames in &self.chunks {
+            if bytes <= MAX_RING_BYTES {
+                break;
+            }
+            bytes -= frames.bytes().len();
+            cut = frames.last_seq().unwrap_or(cut);
+        }
+        cut
+    }
+
+    /// Drops what no reader needs, `oldest` being the oldest cursor, and what is too much.
+    pub(crate) fn trim(&mut self, oldest: u64) {
+        let start = self.cut().max(oldest.min(self.end));
+        while let Some(frames) = self.chunks.pop_front_if(|it| it.last_seq() <= Some(start)) {
+            self.bytes -= frames.bytes().len();
+            self.start = frames.last_seq().unwrap_or(self.start);
+        }
+    }
+}
+
+fn fits(back: &Frames, bytes: usize) -> bool {
+    back.bytes().len() + bytes <= MAX_BATCH_BYTES
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    impl Ring {
+        pub(crate) fn is_bounded(&self) -> bool {
+            let bytes: usize = self.chunks.iter().map(|frames| frames.bytes().len()).sum();
+            bytes == self.bytes && bytes <= MAX_RING_BYTES
+        }
+    }
+
+    fn frames(seqs: std::ops::RangeInclusive<u64>, bytes: usize) -> Arc<Frames> {
+        let mut frames = Frames::default();
+        for seq in seqs {
+            frames.push_text(&"x".repeat(bytes), seq);
+        }
+        Arc::new(frames)
+    }
+
+    fn next(ring: &Ring, cursor: u64) -> Option<u64> {
+        ring.after(cursor).and_then(|frames| frames.last_seq())
+    }
+
+    /// A small chunk joins the one before it, also where a reader still holds that one.
+    #[test]
+    fn readers_find_their_place_by_number() {
+        let mut ring = Ring::default();
+        ring.append(4, frames(5..=6, 10));
+        let held = Arc::clone(ring.after(4).unwrap());
+        ring.append(6, frames(7..=9, 10));
+        ring.push_text("y", 10);
+        assert_eq!((held.last_seq(), ring.chunks.len()), (Some(6), 1));
+        assert_eq!(
+            [4, 6, 9, 10, 11].map(|cursor| next(&ring, cursor)),
+            [Some(10), Some(10), Some(10), None, None]
+        );
+        assert_eq!([3, 4, 11].map(|cursor| ring.reaches(cursor)), [false, true, true]);
+        ring.append(10, frames(11..=11, MAX_BATCH_BYTES));
+        assert_eq!(ring.chunks.len(), 2);
+        ring.trim(9);
+        assert!(ring.reaches(4), "of a chunk that somebody needs nothing is dropped");
+        ring.trim(10);
+        assert!(!ring.reaches(9) && ring.reaches(10));
+        ring.trim(u64::MAX);
+        assert_eq!((ring.bytes, ring.start, ring.end), (0, 11, 11));
+    }
+
+    /// A chunk may begin with what was appended before.
+    #[test]
+    fn nothing_is_appended_twice() {
+        let mut ring = Ring::default();
+        ring.append(0, frames(1..=2, 1));
+        ring.append(2, frames(1..=3, 1));
+        ring.append(3, frames(2..=3, 1));
+        ring.append(3, frames(3..=4, MAX_BATCH_BYTES));
+        assert_eq!([0, 3].map(|cursor| ring.after(cursor).unwrap().count_after(0)), [3, 1]);
+        assert!(ring.is_bounded());
+    }
+
+    /// Who is behind loses its place when the ring is full, at the cursor that was foretold.
+    #[test]
+    fn a_ring_is_bounded() {
+        let mut ring = Ring::default();
+        let chunk = MAX_BATCH_BYTES - 10;
+        for seq in 1..=5 {
+            ring.append(seq - 1, frames(seq..=seq, chunk));
+            let cut = ring.cut();
+            assert_eq!(cut, u64::from(seq == 5), "{seq}");
+            ring.trim(0);
+            assert_eq!(ring.start, cut);
+            assert!(ring.bytes <= MAX_RING_BYTES);
+        }
+    }
+
+    /// Nobody passes a gap.
+    #[test]
+    fn a_gap_empties_the_ring() {
+        let mut ring = Ring::default();
+        ring.append(0, frames(1..=3, 1));
+        ring.append(5, frames(6..=6, 1));
+        assert_eq!([2, 3, 4, 5].map(|cursor| ring.reaches(cursor)), [false, false, false, true]);
+        ring.append(9, Arc::default());
+        assert_eq!((ring.end(), ring.bytes, ring.reaches(6)), (9, 0, false));
+    }
+}
