@@ -192,7 +192,7 @@ impl World {
         let counters = Arc::new(Counters::default());
         let pools: Arc<[PoolId]> = ["p", "q"].map(|id| PoolId::parse(id).unwrap()).into();
         let rules = Rules {
-            evict_after: Duration::from_secs(10),
+            evict_after: Duration::from_secs(60),
             tick: TICK,
             max_agents_per_pool: 1_000_000,
             max_pool_bytes: 1 << 40,
@@ -362,7 +362,7 @@ impl World {
         }
         for peer in &mut self.peers {
             peer.waited += usize::from(peer.received < 200 && !peer.is_stalled);
-            assert!(peer.waited < 100, "dashboard {} waits for its snapshot", peer.id);
+            assert!(peer.waited < 30, "dashboard {} waits for its snapshot", peer.id);
         }
     }
 
@@ -398,16 +398,20 @@ impl World {
             }
             _ => self.beat(pool, agent),
         }
-        if is_hot {
-            for _ in 0..self.random.below(40) {
-                let agent = self.random.below(self.agents);
-                self.beat(PoolIndex(0), agent);
-            }
+        let burst = match (is_hot, self.tasks) {
+            (false, _) => 0,
+            (true, 0) => self.random.below(40),
+            // At once, more than a ring holds.
+            (true, _) => 60 * usize::from(self.random.one_in(12)),
+        };
+        for _ in 0..burst {
+            let agent = self.random.below(self.agents);
+            self.beat(PoolIndex(0), agent);
         }
-        match self.random.below(200) {
+        match self.random.below(300) {
             // The server is away: suspended, stopped.
             0 => self.pass(Duration::from_secs(100)),
-            1 => (0..40).for_each(|_| {
+            1 => (0..65).for_each(|_| {
                 self.pass(TICK);
                 self.poll();
             }),
@@ -632,9 +636,9 @@ impl MetricsCache {
 fn schedule(seed: u64, metrics: MetricsCache) -> MetricsCache {
     let mut random = Random(seed);
     // Snapshots that are longer than a ring, which costs time, or many small changes.
-    let is_big = random.one_in(20);
-    let (agents, tasks) = if is_big { (70, 30) } else { (1 + random.below(12), 0) };
-    let scene = Scene { agents, tasks, capacity: 1 + random.below(4) };
+    let is_big = random.one_in(24);
+    let (agents, tasks) = if is_big { (100, 30) } else { (1 + random.below(12), 0) };
+    let scene = Scene { agents, tasks, capacity: 1 + random.below(8) };
     let is_hot = random.one_in(3);
     let mut world = World::new(random.next(), scene, metrics);
     if is_big {
