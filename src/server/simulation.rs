@@ -636,7 +636,7 @@ impl MetricsCache {
 fn schedule(seed: u64, metrics: MetricsCache) -> MetricsCache {
     let mut random = Random(seed);
     // Snapshots that are longer than a ring, which costs time, or many small changes.
-    let is_big = random.one_in(24);
+    let is_big = random.one_in(32);
     let (agents, tasks) = if is_big { (100, 30) } else { (1 + random.below(12), 0) };
     let scene = Scene { agents, tasks, capacity: 1 + random.below(8) };
     let is_hot = random.one_in(3);

@@ -1,4 +1,4 @@
-//! The goodbyes that may still overtake a heartbeat, of all pools together. Remembers a bounded
+//! The goodbyes that may still make a heartbeat stale, of all pools together. Remembers a bounded
 //! number of them exactly, for a while, and of all older ones the newest stamp.
 
 use std::collections::{HashMap, VecDeque};
@@ -12,7 +12,7 @@ use crate::wire::id::{AgentId, PoolIndex};
 ///
 /// Workers finish in any order, so a heartbeat may reach the hub after the goodbye that the same
 /// agent sent later. Its stamp tells. `floor` stands for the goodbyes that were forgotten: a
-/// heartbeat of an unknown agent stamped before it counts as overtaken. More goodbyes are
+/// heartbeat of an unknown agent stamped before it counts as stale. More goodbyes are
 /// remembered, and for longer, than requests are in flight, so that it says so of no other
 /// heartbeat, unless the server was stopped while it was in flight.
 #[derive(Debug, Default)]
@@ -52,7 +52,7 @@ impl Goodbyes {
     }
 
     /// Whether a heartbeat of an agent that is not known came before a goodbye of it.
-    pub(super) fn overtook(&self, pool: PoolIndex, agent: &AgentId, number: u64) -> bool {
+    pub(super) fn is_stale(&self, pool: PoolIndex, agent: &AgentId, number: u64) -> bool {
         let goodbye = self.by_agent.get(&(pool, agent.clone()));
         number < self.floor || goodbye.is_some_and(|goodbye| number < *goodbye)
     }
@@ -82,11 +82,11 @@ mod tests {
         }
         assert_eq!(goodbyes.order.len(), MAX_GOODBYES);
         assert_eq!(goodbyes.by_agent.len(), MAX_GOODBYES);
-        assert!(goodbyes.overtook(PoolIndex(1), &agent(1), 0), "forgotten, and below the floor");
-        assert!(goodbyes.overtook(PoolIndex(2), &agent(11), 10), "remembered");
-        assert!(!goodbyes.overtook(PoolIndex(2), &agent(11), 12), "came back later");
-        assert!(!goodbyes.overtook(PoolIndex(0), &agent(11), 10), "another pool's");
-        assert!(!goodbyes.overtook(POOL, &agent(0), 10), "never left, and at the floor");
+        assert!(goodbyes.is_stale(PoolIndex(1), &agent(1), 0), "forgotten, and below the floor");
+        assert!(goodbyes.is_stale(PoolIndex(2), &agent(11), 10), "remembered");
+        assert!(!goodbyes.is_stale(PoolIndex(2), &agent(11), 12), "came back later");
+        assert!(!goodbyes.is_stale(PoolIndex(0), &agent(11), 10), "another pool's");
+        assert!(!goodbyes.is_stale(POOL, &agent(0), 10), "never left, and at the floor");
     }
 
     #[test]
@@ -98,7 +98,7 @@ mod tests {
         assert_eq!(goodbyes.order.len(), 1, "at the limit");
         goodbyes.expire(at + GOODBYE_MEMORY + Duration::from_millis(1));
         assert!(goodbyes.order.is_empty() && goodbyes.by_agent.is_empty());
-        assert!(goodbyes.overtook(POOL, &agent(1), 4));
-        assert!(!goodbyes.overtook(POOL, &agent(1), 5));
+        assert!(goodbyes.is_stale(POOL, &agent(1), 4));
+        assert!(!goodbyes.is_stale(POOL, &agent(1), 5));
     }
 }

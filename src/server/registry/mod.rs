@@ -88,7 +88,7 @@ impl Registry {
     /// Takes a heartbeat.
     ///
     /// # Errors
-    /// The [`Verdict`] that it was not taken: overtaken, or the pool is full. It is never
+    /// The [`Verdict`] that it was not taken: stale, or the pool is full. It is never
     /// [`Verdict::Accepted`].
     pub(crate) fn heartbeat(
         &mut self,
@@ -97,7 +97,7 @@ impl Registry {
         metrics: Metrics,
         stamp: Stamp,
     ) -> Result<Update, Verdict> {
-        let has_left = || self.goodbyes.overtook(pool, agent, stamp.number);
+        let has_left = || self.goodbyes.is_stale(pool, agent, stamp.number);
         self.pools[pool.0].heartbeat(agent, metrics, stamp, has_left, &self.rules)
     }
 

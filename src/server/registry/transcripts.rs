@@ -138,7 +138,7 @@ fn a_heartbeat_in_between_starts_anew() {
     assert_eq!(play.tick(20_001), ["late"]);
 }
 
-/// A tick that is merely late evicts who is due, and forgives nobody.
+/// A tick that is merely late evicts who is due, and extends no deadline.
 #[test]
 fn a_late_tick_evicts_who_is_due() {
     let mut play = play();
@@ -165,7 +165,7 @@ fn a_stall_of_the_server_moves_deadlines() {
 
 /// Who was heard in the midst of what looked like a stall counts as heard at its end, no later.
 #[test]
-fn nobody_is_forgiven_beyond_now() {
+fn no_deadline_moves_beyond_now() {
     let mut play = play();
     play.quiet(0, 1_000);
     play.beat(60_000, "a").unwrap();
@@ -177,7 +177,7 @@ fn nobody_is_forgiven_beyond_now() {
 
 /// Workers finish in any order: of one agent the newest stamp wins, and each change counts once.
 #[test]
-fn an_overtaken_heartbeat_changes_nothing() {
+fn a_stale_heartbeat_changes_nothing() {
     let mut play = play();
     let (first, second) = (play.stamp(0), play.stamp(1));
     assert_eq!(play.beat_stamped("a", 2.0, second), Ok(1));
@@ -210,7 +210,7 @@ fn a_goodbye_of_an_unknown_agent_is_remembered() {
     assert_eq!(play.beat(3, "a"), Ok(1));
 }
 
-/// A goodbye that is itself overtaken by a newer heartbeat leaves the agent where it is.
+/// A goodbye that is older than a newer heartbeat leaves the agent where it is.
 #[test]
 fn a_late_goodbye_does_not_remove_who_returned() {
     let mut play = play();
