@@ -8,7 +8,7 @@ use mio::{Interest, Registry, Token};
 
 use crate::Result;
 use crate::http::{connect, find};
-use crate::server::{STAMP_DIGITS, STAMP_MEMBER};
+use crate::server::{FEED_PATH, STAMP_DIGITS, STAMP_MEMBER};
 
 /// An answer to a handshake is shorter; beyond it something is wrong.
 const MAX_HEAD_BYTES: usize = 4 * 1_024;
@@ -36,9 +36,8 @@ pub(crate) struct Tally {
     pub(crate) newest: Option<Vec<u8>>,
     /// Whether to keep it.
     pub(crate) keep_newest: bool,
-    /// Stamps of the updates that the current read brought, the first of each read only: the
-    /// others came at the same moment, and finding stamps costs time.
-    pub(crate) stamp: Option<u64>,
+    /// Stamps of the updates that were received and not yet taken from here.
+    pub(crate) stamps: Vec<u64>,
     /// Where in an update the last stamp was.
     stamp_at: usize,
 }
@@ -48,8 +47,8 @@ impl Tally {
         self.messages += 1;
         if payload.starts_with(UPDATE) {
             self.updates += 1;
-            if self.stamp.is_none() {
-                self.stamp = self.find_stamp(payload);
+            if let Some(stamp) = self.find_stamp(payload) {
+                self.stamps.push(stamp);
             }
             if self.keep_newest {
                 self.newest = Some(payload.to_vec());
@@ -77,13 +76,12 @@ pub(crate) struct Dashboard {
 }
 
 impl Dashboard {
-    /// Connects to `path`, shakes hands, and watches for frames under `token`.
+    /// Connects to the feed, shakes hands, and watches for frames under `token`.
     ///
     /// # Errors
     /// Any answer but 101.
     pub(crate) fn connect(
         address: SocketAddr,
-        path: &str,
         registry: &Registry,
         token: Token,
         tally: &mut Tally,
@@ -91,7 +89,7 @@ impl Dashboard {
         let mut stream = connect(address)?;
         // The key is RFC 6455's own example: nobody here checks that it is random.
         let request = format!(
-            "GET {path} HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\n\
+            "GET {FEED_PATH} HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\n\
              Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
              Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
         );

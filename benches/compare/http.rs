@@ -8,7 +8,7 @@ use std::time::Duration;
 use mio::{Interest, Registry, Token};
 
 use crate::Result;
-use crate::server::{STAMP_DIGITS, STAMP_MEMBER};
+use crate::server::{APP_KEY, APP_SECRET, HEARTBEAT_PATH, ID_DIGITS, STAMP_DIGITS, STAMP_MEMBER};
 
 /// How long anything may take that normally takes a millisecond.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
@@ -16,32 +16,44 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 /// Headers of an answer; nginx sends 6, we fewer than 10.
 const MAX_HEADERS: usize = 32;
 
-/// A POST that is sent again and again, with a new stamp each time.
+/// A heartbeat that is sent again and again, each time with another agent id and stamp.
 #[derive(Debug)]
 pub(crate) struct Post {
     bytes: Vec<u8>,
+    id_at: usize,
     stamp_at: usize,
 }
 
 impl Post {
-    /// A request to `path` whose body holds the stamp's member.
-    pub(crate) fn new(path: &str, headers: &[(&str, &str)], body: &[u8]) -> Self {
-        let mut head = format!("POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n");
-        for (name, value) in headers {
-            head.push_str(&format!("{name}: {value}\r\n"));
-        }
-        head.push_str("User-Agent: compare/1\r\nAccept: */*\r\nContent-Type: application/json\r\n");
-        head.push_str(&format!("Content-Length: {}\r\n\r\n", body.len()));
+    /// A request whose body holds the stamp's member.
+    pub(crate) fn new(body: &[u8]) -> Self {
+        let mut head = format!("POST {HEARTBEAT_PATH}");
+        let id_at = head.len();
+        head.push_str(&format!(
+            "{:0ID_DIGITS$}/ping HTTP/1.1\r\nHost: 127.0.0.1\r\nX-App-Key: {APP_KEY}\r\n\
+             X-App-Secret: {APP_SECRET}\r\nUser-Agent: compare/1\r\nAccept: */*\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+            0,
+            body.len()
+        ));
         let stamp_at = find(body, STAMP_MEMBER).map_or(0, |at| at + STAMP_MEMBER.len());
         let stamp_at = head.len() + stamp_at;
-        Self { bytes: [head.as_bytes(), body].concat(), stamp_at }
+        Self { bytes: [head.as_bytes(), body].concat(), id_at, stamp_at }
     }
 
-    /// The request's bytes with this stamp (of [`STAMP_DIGITS`] digits).
-    pub(crate) fn stamped(&mut self, stamp: u64) -> &[u8] {
-        let digits = stamp.to_string();
-        debug_assert_eq!(digits.len(), STAMP_DIGITS);
-        self.bytes[self.stamp_at..][..STAMP_DIGITS].copy_from_slice(digits.as_bytes());
+    /// The request's bytes for this agent (of [`ID_DIGITS`]) and stamp (of [`STAMP_DIGITS`]).
+    pub(crate) fn bytes(&mut self, agent: u64, stamp: u64) -> &[u8] {
+        let mut digits = [0; STAMP_DIGITS];
+        for (at, number, count) in
+            [(self.id_at, agent, ID_DIGITS), (self.stamp_at, stamp, STAMP_DIGITS)]
+        {
+            let mut rest = number;
+            for digit in digits[..count].iter_mut().rev() {
+                *digit = b'0' + (rest % 10) as u8;
+                rest /= 10;
+            }
+            self.bytes[at..][..count].copy_from_slice(&digits[..count]);
+        }
         &self.bytes
     }
 }
@@ -51,46 +63,39 @@ impl Post {
 pub(crate) struct Agent {
     stream: mio::net::TcpStream,
     answer: Vec<u8>,
-    post: Post,
-    /// Whether an answer is still to come.
-    pub(crate) waiting: bool,
+    /// The stamp of the heartbeat whose answer is to come.
+    stamp: u64,
 }
 
 impl Agent {
     /// Connects, and watches for answers under `token`.
-    pub(crate) fn connect(
-        address: SocketAddr,
-        registry: &Registry,
-        token: Token,
-        post: Post,
-    ) -> Result<Self> {
+    pub(crate) fn connect(address: SocketAddr, registry: &Registry, token: Token) -> Result<Self> {
         let stream = connect(address)?;
         stream.set_nonblocking(true)?;
         let mut stream = mio::net::TcpStream::from_std(stream);
         registry.register(&mut stream, token, Interest::READABLE)?;
-        Ok(Self { stream, answer: Vec::new(), post, waiting: false })
+        Ok(Self { stream, answer: Vec::new(), stamp: 0 })
     }
 
-    /// Sends the next heartbeat.
-    pub(crate) fn send(&mut self, stamp: u64) -> Result<()> {
-        let bytes = self.post.stamped(stamp);
-        // A kilobyte always fits into the empty send buffer of a connection at rest.
+    /// Sends the heartbeat `bytes` with this stamp.
+    pub(crate) fn send(&mut self, bytes: &[u8], stamp: u64) -> Result<()> {
+        // A few kilobytes always fit into the empty send buffer of a connection at rest.
         if self.stream.write(bytes)? != bytes.len() {
             return Err("a heartbeat did not fit into its socket".into());
         }
-        self.waiting = true;
+        self.stamp = stamp;
         Ok(())
     }
 
-    /// Reads what is there; true when that completes the answer.
+    /// Reads what is there; the heartbeat's stamp when that completes its answer.
     ///
     /// # Errors
     /// Anything but an answer of the 2xx kind.
-    pub(crate) fn receive(&mut self, scratch: &mut [u8]) -> Result<bool> {
+    pub(crate) fn receive(&mut self, scratch: &mut [u8]) -> Result<Option<u64>> {
         let read = match self.stream.read(scratch) {
             Ok(0) => return Err("the server closed an agent's connection".into()),
             Ok(read) => &scratch[..read],
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
             Err(error) => return Err(error.into()),
         };
         // Mostly an answer comes whole, and is then not copied.
@@ -103,15 +108,14 @@ impl Agent {
         match answer_bytes(whole)? {
             Some(bytes) if bytes == whole.len() => {
                 self.answer.clear();
-                self.waiting = false;
-                Ok(true)
+                Ok(Some(self.stamp))
             }
             Some(bytes) if bytes < whole.len() => Err("more came than one answer".into()),
             _ => {
                 if self.answer.is_empty() {
                     self.answer.extend_from_slice(read);
                 }
-                Ok(false)
+                Ok(None)
             }
         }
     }

@@ -1,5 +1,5 @@
-//! Numbers to a Markdown page: medians with their ranges, ratios, and what is needed to judge
-//! them: date, commit, machine, command. Measures nothing.
+//! Numbers to a Markdown table: medians with their ranges, ratios, and what is needed to judge
+//! them: date, commit, machine. Measures nothing.
 
 use std::fmt::Write;
 use std::fs;
@@ -7,68 +7,81 @@ use std::process::Command;
 
 use agent_metrics::Clock;
 
+use crate::load::{Load, Outcome, Subject};
 use crate::server::Kind;
-use crate::{beats, feed};
 
-/// Something of both servers.
-#[derive(Debug, Default)]
-pub(crate) struct Pair<T> {
-    ours: T,
-    nginx: T,
-}
-
-impl<T> Pair<T> {
-    /// Both, in the order of the table.
-    pub(crate) const KINDS: [Kind; 2] = [Kind::AgentMetrics, Kind::Nginx];
-
-    fn of(&self, kind: Kind) -> &T {
-        match kind {
-            Kind::AgentMetrics => &self.ours,
-            Kind::Nginx => &self.nginx,
-        }
-    }
-}
-
-/// All measurements of one load, by server, a value a round.
+/// All measurements of one subject.
 #[derive(Debug)]
-pub(crate) struct Row<T> {
-    load: String,
-    bar: &'static str,
-    outcomes: Pair<Vec<T>>,
+pub(crate) struct Row {
+    pub(crate) name: String,
+    pub(crate) subject: Subject,
+    /// Both servers' outcomes, a pair for each round in which neither failed.
+    pub(crate) rounds: Vec<[Outcome; 2]>,
 }
 
-impl<T> Row<T> {
-    /// A row for `load`; `bar` is the ratio to nginx that the prototype reached.
-    pub(crate) fn new(load: String, bar: &'static str) -> Self {
-        Self { load, bar, outcomes: Pair { ours: Vec::new(), nginx: Vec::new() } }
+impl Row {
+    pub(crate) fn new(subject: Subject) -> Self {
+        let name = match subject {
+            Subject::Cpu(load) => load_name(load),
+            Subject::DashboardMemory => "memory of an idle dashboard".to_owned(),
+            Subject::AgentMemory => "memory of an idle agent's connection".to_owned(),
+        };
+        Self { name, subject, rounds: Vec::new() }
     }
 
-    /// Adds a measurement.
-    pub(crate) fn push(&mut self, kind: Kind, outcome: T) {
-        match kind {
-            Kind::AgentMetrics => self.outcomes.ours.push(outcome),
-            Kind::Nginx => self.outcomes.nginx.push(outcome),
-        }
+    /// Both servers' values, with `decimals`.
+    fn both(&self, value: impl Fn(&Outcome) -> f64, decimals: usize) -> [String; 2] {
+        [0, 1].map(|server| {
+            let median = Spread::of(self.rounds.iter().map(|pair| value(&pair[server]))).median;
+            if median.is_nan() { "-".to_owned() } else { grouped(median, decimals) }
+        })
     }
 
-    /// `error` with where it happened.
-    pub(crate) fn blame(&self, kind: Kind, error: &dyn std::error::Error) -> String {
-        format!("{}, {}: {error}", kind.name(), self.load)
-    }
-
-    fn spread(&self, kind: Kind, value: impl Fn(&T) -> f64) -> Spread {
-        Spread::of(self.outcomes.of(kind).iter().map(value).collect())
-    }
-
-    /// One line of a table of costs: both servers, their ratio, the bar.
-    fn cost_line(&self, value: impl Fn(&T) -> f64 + Copy, decimals: usize) -> String {
-        let ours = self.spread(Kind::AgentMetrics, value);
-        let nginx = self.spread(Kind::Nginx, value);
+    fn line(&self) -> String {
+        let (unit, due) = match self.subject {
+            Subject::Cpu(load) => ("µs", load.due_per_second()),
+            _ => ("KiB", None),
+        };
+        let [ours, other] = self.both(|outcome| outcome.cost, 1);
         // Round by round, since what else the machine did fell on both of one round.
-        let rounds = self.outcomes.ours.iter().zip(&self.outcomes.nginx);
-        let ratio = Spread::of(rounds.map(|(ours, nginx)| value(ours) / value(nginx)).collect());
-        let (ours, nginx, ratio) = (ours.text(decimals), nginx.text(decimals), ratio.text(2));
-        format!("| {} | {ours} | {nginx} | {ratio} | {} |\n", self.load, self.bar)
+        let ratio = Spread::of(self.rounds.iter().map(|[ours, other]| ours.cost / other.cost));
+        let rates = self.both(|outcome| outcome.per_second, 0);
+        let rates = [0, 1].map(|server| {
+            let median = Spread::of(self.rounds.iter().map(|pair| pair[server].per_second)).median;
+            match due {
+                Some(due) if median < due * ENOUGH => {
+                    format!("**only {} of {}**", rates[server], grouped(due, 0))
+                }
+                _ => rates[server].clone(),
+            }
+        });
+        format!(
+            "| {} | {ours} {unit} | {other} {unit} | {:.2} ({:.2}-{:.2}) | {} | {} | {} |\n",
+            self.name,
+            ratio.median,
+            ratio.least,
+            ratio.most,
+            rates.join(" / "),
+            self.both(|outcome| outcome.p50_ms, 1).join(" / "),
+            self.both(|outcome| outcome.p99_ms, 1).join(" / "),
+        )
+    }
+}
+
+/// The share of a paced load below which a row says that it was not reached.
+const ENOUGH: f64 = 0.95;
+
+fn load_name(load: Load) -> String {
+    let Load { dashboards, connections, per_second, connection_each, tasks } = load;
+    let rate = per_second.map_or(String::new(), |rate| grouped(rate.into(), 0));
+    if dashboards > 0 {
+        return format!("delivery to {} dashboards, {rate}/s", grouped(dashboards as f64, 0));
+    }
+    let size = if tasks > 2 { " of 2 KiB" } else { "" };
+    match per_second {
+        Some(_) => format!("heartbeat{size}, paced {rate}/s over {connections} connections"),
+        None if connection_each => format!("heartbeat, a connection each, {connections} at once"),
+        None => format!("heartbeat{size}, closed loop of {connections}"),
     }
 }
 
@@ -81,7 +94,8 @@ struct Spread {
 }
 
 impl Spread {
-    fn of(mut values: Vec<f64>) -> Self {
+    fn of(values: impl Iterator<Item = f64>) -> Self {
+        let mut values: Vec<f64> = values.collect();
         values.sort_unstable_by(f64::total_cmp);
         let at = |index: usize| values.get(index).copied().unwrap_or(f64::NAN);
         let (low, high) = (values.len().saturating_sub(1) / 2, values.len() / 2);
@@ -91,105 +105,43 @@ impl Spread {
             most: at(values.len().saturating_sub(1)),
         }
     }
-
-    /// "median (least-most)".
-    fn text(self, decimals: usize) -> String {
-        let Self { least, median, most } = self;
-        if median.is_nan() {
-            "-".to_owned()
-        } else if least.total_cmp(&most).is_eq() {
-            format!("{median:.decimals$}")
-        } else {
-            format!("{median:.decimals$} ({least:.decimals$}-{most:.decimals$})")
-        }
-    }
 }
 
-/// All that is reported.
-#[derive(Debug)]
-pub(crate) struct Page<'a> {
-    /// How often each pair was measured.
-    pub(crate) rounds: usize,
-    /// The size of a delivered message, in bytes.
-    pub(crate) update_bytes: usize,
-    /// The size of a heartbeat's body, in bytes.
-    pub(crate) body_bytes: usize,
-    /// By number of connections.
-    pub(crate) beats: &'a [Row<beats::Outcome>],
-    /// By dashboards and rate.
-    pub(crate) deliveries: &'a [Row<feed::Outcome>],
-    /// In bytes.
-    pub(crate) memory: &'a [Row<f64>],
+/// A number with commas between thousands.
+fn grouped(number: f64, decimals: usize) -> String {
+    let mut text = format!("{number:.decimals$}");
+    let mut at = text.find('.').unwrap_or(text.len());
+    while at > 3 {
+        at -= 3;
+        text.insert(at, ',');
+    }
+    text
 }
 
-impl Page<'_> {
-    /// The whole page.
-    pub(crate) fn text(&self, clock: Clock) -> String {
-        let ours = Kind::AgentMetrics.name();
-        let nginx = Kind::Nginx.name();
-        let head = |what: &str| {
-            format!("\n| {what} | {ours} | {nginx} | ratio | prototype |\n|---|---|---|---|---|\n")
-        };
-        let mut page = self.preamble(clock);
-
-        page += &head("CPU per heartbeat, µs");
-        for row in self.beats {
-            page += &row.cost_line(|outcome| outcome.cpu_us, 1);
-        }
-        page += &head("CPU per delivery, µs (dashboards × heartbeats)");
-        for row in self.deliveries {
-            page += &row.cost_line(|outcome| outcome.cpu_us, 2);
-        }
-        page += &head("memory each, KiB (VmRSS, slope from 200 to 1,000)");
-        for row in self.memory {
-            page += &row.cost_line(|bytes| bytes / 1_024.0, 1);
-        }
-        page += &self.information();
-        page
+/// All rows, and how to read them.
+pub(crate) fn table(rows: &[Row], kinds: &[Kind; 2], rounds: usize, clock: Clock) -> String {
+    let [ours, other] = kinds.each_ref().map(Kind::name);
+    let mut table = format!(
+        "| {}, commit {}, {}, load on the same cores | {ours} | {other} | ratio | a second | \
+         p50, ms | p99, ms |\n|---|---|---|---|---|---|---|\n",
+        &clock.wall().to_string()[..10],
+        commit(),
+        machine(),
+    );
+    for row in rows {
+        table += &row.line();
     }
-
-    fn preamble(&self, clock: Clock) -> String {
-        let Self { rounds, body_bytes, update_bytes, .. } = self;
-        format!(
-            "# agent-metrics beside nginx + nchan\n\n\
-             {} · commit {} · {}\n\n\
-             `make bench`: {rounds} rounds, the servers in turn, each measurement on a freshly \
-             started server, load and server on the same cores. CPU is of all threads and \
-             workers, user and system. Median (least-most). Heartbeats have a body of \
-             {body_bytes} bytes, deliveries are of {update_bytes}. Ratio: ours to nginx, round by \
-             round, under 1 is better; beside it the prototype's.\n",
-            clock.wall(),
-            commit(),
-            machine(),
-        )
+    let _ = writeln!(
+        table,
+        "\nCPU of all threads and workers for each heartbeat or delivery; medians of {rounds} \
+         rounds in turn, ratios round by round (least-most), rates and delays as {ours} / {other}. \
+         Delays run from when the heartbeat was due to its answer or delivery."
+    );
+    for row in rows.iter().filter(|row| row.rounds.len() < rounds) {
+        let failed = rounds - row.rounds.len();
+        let _ = writeln!(table, "\n{failed} rounds failed: {}", row.name);
     }
-
-    /// What was reached meanwhile: says under which load the costs hold, and is no promise.
-    fn information(&self) -> String {
-        let mut text = String::from(
-            "\n| for information | server | a second | of those due | p50, ms | p99, ms |\n\
-             |---|---|---|---|---|---|\n",
-        );
-        for kind in Pair::<()>::KINDS {
-            for row in self.beats {
-                let rate = row.spread(kind, |outcome| outcome.per_second).text(0);
-                let _ = writeln!(text, "| {} | {} | {rate} | | | |", row.load, kind.name());
-            }
-            for row in self.deliveries {
-                let _ = writeln!(
-                    text,
-                    "| {} | {} | {} | {}% | {} | {} |",
-                    row.load,
-                    kind.name(),
-                    row.spread(kind, |outcome| outcome.per_second).text(0),
-                    row.spread(kind, |outcome| outcome.share * 100.0).text(1),
-                    row.spread(kind, |outcome| outcome.p50_ms).text(1),
-                    row.spread(kind, |outcome| outcome.p99_ms).text(1),
-                );
-            }
-        }
-        text
-    }
+    table
 }
 
 /// The commit that was measured, and whether there was more than it.

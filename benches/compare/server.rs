@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 use crate::process::Process;
-use crate::{Result, http, resources};
+use crate::{Result, resources};
 
 const AGENT_METRICS: &str = env!("CARGO_BIN_EXE_agent-metrics");
 const NGINX_CONF: &str = include_str!("../nginx.conf");
@@ -17,83 +17,74 @@ const NCHAN_MODULE: &str = "/usr/lib/nginx/modules/ngx_nchan_module.so";
 /// Debian keeps nginx here, which is not on every user's PATH.
 const NGINX: &str = "/usr/sbin/nginx";
 
-const APP_KEY: &str = "bench-key";
-const APP_SECRET: &str = "4f6d1c0b9a8e7d6c5b4a39281706f5e4";
+pub(crate) const APP_KEY: &str = "bench-key";
+pub(crate) const APP_SECRET: &str = "4f6d1c0b9a8e7d6c5b4a39281706f5e4";
 
-/// Digits of a stamp: a task id of as many digits in every message, so that it can be written in
-/// place and found in place.
+/// What an agent's heartbeats go to, up to its id's [`ID_DIGITS`] digits.
+pub(crate) const HEARTBEAT_PATH: &str = "/api/v1/agents/agent-";
+pub(crate) const ID_DIGITS: usize = 5;
+/// Where a dashboard connects.
+pub(crate) const FEED_PATH: &str = "/ws/agent-pools/bench/metrics";
+
+/// Digits of a stamp, which is written and found in place: it has as many in every message.
 pub(crate) const STAMP_DIGITS: usize = 16;
 /// The smallest number of [`STAMP_DIGITS`] digits; a stamp counts nanoseconds from here.
-pub(crate) const STAMP_BASE: u64 = 1_000_000_000_000_000;
-/// What stands before a stamp.
-pub(crate) const STAMP_MEMBER: &[u8] = b"\"task_id\":";
+const STAMP_BASE: u64 = 1_000_000_000_000_000;
+/// What stands before a stamp: of a task's members one that does not make it another task.
+pub(crate) const STAMP_MEMBER: &[u8] = b"\"workspace_id\":\"";
 
 /// Which server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Kind {
-    /// Ours.
-    AgentMetrics,
+    /// Ours, or another build of it: the program.
+    AgentMetrics(String),
     /// nginx with the nchan module.
     Nginx,
 }
 
 impl Kind {
+    /// The build that this bench belongs to.
+    pub(crate) fn this_build() -> Self {
+        Self::AgentMetrics(AGENT_METRICS.to_owned())
+    }
+
     /// Its name in the table.
-    pub(crate) fn name(self) -> &'static str {
+    pub(crate) fn name(&self) -> &str {
         match self {
-            Self::AgentMetrics => "agent-metrics",
+            Self::AgentMetrics(program) if program == AGENT_METRICS => "agent-metrics",
+            Self::AgentMetrics(program) => program,
             Self::Nginx => "nginx + nchan",
         }
     }
 
-    /// A heartbeat of agent number `agent`, as an agent sends it.
-    pub(crate) fn heartbeat(self, agent: usize) -> http::Post {
-        self.post(agent, &heartbeat_body())
-    }
-
-    /// What makes this server deliver an update: to ours a heartbeat, to nchan the whole
-    /// `update`, since it passes on what it gets.
-    pub(crate) fn trigger(self, agent: usize, update: &[u8]) -> http::Post {
-        match self {
-            Self::AgentMetrics => self.heartbeat(agent),
-            Self::Nginx => self.post(agent, update),
-        }
-    }
-
-    fn post(self, agent: usize, body: &[u8]) -> http::Post {
-        let path = match self {
-            Self::AgentMetrics => format!("/api/v1/agents/agent-{agent:04}/ping"),
-            Self::Nginx => "/pub".to_owned(),
-        };
-        let headers = [("X-App-Key", APP_KEY), ("X-App-Secret", APP_SECRET)];
-        http::Post::new(&path, &headers, body)
-    }
-
-    /// Where a dashboard connects.
-    pub(crate) fn feed_path(self) -> &'static str {
-        match self {
-            Self::AgentMetrics => "/ws/agent-pools/bench/metrics",
-            Self::Nginx => "/sub",
-        }
-    }
-
-    /// Whether a dashboard gets a message as soon as it is there.
-    pub(crate) fn greets(self) -> bool {
-        self == Self::AgentMetrics
+    /// Whether it makes updates of heartbeats. nchan passes on what it gets, and a dashboard gets
+    /// nothing from it before the first.
+    pub(crate) fn is_ours(&self) -> bool {
+        matches!(self, Self::AgentMetrics(_))
     }
 }
 
-/// About 300 bytes, with the stamp in the first task.
-pub(crate) fn heartbeat_body() -> Vec<u8> {
+/// A heartbeat with so many tasks, the stamp in the first: about 300 bytes with two, 2 KiB with
+/// ten, which also have what is optional.
+pub(crate) fn heartbeat_body(tasks: usize) -> Vec<u8> {
+    let optional = if tasks > 2 {
+        r#","title":"apply network and cluster","url":"https://ci.example.org/runs/7f3a9c21e4/1""#
+    } else {
+        ""
+    };
+    let tasks: Vec<String> = (0..tasks)
+        .map(|task| {
+            format!(
+                "{{\"task_id\":{},\"task_type\":\"plan\",\"workspace_id\":\"{}\",\
+                 \"started_at\":\"2025-01-07T10:30:00Z\"{optional}}}",
+                123 + task,
+                STAMP_BASE
+            )
+        })
+        .collect();
     format!(
-        concat!(
-            r#"{{"status":"busy","cpu_usage":45.5,"memory_usage":62.3,"running_tasks":["#,
-            r#"{{"task_id":{},"task_type":"plan","workspace_id":"ws-7f3a9c21e4","#,
-            r#""started_at":"2025-01-07T10:30:00Z"}},"#,
-            r#"{{"task_id":124,"task_type":"apply","workspace_id":"ws-09bd55a1c7","#,
-            r#""started_at":"2025-01-07T10:31:12Z"}}]}}"#
-        ),
-        STAMP_BASE
+        "{{\"status\":\"busy\",\"cpu_usage\":45.5,\"memory_usage\":62.3,\"running_tasks\":[{}]}}",
+        tasks.join(",")
     )
     .into_bytes()
 }
@@ -110,10 +101,10 @@ pub(crate) struct Server {
 
 impl Server {
     /// Starts a fresh one, with nothing in its memory from earlier measurements.
-    pub(crate) fn start(kind: Kind) -> Result<Self> {
+    pub(crate) fn start(kind: &Kind) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("agent-metrics-bench-").tempdir()?;
         let (process, address) = match kind {
-            Kind::AgentMetrics => start_ours(&dir)?,
+            Kind::AgentMetrics(program) => start_ours(program, &dir)?,
             Kind::Nginx => start_nginx(&dir)?,
         };
         Ok(Self { address, process, _dir: dir })
@@ -130,19 +121,20 @@ impl Server {
     }
 }
 
-fn start_ours(dir: &TempDir) -> Result<(Process, SocketAddr)> {
+fn start_ours(program: &str, dir: &TempDir) -> Result<(Process, SocketAddr)> {
     let secret = hex::encode(Sha256::digest(APP_SECRET));
     let config = dir.path().join("agent-metrics.toml");
-    // All clients share one address here, as they do not in life.
+    // All clients share one address here, and one pool, as they do not in life.
     let text = format!(
         "[viewers]\nopen = true\n\n\
          [[pools]]\nid = \"bench\"\nname = \"Bench\"\n\
          keys = [{{ app_key = \"{APP_KEY}\", app_secret_sha256 = \"{secret}\" }}]\n\n\
-         [limits]\nmax_connections_per_address = 4000\nmax_dashboards_per_address = 4000\n"
+         [limits]\nmax_connections_per_address = 4000\nmax_dashboards_per_address = 4000\n\
+         max_agents_per_pool = 50000\nmax_pool_bytes = \"1 GiB\"\n"
     );
     fs::write(&config, text)?;
     let arguments = ["serve", "--config", &path_text(&config)?, "--listen", "127.0.0.1:0"];
-    Process::start(AGENT_METRICS, &arguments.map(str::to_owned), |line| {
+    Process::start(program, &arguments.map(str::to_owned), |line| {
         let rest = line.split_once("listening on http://")?.1;
         rest.split(|c: char| c.is_whitespace() || c == '/').next()?.parse().ok()
     })
@@ -176,9 +168,9 @@ fn path_text(path: &std::path::Path) -> Result<String> {
     Ok(path.to_str().ok_or("the temporary directory's name is not UTF-8")?.to_owned())
 }
 
-/// The stamp for this moment: nanoseconds since the clock's start, as a number of
+/// The stamp for `instant`: nanoseconds since the clock's start, as a number of
 /// [`STAMP_DIGITS`] digits.
-pub(crate) fn stamp(clock: Clock) -> u64 {
-    let nanos = clock.since_base(clock.now()).as_nanos();
+pub(crate) fn stamp(clock: Clock, instant: std::time::Instant) -> u64 {
+    let nanos = clock.since_base(instant).as_nanos();
     STAMP_BASE + u64::try_from(nanos).unwrap_or_default()
 }
