@@ -44,7 +44,7 @@ struct Options {
     #[arg(long, default_value_t = 5)]
     rounds: usize,
     /// How long each measurement takes, apart from start and warm-up.
-    #[arg(long, default_value_t = 2.0)]
+    #[arg(long, default_value_t = 3.0)]
     seconds: f64,
     /// Another build of the server to measure in nginx's place.
     #[arg(long, env = "AGENT_METRICS_OTHER")]

@@ -29,59 +29,71 @@ impl Row {
         Self { name, subject, rounds: Vec::new() }
     }
 
-    /// Both servers' values, with `decimals`.
-    fn both(&self, value: impl Fn(&Outcome) -> f64, decimals: usize) -> [String; 2] {
-        [0, 1].map(|server| {
-            let median = Spread::of(self.rounds.iter().map(|pair| value(&pair[server]))).median;
-            if median.is_nan() { "-".to_owned() } else { grouped(median, decimals) }
-        })
+    /// Of one server, by its place in a pair.
+    fn median(&self, server: usize, value: impl Fn(&Outcome) -> f64) -> f64 {
+        Spread::of(self.rounds.iter().map(|pair| value(&pair[server]))).median
     }
 
     fn line(&self) -> String {
-        let (unit, due) = match self.subject {
-            Subject::Cpu(load) => ("µs", load.due_per_second()),
-            _ => ("KiB", None),
+        let unit = if matches!(self.subject, Subject::Cpu(_)) { "µs" } else { "KiB" };
+        let cost = |server| text(self.median(server, |outcome| outcome.cost), 1);
+        let rate = |server| {
+            text(self.median(server, |outcome| outcome.per_second), 0) + &self.shortfall(server)
         };
-        let [ours, other] = self.both(|outcome| outcome.cost, 1);
+        let p50 = |server| text(self.median(server, |outcome| outcome.p50_ms), 2);
+        let p99 = |server| text(self.median(server, |outcome| outcome.p99_ms), 2);
         // Round by round, since what else the machine did fell on both of one round.
         let ratio = Spread::of(self.rounds.iter().map(|[ours, other]| ours.cost / other.cost));
-        let rates = self.both(|outcome| outcome.per_second, 0);
-        let rates = [0, 1].map(|server| {
-            let median = Spread::of(self.rounds.iter().map(|pair| pair[server].per_second)).median;
-            match due {
-                Some(due) if median < due * ENOUGH => {
-                    format!("**only {} of {}**", rates[server], grouped(due, 0))
-                }
-                _ => rates[server].clone(),
-            }
-        });
         format!(
-            "| {} | {ours} {unit} | {other} {unit} | {:.2} ({:.2}-{:.2}) | {} | {} | {} |\n",
+            "| {} | {} {unit} | {} {unit} | {:.2} ({:.2}-{:.2}) | {} / {} | {} / {} | {} / {} |\n",
             self.name,
+            cost(0),
+            cost(1),
             ratio.median,
             ratio.least,
             ratio.most,
-            rates.join(" / "),
-            self.both(|outcome| outcome.p50_ms, 1).join(" / "),
-            self.both(|outcome| outcome.p99_ms, 1).join(" / "),
+            rate(0),
+            rate(1),
+            p50(0),
+            p50(1),
+            p99(0),
+            p99(1),
         )
+    }
+
+    /// What is to be said of a server that got or delivered less than [`ENOUGH`] of the load.
+    fn shortfall(&self, server: usize) -> String {
+        let Subject::Cpu(load) = self.subject else { return String::new() };
+        let sent = self.median(server, |outcome| outcome.heartbeats_per_second);
+        let delivered = self.median(server, |outcome| outcome.per_second);
+        let due = sent * load.dashboards as f64;
+        match load.per_second {
+            Some(rate) if sent < f64::from(rate) * ENOUGH => {
+                format!(" (**only {} heartbeats/s**)", text(sent, 0))
+            }
+            _ if delivered < due * ENOUGH => {
+                format!(" (**only {:.0} % delivered**)", delivered / due * 100.0)
+            }
+            _ => String::new(),
+        }
     }
 }
 
-/// The share of a paced load below which a row says that it was not reached.
+/// The share of a load below which its row says so.
 const ENOUGH: f64 = 0.95;
 
 fn load_name(load: Load) -> String {
     let Load { dashboards, connections, per_second, connection_each, tasks } = load;
-    let rate = per_second.map_or(String::new(), |rate| grouped(rate.into(), 0));
+    let rate = per_second.map_or(String::new(), |rate| text(rate.into(), 0));
     if dashboards > 0 {
-        return format!("delivery to {} dashboards, {rate}/s", grouped(dashboards as f64, 0));
+        return format!("delivery to {} dashboards, {rate}/s", text(dashboards as f64, 0));
     }
     let size = if tasks > 2 { " of 2 KiB" } else { "" };
     match per_second {
         Some(_) => format!("heartbeat{size}, paced {rate}/s over {connections} connections"),
         None if connection_each => format!("heartbeat, a connection each, {connections} at once"),
-        None => format!("heartbeat{size}, closed loop of {connections}"),
+        None if connections == 1 => "heartbeat, closed loop of 1 connection".to_owned(),
+        None => format!("heartbeat{size}, closed loop of {connections} connections"),
     }
 }
 
@@ -107,8 +119,11 @@ impl Spread {
     }
 }
 
-/// A number with commas between thousands.
-fn grouped(number: f64, decimals: usize) -> String {
+/// A number with commas between thousands, or a dash for what was not measured.
+fn text(number: f64, decimals: usize) -> String {
+    if number.is_nan() {
+        return "-".to_owned();
+    }
     let mut text = format!("{number:.decimals$}");
     let mut at = text.find('.').unwrap_or(text.len());
     while at > 3 {
