@@ -42,19 +42,10 @@ impl Post {
     }
 
     /// The request's bytes for this agent (of [`ID_DIGITS`]) and stamp (of [`STAMP_DIGITS`]).
-    pub(crate) fn bytes(&mut self, agent: u64, stamp: u64) -> &[u8] {
-        let mut digits = [0; STAMP_DIGITS];
-        for (at, number, count) in
-            [(self.id_at, agent, ID_DIGITS), (self.stamp_at, stamp, STAMP_DIGITS)]
-        {
-            let mut rest = number;
-            for digit in digits[..count].iter_mut().rev() {
-                *digit = b'0' + (rest % 10) as u8;
-                rest /= 10;
-            }
-            self.bytes[at..][..count].copy_from_slice(&digits[..count]);
-        }
-        &self.bytes
+    pub(crate) fn bytes(&mut self, agent: u64, stamp: u64) -> Result<&[u8]> {
+        write!(&mut self.bytes[self.id_at..][..ID_DIGITS], "{agent:0ID_DIGITS$}")?;
+        write!(&mut self.bytes[self.stamp_at..][..STAMP_DIGITS], "{stamp}")?;
+        Ok(&self.bytes)
     }
 }
 

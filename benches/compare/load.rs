@@ -112,7 +112,7 @@ pub(crate) fn measure(
     match subject {
         Subject::Cpu(load) => cpu_each(start(load, load.dashboards > 0)?, kind, time),
         Subject::DashboardMemory => memory_each(start(Load::paced(1), true)?, kind, true),
-        Subject::AgentMemory => memory_each(start(Load::paced(1), false)?, kind, false),
+        Subject::AgentMemory => memory_each(start(Load::paced(300), false)?, kind, false),
     }
 }
 
@@ -158,7 +158,7 @@ fn memory_each(mut load: Generator<'_>, kind: &Kind, dashboards: bool) -> Result
         } else {
             while load.agents.len() < total {
                 load.add_agents(load.agents.len() + 1)?;
-                // The new connection sends; all in the name of one agent.
+                // The new connection sends. By 200 connections all agents are known.
                 load.idle.rotate_right(1);
                 load.send_and_settle()?;
             }
@@ -334,7 +334,7 @@ impl<'server> Generator<'server> {
             self.agents[connection] = self.connect(connection)?;
         }
         let stamp = stamp(self.clock, due);
-        let bytes = self.post.bytes(self.sent % self.agent_ids, stamp);
+        let bytes = self.post.bytes(self.sent % self.agent_ids, stamp)?;
         self.agents[connection].send(bytes, stamp)?;
         self.sent += 1;
         Ok(())
