@@ -15,7 +15,7 @@
 //! | `main` | nothing but the others | signals, ends of threads | the server has stopped |
 //! | `door` | the public port, all plain HTTP connections | readiness | [`server::door::DoorHandle::stop`] |
 //! | `http-N`, `read-0` | nothing | tiny_http's queue | [`server::workers::Workers::stop`] |
-//! | `hub` | the registry, and who watches what | events, ticks, room in fanout | [`server::hub::HubHandle::shutdown`] |
+//! | `hub` | the registry, and who watches what | events, ticks, capacity of fanout channels | [`server::hub::HubHandle::shutdown`] |
 //! | `fanout-N` | the write side of its dashboards | its two channels | the hub's channel is closed |
 //! | `client-N` | the read side of one dashboard | that socket | the connection ends |
 //! | `agent`, `agent-http` | the first agent of `--dev` | its interval, its connection | its stop channel is closed |
@@ -23,10 +23,12 @@
 //! | about ten without a name | nothing of ours | tiny_http's sockets and pipes | the process ends |
 //!
 //! A heartbeat's way: the [`door`] reads it whole, checks head, route and credentials, stamps it
-//! and writes it anew into a pipe; one of the [`workers`] parses the body ([`wire`]) and hands it to
-//! the [`hub`], whose [`registry`] takes it or finds that a newer one came before it. The message is
-//! made and framed once and goes to each [`fanout`] thread that has dashboards of the pool, which
-//! sends it to all of them. The worker answers as soon as the hub has the heartbeat in its queue.
+//! and writes it anew into a pipe to tiny_http; one of the [`workers`] parses the body ([`wire`]),
+//! hands it to the [`hub`] and responds over a channel to the door, as soon as the hub has the
+//! heartbeat in its queue. The hub lets heartbeats gather for up to 10 ms; its [`registry`] takes each
+//! or finds that a newer one came before it. The message is made and framed once, kept in the pool's
+//! [`ring`], and sent to each [`fanout`] thread that has dashboards of the pool, which writes it to
+//! all of them.
 //!
 //! What holds everywhere: [`wire`], [`registry`] and [`frame`] know no clock, socket or thread; the
 //! hub waits for nobody; every queue and wait has a bound ([`limits`]); every thread that we start
@@ -43,6 +45,7 @@
 //! [`registry`]: server::registry
 //! [`fanout`]: server::fanout
 //! [`frame`]: server::frame
+//! [`ring`]: server::ring
 //! [`limits`]: server::limits
 //! [`threads`]: runtime::threads
 

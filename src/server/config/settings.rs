@@ -174,7 +174,7 @@ settings! {
 }
 
 /// Names of the first release that cannot be set any more, and what holds instead.
-const GONE: [(&str, &str); 11] = [
+const REMOVED: [(&str, &str); 11] = [
     ("answer_timeout", "a client has `lag_timeout` for each `lag_min_bytes` of its answer"),
     ("lag_max", "a dashboard that is behind has `lag_timeout` for each `lag_min_bytes`"),
     ("max_head_bytes", "a request's head may have 8 KiB"),
@@ -193,7 +193,7 @@ pub(super) fn read_limits(table: Option<&Table<'_>>) -> Limits {
     let mut limits = Limits::default();
     let Some(table) = table else { return limits };
     let names: Vec<&str> = SETTINGS.iter().map(|setting| setting.name).collect();
-    table.allow_only(&names, &GONE);
+    table.allow_only(&names, &REMOVED);
     for setting in SETTINGS {
         let number = table.get(setting.name).and_then(|value| setting.range.read(&value));
         if let Some(number) = number {

@@ -99,7 +99,7 @@ fn idle_hub() -> (Hub, HubHandle) {
 }
 
 /// A fanout thread's work on the test's own thread, with room for `room` batches.
-fn alone(room: usize) -> (Fanout, FanoutHandle, Sender<Batch>) {
+pub(super) fn alone(room: usize) -> (Fanout, FanoutHandle, Sender<Batch>) {
     let (batches, receiver) = bounded(room);
     let (fanout, handle) = fanout(Parts {
         index: FanoutIndex(0),

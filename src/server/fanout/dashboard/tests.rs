@@ -2,9 +2,13 @@
 
 use super::*;
 use crate::runtime::clock::Clock;
-use crate::server::limits::Limits;
+use crate::server::event::Batch;
+use crate::server::fanout::tests::alone;
+use crate::server::fanout::{Fanout, MAX_WRITE_BYTES, Wake};
+use crate::server::limits::{FANOUT_BATCHES, Limits, MAX_BATCH_BYTES};
 use crate::server::simulation::Pipe;
 use crate::wire::KIB;
+use crate::wire::id::{DashboardId, PoolIndex};
 
 struct Play {
     dashboard: Dashboard,
@@ -185,4 +189,71 @@ fn tries_adapt_to_the_line() {
     assert_eq!([0; 6].map(&mut retry), [10, 20, 40, 80, 160, 160]);
     assert_eq!([LATE_BYTES; 8].map(&mut retry), [80, 40, 20, 10, 5, 2, 1, 1]);
     assert_eq!(retry(EARLY_BYTES), 1);
+}
+
+/// A fanout thread's work with one dashboard, which has `room` bytes in its socket.
+struct Thread {
+    fanout: Fanout,
+    batches: crossbeam_channel::Sender<Batch>,
+    pipe: Arc<Pipe>,
+    now: Instant,
+    seq: u64,
+}
+
+impl Thread {
+    fn with_room(room: usize) -> Self {
+        let Play { dashboard, pipe, now, .. } = play(room);
+        let (mut fanout, _, batches) = alone(FANOUT_BATCHES);
+        fanout.feeds[0].dashboards.insert(DashboardId(1), dashboard);
+        Self { fanout, batches, pipe, now, seq: 0 }
+    }
+
+    /// One turn of the thread with so many batches, each as large as they get, and their bytes.
+    fn turn(&mut self, batches: usize) -> usize {
+        let mut bytes = 0;
+        for _ in 0..batches {
+            let (since, frames) = (self.seq, update(MAX_BATCH_BYTES - 100, self.seq + 1));
+            bytes += frames.bytes().len();
+            self.seq += 1;
+            self.batches.try_send(Batch::Updates { pool: PoolIndex(0), since, frames }).unwrap();
+        }
+        self.fanout.turn(Wake::Time, self.now);
+        bytes
+    }
+
+    fn lags(&self) -> u64 {
+        self.fanout.counters.lags.get()
+    }
+}
+
+/// However small its socket's buffer, a dashboard that has all before does not fall behind by what
+/// is written at once.
+#[test]
+fn one_write_makes_nobody_fall_behind() {
+    let mut thread = Thread::with_room(1);
+    let bytes = thread.turn(MAX_WRITE_BYTES / MAX_BATCH_BYTES + 1);
+    assert!(bytes > MAX_WRITE_BYTES);
+    assert_eq!((thread.lags(), thread.pipe.take().len()), (0, 1));
+    thread.pipe.give_room(bytes);
+    thread.now += Duration::from_secs(1);
+    thread.turn(0);
+    assert_eq!((thread.lags(), thread.pipe.take().len()), (0, bytes - 1));
+}
+
+/// Nor does one that takes all at once, however much comes in one turn.
+#[test]
+fn one_turn_makes_no_quick_reader_fall_behind() {
+    let mut thread = Thread::with_room(usize::MAX);
+    let bytes = thread.turn(FANOUT_BATCHES - 1);
+    assert_eq!((thread.lags(), thread.pipe.take().len()), (0, bytes));
+}
+
+/// Who has read since the last try is tried again before its place is lost.
+#[test]
+fn who_has_read_meanwhile_has_not_fallen_behind() {
+    let mut thread = Thread::with_room(1);
+    let first = thread.turn(3);
+    thread.pipe.give_room(usize::MAX - 1);
+    let second = thread.turn(3);
+    assert_eq!((thread.lags(), thread.pipe.take().len()), (0, first + second));
 }
