@@ -216,18 +216,23 @@ impl Fanout {
             Wake::Time => {}
         }
         self.take_controls();
+        let mut has_hub_ended = false;
         for _ in 1..FANOUT_BATCHES {
             match self.batches.try_recv() {
                 Ok(batch) => self.batch(batch),
                 Err(TryRecvError::Empty) => break,
                 Err(TryRecvError::Disconnected) => {
-                    self.close_all();
+                    has_hub_ended = true;
                     break;
                 }
             }
         }
         for pool in 0..self.feeds.len() {
             self.write_updates(PoolIndex(pool));
+        }
+        // Nothing follows a Close, so what the hub sent last goes out first.
+        if has_hub_ended {
+            self.close_all();
         }
         self.retry();
         self.maintain();

@@ -257,3 +257,15 @@ fn who_has_read_meanwhile_has_not_fallen_behind() {
     let second = thread.turn(3);
     assert_eq!((thread.lags(), thread.pipe.take().len()), (0, first + second));
 }
+
+/// What the hub sent last is written, though its end comes in the same turn.
+#[test]
+fn the_last_updates_come_before_the_close() {
+    let mut thread = Thread::with_room(usize::MAX);
+    let batch = Batch::Updates { pool: PoolIndex(0), since: 0, frames: texts(&["last"], 1) };
+    thread.batches.try_send(batch).unwrap();
+    thread.batches = crossbeam_channel::bounded(0).0;
+    thread.fanout.turn(Wake::Time, thread.now);
+    let bytes = thread.pipe.take();
+    assert_eq!(bytes[..7], *b"\x81\x04last\x88", "{bytes:?}");
+}
