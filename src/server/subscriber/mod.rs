@@ -6,6 +6,7 @@ mod meter;
 mod socket;
 
 use std::io;
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -22,10 +23,10 @@ use crate::server::hub::HubHandle;
 use crate::server::limits::MAX_CLIENT_MESSAGE_BYTES;
 use crate::wire::KIB;
 use crate::wire::id::{DashboardId, PoolIndex};
-use socket::{Socket, TooManyFrames};
+use socket::{FIRST_SILENCE, Socket, TooManyFrames};
 
 /// What tungstenite reads at a time: dashboards send Pongs and little else. Allocated per subscriber.
-const READ_BUFFER_BYTES: usize = KIB;
+const READ_BUFFER_BYTES: usize = 256;
 
 /// Frames of ours that tungstenite may hold: a Pong and a Close. They are passed on at once.
 const MAX_WRITE_BUFFER_BYTES: usize = KIB;
@@ -34,10 +35,17 @@ const MAX_WRITE_BUFFER_BYTES: usize = KIB;
 #[derive(Debug)]
 pub(crate) struct Subscribers {
     threads: Threads,
+    /// Behind a pointer: what a thread is given lies on its stack, more than once.
+    shared: Arc<Shared>,
+    next: AtomicU64,
+}
+
+/// What all subscribers use.
+#[derive(Debug)]
+struct Shared {
     hub: HubHandle,
     fanouts: Vec<FanoutHandle>,
     clock: Clock,
-    next: AtomicU64,
 }
 
 impl Subscribers {
@@ -48,24 +56,21 @@ impl Subscribers {
         fanouts: Vec<FanoutHandle>,
         clock: Clock,
     ) -> Self {
-        Self { threads, hub, fanouts, clock, next: AtomicU64::new(0) }
+        let shared = Arc::new(Shared { hub, fanouts, clock });
+        Self { threads, shared, next: AtomicU64::new(0) }
     }
 }
 
 impl OpenFeed for Subscribers {
     fn open(&self, upgrade: Upgrade) -> Result<(), (Upgrade, io::Error)> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let (hub, clock) = (self.hub.clone(), self.clock);
-        // In turn, so that each fanout thread has its share.
-        #[expect(clippy::cast_possible_truncation, reason = "only the remainder counts")]
-        let fanout = self.fanouts[number as usize % self.fanouts.len()].clone();
+        let shared = Arc::clone(&self.shared);
         // A thread that cannot be spawned drops its closure; the socket has to survive that.
         let slot = Arc::new(Mutex::new(Some(upgrade)));
         let taken = Arc::clone(&slot);
         let spawned = self.threads.spawn(format!("client-{number}"), Role::Temporary, move || {
             if let Some(upgrade) = take(&taken) {
-                let (id, pool) = (DashboardId(number), upgrade.pool);
-                Subscriber { id, pool, hub, fanout }.serve(upgrade, clock);
+                shared.serve(number, upgrade);
             }
             Ok(())
         });
@@ -76,26 +81,36 @@ impl OpenFeed for Subscribers {
     }
 }
 
+impl Shared {
+    fn serve(&self, number: u64, upgrade: Upgrade) {
+        // In turn, so that each fanout thread has its share.
+        #[expect(clippy::cast_possible_truncation, reason = "only the remainder counts")]
+        let fanout = &self.fanouts[number as usize % self.fanouts.len()];
+        let (id, pool) = (DashboardId(number), upgrade.pool);
+        Subscriber { id, pool, hub: &self.hub, fanout }.serve(upgrade, self.clock);
+    }
+}
+
 fn take(slot: &Mutex<Option<Upgrade>>) -> Option<Upgrade> {
     slot.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
 /// Tells fanout and hub when it ends, however that comes.
-struct Subscriber {
+struct Subscriber<'a> {
     id: DashboardId,
     pool: PoolIndex,
-    hub: HubHandle,
-    fanout: FanoutHandle,
+    hub: &'a HubHandle,
+    fanout: &'a FanoutHandle,
 }
 
-impl Drop for Subscriber {
+impl Drop for Subscriber<'_> {
     fn drop(&mut self) {
         let _ = self.control(Action::Gone);
         self.hub.leave(self.id);
     }
 }
 
-impl Subscriber {
+impl Subscriber<'_> {
     fn control(&self, action: Action) -> Result<(), Stopped> {
         self.fanout.send(Control { dashboard: self.id, pool: self.pool, action })
     }
@@ -104,39 +119,62 @@ impl Subscriber {
         // The permit lives as long as the thread.
         let Upgrade { socket, accept_key, read_ahead, permit: _permit, .. } = upgrade;
         let socket = Arc::new(socket);
-        let mut reading = match Socket::new(Arc::clone(&socket), self, clock) {
-            Ok(reading) => reading,
-            Err(error) => return log::warn!("dashboard {}: {error}", self.id),
-        };
-        // Attached before the hub hears of it: see `Action::Attach`.
-        let attach = Action::Attach { socket, greeting: greeting(&accept_key) };
-        if self.control(attach).is_err() {
+        if !self.join(&socket, &accept_key) {
             return;
         }
-        if let Err(error) = self.hub.join(self.id, self.pool, self.fanout.index) {
-            log::warn!("dashboard {} cannot join: {error}", self.id);
-            let _ = self.control(Action::Close(CloseCode::Again));
-            return;
-        }
-        log::debug!("dashboard {} joined", self.id);
-        reading.count(&read_ahead);
-        let mut websocket =
-            WebSocket::from_partially_read(reading, read_ahead, Side::Server, Some(config()));
+        let mut websocket = websocket(Socket::new(socket, self, clock), read_ahead);
         // What it says is ignored. Reading also answers Pings and Closes.
         let error = loop {
             if let Err(error) = websocket.read() {
                 break error;
             }
         };
-        if let Some(code) = close_code(&error) {
+        self.end(&error, websocket.get_mut());
+    }
+
+    /// Whether it has joined. Not inlined, as little else here: see [`websocket`].
+    #[inline(never)]
+    fn join(&self, socket: &Arc<TcpStream>, accept_key: &str) -> bool {
+        if let Err(error) = socket.set_read_timeout(Some(FIRST_SILENCE)) {
+            log::warn!("dashboard {}: {error}", self.id);
+            return false;
+        }
+        // Attached before the hub hears of it: see `Action::Attach`.
+        let attach = Action::Attach {
+            socket: Arc::<TcpStream>::clone(socket),
+            greeting: greeting(accept_key),
+        };
+        if self.control(attach).is_err() {
+            return false;
+        }
+        if let Err(error) = self.hub.join(self.id, self.pool, self.fanout.index) {
+            log::warn!("dashboard {} cannot join: {error}", self.id);
+            let _ = self.control(Action::Close(CloseCode::Again));
+            return false;
+        }
+        log::debug!("dashboard {} joined", self.id);
+        true
+    }
+
+    #[inline(never)]
+    fn end(&self, error: &Error, socket: &mut Socket<'_>) {
+        if let Some(code) = close_code(error) {
             log::debug!("dashboard {} broke a rule: {error}", self.id);
             let _ = self.control(Action::Close(code));
             // An unread byte would make the kernel reset the connection and eat the Close.
-            websocket.get_mut().drain();
+            socket.drain();
         } else {
             log::debug!("dashboard {} left: {error}", self.id);
         }
     }
+}
+
+/// On the heap, and not inlined, so that a thread which waits for its dashboard has touched two pages
+/// of its stack, and not three: of an idle dashboard's memory the stack is the most.
+#[inline(never)]
+fn websocket(mut socket: Socket<'_>, read_ahead: Vec<u8>) -> Box<WebSocket<Socket<'_>>> {
+    socket.count(&read_ahead);
+    Box::new(WebSocket::from_partially_read(socket, read_ahead, Side::Server, Some(config())))
 }
 
 /// The handshake's response (RFC 6455 section 4.2.2).

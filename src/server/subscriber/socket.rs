@@ -19,14 +19,14 @@ use crate::wire::KIB;
 /// Of [`SILENCE_TIMEOUT`], the part before and after the moment that a silent dashboard is looked
 /// at once more.
 const SILENCE_LAST_LOOK: Duration = Duration::from_secs(5);
-const FIRST_SILENCE: Duration = SILENCE_TIMEOUT.saturating_sub(SILENCE_LAST_LOOK);
+pub(super) const FIRST_SILENCE: Duration = SILENCE_TIMEOUT.saturating_sub(SILENCE_LAST_LOOK);
 
 /// What is read and thrown away after a broken rule, at most.
 const MAX_DRAIN_BYTES: usize = 256 * KIB;
 
 pub(super) struct Socket<'a> {
     socket: Arc<TcpStream>,
-    subscriber: &'a Subscriber,
+    subscriber: &'a Subscriber<'a>,
     clock: Clock,
     meter: Meter,
     is_over_limit: bool,
@@ -44,13 +44,13 @@ impl TooManyFrames {
 }
 
 impl<'a> Socket<'a> {
+    /// `socket` has [`FIRST_SILENCE`] as its read timeout.
     pub(super) fn new(
         socket: Arc<TcpStream>,
-        subscriber: &'a Subscriber,
+        subscriber: &'a Subscriber<'a>,
         clock: Clock,
-    ) -> io::Result<Self> {
-        socket.set_read_timeout(Some(FIRST_SILENCE))?;
-        Ok(Self { socket, subscriber, clock, meter: Meter::default(), is_over_limit: false })
+    ) -> Self {
+        Self { socket, subscriber, clock, meter: Meter::default(), is_over_limit: false }
     }
 
     /// Counts the frames in `bytes`. Over the limit, the next read says so.
