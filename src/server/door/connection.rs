@@ -144,6 +144,8 @@ pub(super) struct Connection {
     output: Output,
     /// Bytes sent since somebody asked.
     progress_bytes: usize,
+    /// When the previous request's response was sent.
+    pub(super) responded_at: Option<Instant>,
 }
 
 /// What is still to be sent: heads and small bodies, then a large body.
@@ -174,6 +176,7 @@ impl Connection {
             input: Input::default(),
             output: Output::default(),
             progress_bytes: 0,
+            responded_at: None,
         }
     }
 
@@ -407,6 +410,7 @@ impl Connection {
             return Flushed::Continue;
         }
         if then == Then::Keep && !context.is_stopping {
+            self.responded_at = Some(context.now);
             self.enter(State::Idle, context.now, context.limits.idle_timeout);
             return Flushed::Continue;
         }

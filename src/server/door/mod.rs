@@ -25,6 +25,7 @@
 //! | `Connection` | one client's state, input, output and deadline | none |
 //! | `Head`, `Policy`, `Origins` | bytes to a head, a head to a decision, what browsers are told | none |
 //! | `Pipe` | the connection to one tiny_http server, and the requests at its workers | write |
+//! | `Moderation` | whether the loop waits a moment, to do more at once | none |
 //! | `Guesses`, `Refusals` | which 401 is delayed, and what the log says of refusals | none |
 //! | `Dashboards` | the places for dashboards | none |
 //!
@@ -42,6 +43,7 @@ mod cors;
 mod head;
 mod input;
 mod listener;
+mod moderation;
 mod pipe;
 mod policy;
 mod refusals;
@@ -55,6 +57,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
+use crossbeam_channel::never;
 use mio::event::Event;
 use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token, Waker};
@@ -64,6 +67,7 @@ pub(crate) use self::addresses::{Dashboards, Permit};
 use self::clients::Clients;
 use self::connection::Context;
 use self::listener::Acceptor;
+use self::moderation::Moderation;
 use self::pipe::Pipe;
 use self::policy::Policy;
 use self::refusals::{Guesses, Refusals};
@@ -151,6 +155,7 @@ pub(crate) struct Door {
     feed: Box<dyn OpenFeed>,
     guesses: Guesses,
     refusals: Refusals,
+    moderation: Moderation,
     /// The last stamp's number.
     stamped: u64,
     /// The value of `Date` (RFC 9110 section 6.6.1), and the second since 1970 that it is of.
@@ -240,6 +245,7 @@ impl Door {
             feed: parts.feed,
             guesses: Guesses::default(),
             refusals: Refusals::default(),
+            moderation: Moderation::default(),
             stamped: 0,
             date: String::new(),
             date_second: 0,
@@ -270,6 +276,12 @@ impl Door {
             }
             if self.turn(&events)? {
                 return Ok(());
+            }
+            let wait = self.moderation.wait(self.context.now, self.clock.now());
+            // Who takes a large response as fast as we send it is not slowed down.
+            if !wait.is_zero() && self.clients.body_bytes() == 0 {
+                // Nothing that comes meanwhile ends the wait: that is its purpose.
+                let _ = never::<()>().recv_timeout(wait);
             }
         }
     }

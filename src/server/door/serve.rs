@@ -40,6 +40,10 @@ impl Door {
                 Received::End => return self.close(slot),
             }
         }
+        if !matches!(event, Event::None) {
+            let responded_at = client.connection.responded_at;
+            self.moderation.note_request(responded_at, self.context.now);
+        }
         self.act(slot, event);
         self.make_room_in_memory();
     }
