@@ -192,7 +192,8 @@ fn a_response_goes_out_before_the_next_request_is_handled() {
     stage.end();
 }
 
-/// tiny_http reads no further on a pipe while it has a request whose body is over 1,024 bytes.
+/// tiny_http reads no further on a pipe until a body over 1,024 bytes has been read, which a worker
+/// does before it handles the request.
 #[test]
 fn a_large_body_holds_up_no_request_behind_it() {
     let (handle, begun, go) = gated();
