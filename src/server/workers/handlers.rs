@@ -24,6 +24,10 @@ use crate::wire::{self, Object, Ping};
 /// How long a browser keeps the viewer's cookie, in seconds: wall screens run for weeks.
 const COOKIE_SECONDS: u32 = 30 * 24 * 60 * 60;
 
+/// How long a snapshot's body is shared, in milliseconds: readers tell by its `server_time` which
+/// agents are late, to the second, also while nothing changes because all agents are dead.
+const SHARED_BODY_MS: u64 = 1_000;
+
 /// What the handlers share.
 #[derive(Debug)]
 pub(crate) struct Handlers {
@@ -44,18 +48,31 @@ pub(crate) struct Handlers {
 }
 
 /// The body of a pool's last snapshot, as long as a response holds it: several clients that read
-/// the same state share it.
+/// the same state at about the same time share it.
 #[derive(Debug, Default)]
-pub(crate) struct SnapshotBody(Mutex<(u64, Weak<Vec<u8>>)>);
+pub(crate) struct SnapshotBody(Mutex<LastBody>);
+
+#[derive(Debug, Default)]
+struct LastBody {
+    seq: u64,
+    server_time_ms: u64,
+    bytes: Weak<Vec<u8>>,
+}
 
 impl SnapshotBody {
-    /// The body for the state `seq`: the last one, or one that `encode` makes.
-    fn get(&self, seq: u64, encode: impl FnOnce() -> Vec<u8>) -> Body {
+    /// The body for the state `seq` at this time: the last one, or one that `encode` makes.
+    fn get(&self, seq: u64, server_time: UnixMillis, encode: impl FnOnce() -> Vec<u8>) -> Body {
+        let server_time_ms = server_time.0;
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let shared = last.1.upgrade().filter(|_| last.0 == seq);
-        let body = shared.unwrap_or_else(|| Arc::new(encode()));
-        *last = (seq, Arc::downgrade(&body));
-        Body::Shared(body)
+        if last.seq == seq
+            && last.server_time_ms.abs_diff(server_time_ms) < SHARED_BODY_MS
+            && let Some(bytes) = last.bytes.upgrade()
+        {
+            return Body::Shared(bytes);
+        }
+        let bytes = Arc::new(encode());
+        *last = LastBody { seq, server_time_ms, bytes: Arc::downgrade(&bytes) };
+        Body::Shared(bytes)
     }
 }
 
@@ -138,9 +155,9 @@ impl Handlers {
         match self.hub.snapshot(PoolIndex(index)) {
             Ok(snapshot) => {
                 let (id, shared) = (&self.pools[index].id, &self.snapshot_bodies[index]);
-                let seq = snapshot.seq;
+                let (seq, server_time) = (snapshot.seq, snapshot.server_time);
                 let encode = || snapshot.text(id, &self.epoch).into_bytes();
-                Response::json(200, shared.get(seq, encode))
+                Response::json(200, shared.get(seq, server_time, encode))
             }
             Err(error) => unavailable(error),
         }
@@ -218,12 +235,24 @@ mod tests {
     #[test]
     fn readers_of_one_state_share_its_body_while_one_of_them_holds_it() {
         let shared = SnapshotBody::default();
-        let made = |seq, text: &str| shared.get(seq, || text.into());
+        let made = |seq, text: &str| shared.get(seq, UnixMillis(0), || text.into());
         let first = made(1, "first");
         assert_eq!(made(1, "first again").as_bytes(), b"first");
         assert_eq!(made(2, "second").as_bytes(), b"second", "another state");
         assert_eq!(made(1, "first again").as_bytes(), b"first again", "only the last is shared");
         drop(first);
         assert_eq!(made(1, "at last").as_bytes(), b"at last", "nobody held it");
+    }
+
+    /// All agents are dead, so that nothing changes, and a slow client holds a body.
+    #[test]
+    fn a_body_is_not_shared_when_its_server_time_is_old() {
+        let shared = SnapshotBody::default();
+        let made = |time, text: &str| shared.get(1, UnixMillis(time), || text.into());
+        let slow = made(10_000, "slow");
+        assert_eq!(made(10_999, "soon").as_bytes(), b"slow");
+        assert_eq!(made(11_000, "late").as_bytes(), b"late", "measured from when it was made");
+        assert_eq!(made(9_000, "set back").as_bytes(), b"set back", "the clock was set");
+        drop(slow);
     }
 }
