@@ -15,6 +15,9 @@ impl Status {
     /// The reason phrase, also a problem's `title`.
     #[must_use]
     pub(crate) fn phrase(self) -> &'static str {
+        if self.0 == 413 {
+            return "Content Too Large"; // RFC 9110 section 15.5.14; the crate has RFC 7231's.
+        }
         StatusCode::from_u16(self.0).ok().and_then(|code| code.canonical_reason()).unwrap_or("")
     }
 }
@@ -165,6 +168,12 @@ mod tests {
         assert_eq!(body["error"], body["detail"]);
         assert_eq!(body["status"], 503);
         assert_eq!(body["type"], "about:blank");
+    }
+
+    #[test]
+    fn phrases_are_those_of_rfc_9110() {
+        assert_eq!(Status(413).phrase(), "Content Too Large");
+        assert_eq!(Status(404).phrase(), "Not Found");
     }
 
     #[test]
