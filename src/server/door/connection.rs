@@ -212,10 +212,12 @@ impl Connection {
         }
     }
 
-    /// The request that waits for room in a pipe. From here on a worker has it.
-    pub(super) fn take_queued(&mut self) -> Option<(u64, Vec<u8>)> {
+    /// The request with this number, which waits for room in a pipe. From here on a worker has it.
+    pub(super) fn take_queued(&mut self, number: u64) -> Option<Vec<u8>> {
         match &mut self.state {
-            State::Relayed(relayed) => Some((relayed.number, std::mem::take(&mut relayed.queued))),
+            State::Relayed(relayed) if relayed.number == number => {
+                Some(std::mem::take(&mut relayed.queued))
+            }
             _ => None,
         }
     }

@@ -138,11 +138,13 @@ impl Pipe {
         self.waiting.insert(number, slot);
     }
 
-    /// The slot of the request that has waited for longest, if there is room for it now.
-    pub(super) fn next_waiting(&mut self) -> Option<usize> {
-        if self.has_room() { self.waiting.pop_first().map(|(_, slot)| slot) } else { None }
+    /// Number and slot of the request that has waited for longest, if there is room for it now.
+    pub(super) fn next_waiting(&mut self) -> Option<(u64, usize)> {
+        if self.has_room() { self.waiting.pop_first() } else { None }
     }
 
+    /// The client of this request waits no longer. Without this, those who come and go while the
+    /// workers hang would fill the queue.
     pub(super) fn forget_waiting(&mut self, number: u64) {
         self.waiting.remove(&number);
     }
@@ -282,8 +284,8 @@ mod tests {
         responses.send((2, Response::json(200, Vec::new()))).unwrap();
         assert!(pipe.has_response());
         assert_eq!(pipe.next_response().map(|(number, slot, _)| (number, slot)), Some((2, 10)));
-        assert_eq!(pipe.next_waiting(), Some(30));
-        assert_eq!((pipe.next_waiting(), pipe.is_awaited()), (Some(50), false));
+        assert_eq!(pipe.next_waiting(), Some((3, 30)));
+        assert_eq!((pipe.next_waiting(), pipe.is_awaited()), (Some((5, 50)), false));
     }
 
     /// What comes for requests that were in flight then is not taken for the new connection's.

@@ -87,12 +87,13 @@ impl Door {
         client.connection.relay(number, options, requester, request, &self.context);
     }
 
-    /// Hands requests that wait to backends that have room again.
+    /// Hands requests that wait to backends that have room again. The slot of one whose client is
+    /// gone may be another's by now.
     pub(super) fn relay_waiting(&mut self) {
         for pipe in &mut self.pipes {
-            while let Some(slot) = pipe.next_waiting() {
+            while let Some((number, slot)) = pipe.next_waiting() {
                 let Some(client) = self.clients.get(slot) else { continue };
-                if let Some((number, request)) = client.connection.take_queued() {
+                if let Some(request) = client.connection.take_queued(number) {
                     pipe.push(number, slot, &request);
                     self.counters.requests.add_one();
                     self.clients.update(slot);

@@ -89,30 +89,13 @@ impl TestDoor {
         gate: Gate,
         directory: TempDir,
     ) -> (Self, [Responder; 2]) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        // As the server has it: accepted sockets inherit it.
-        socket2::SockRef::from(&listener).set_tcp_notsent_lowat(MAX_UNSENT_BYTES).unwrap();
-        let address = listener.local_addr().unwrap();
-        let counters = Arc::new(Counters::default());
-        let gate = gate
-            .with_key("ka", PoolIndex(0), SecretDigest::of("sa"))
-            .with_key("kb", PoolIndex(1), SecretDigest::of("sb"))
-            .with_viewer(Viewer::All, SecretDigest::of("all"))
-            .with_viewer(Viewer::Pool(PoolIndex(0)), SecretDigest::of("only-a"));
         let (out, dashboards) = bounded(16);
         let feed_works = Arc::new(Mutex::new(true));
-        let (door, handle, responders) = Door::new(DoorParts {
-            listeners: vec![listener],
-            backends: paths(&directory),
-            gate: Arc::new(gate),
-            pools: vec![PoolId::parse("a").unwrap(), PoolId::parse("b").unwrap()],
-            clock: Clock::start(),
-            counters: Arc::clone(&counters),
-            dashboards: Dashboards::new(&limits, Arc::clone(&counters)),
-            limits,
-            feed: Box::new(Feed { out, works: Arc::clone(&feed_works) }),
-        })
-        .unwrap();
+        let feed = Feed { out, works: Arc::clone(&feed_works) };
+        let parts = parts(limits, gate, feed, &directory);
+        let address = parts.listeners[0].local_addr().unwrap();
+        let counters = Arc::clone(&parts.counters);
+        let (door, handle, responders) = Door::new(parts).unwrap();
         let thread =
             std::thread::Builder::new().name("door".into()).spawn(move || door.run()).unwrap();
         let door = Self {
@@ -182,6 +165,40 @@ impl Drop for TestDoor {
             assert!(std::thread::panicking() || ended.unwrap().is_ok(), "the door ended badly");
         }
     }
+}
+
+fn parts(limits: Limits, gate: Gate, feed: Feed, directory: &TempDir) -> DoorParts {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    // As the server has it: accepted sockets inherit it.
+    socket2::SockRef::from(&listener).set_tcp_notsent_lowat(MAX_UNSENT_BYTES).unwrap();
+    let counters = Arc::new(Counters::default());
+    let gate = gate
+        .with_key("ka", PoolIndex(0), SecretDigest::of("sa"))
+        .with_key("kb", PoolIndex(1), SecretDigest::of("sb"))
+        .with_viewer(Viewer::All, SecretDigest::of("all"))
+        .with_viewer(Viewer::Pool(PoolIndex(0)), SecretDigest::of("only-a"));
+    DoorParts {
+        listeners: vec![listener],
+        backends: paths(directory),
+        gate: Arc::new(gate),
+        pools: vec![PoolId::parse("a").unwrap(), PoolId::parse("b").unwrap()],
+        clock: Clock::start(),
+        dashboards: Dashboards::new(&limits, Arc::clone(&counters)),
+        counters,
+        limits,
+        feed: Box::new(feed),
+    }
+}
+
+/// A door that no thread runs, what its workers respond through, and the sockets that its pipes
+/// are connected to, as long as these are kept.
+pub(super) fn idle_door() -> (Door, [Responder; 2], ([UnixListener; 2], TempDir)) {
+    let directory = tempfile::tempdir().unwrap();
+    let sockets = paths(&directory).map(|path| UnixListener::bind(path).unwrap());
+    let feed = Feed { out: bounded(0).0, works: Arc::default() };
+    let parts = parts(Limits::default(), Gate::default(), feed, &directory);
+    let (door, _, responders) = Door::new(parts).unwrap();
+    (door, responders, (sockets, directory))
 }
 
 /// The sockets of the two backends.

@@ -1,15 +1,17 @@
 //! What the door makes of workers that are slow or gone, and of pipes that break.
 
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::never;
 
-use super::support::{DEADLINE, GET, TestDoor, ok, paths, pause, ping};
+use super::support::{DEADLINE, GET, TestDoor, idle_door, ok, paths, pause, ping};
 use crate::runtime::clock::Clock;
 use crate::server::auth::Gate;
+use crate::server::door::connection::{Event, ResponseOptions};
 use crate::server::hub;
 use crate::server::limits::Limits;
 use crate::server::registry::Rules;
@@ -409,4 +411,43 @@ fn stop(workers: Running) {
         workers.stop(1);
         thread.join().unwrap().unwrap();
     }
+}
+
+/// A client is evicted while its request waits and the socket takes not even `100 Continue`; the
+/// next client gets its slot. Then the first one's place in the queue is nobody's.
+#[test]
+fn an_evicted_clients_place_in_the_queue_is_not_taken_for_the_next_clients() {
+    let (mut door, _responders, _sockets) = idle_door();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let register = |door: &mut super::super::Door| {
+        let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let (slot, socket) = (door.clients.next_slot(), mio::net::TcpStream::from_std(socket));
+        door.register(socket, Ipv4Addr::LOCALHOST.into()).unwrap();
+        slot
+    };
+    let now = door.context.now;
+    let slot = register(&mut door);
+    let request = String::from_utf8(ping("a", b"{}")).unwrap();
+    let request = request.replace("Content-Length", "Expect: 100-continue\r\nContent-Length");
+    let (head, body) = request.as_bytes().split_at(request.len() - 2);
+    let client = door.clients.get(slot).unwrap();
+    client.connection.receive(head, now);
+    assert!(matches!(client.connection.advance(&door.context), Event::None));
+    while client.socket.write(&[b'x'; 64 * KIB]).is_ok() {}
+    client.connection.receive(body, now);
+    let event = client.connection.advance(&door.context);
+    door.pipes[0].fail(now);
+    door.act(slot, event);
+    assert!(door.pipes[0].is_awaited());
+    door.context.limits.max_buffered_bytes = 0;
+    door.make_room_in_memory();
+    assert!(door.clients.get(slot).is_none(), "it cannot be told why");
+
+    assert_eq!(register(&mut door), slot);
+    let next = door.clients.get(slot).unwrap();
+    next.connection.relay(2, ResponseOptions::UNKNOWN, None, b"queued".to_vec(), &door.context);
+    door.pipes[0].connect(door.poll.registry(), now).unwrap();
+    door.relay_waiting();
+    assert_eq!(door.pipes[0].fail(now).into_iter().collect::<Vec<_>>(), []);
 }
