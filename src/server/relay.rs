@@ -114,18 +114,15 @@ pub(crate) struct Responder {
 }
 
 impl Responder {
-    /// A channel for `max_in_flight` responses: with so many requests at most at the workers, none
-    /// waits for room.
+    /// A channel for `capacity` responses. With one for each request at the workers, none waits
+    /// for room.
     #[must_use]
-    pub(crate) fn new(
-        max_in_flight: usize,
-        waker: Arc<DoorWaker>,
-    ) -> (Self, Receiver<(u64, Response)>) {
-        let (responses, received) = bounded(max_in_flight);
+    pub(crate) fn new(capacity: usize, waker: Arc<DoorWaker>) -> (Self, Receiver<(u64, Response)>) {
+        let (responses, received) = bounded(capacity);
         (Self { responses, waker }, received)
     }
 
-    /// Responds to the request with this stamp's number. A door that has ended wants no responses.
+    /// Responds to the request with this stamp's number, once the channel has room. A door that has ended wants no responses.
     pub(crate) fn send(&self, number: u64, response: Response) {
         if self.responses.send((number, response)).is_ok() {
             self.waker.wake();

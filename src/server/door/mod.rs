@@ -94,6 +94,10 @@ const READ_BYTES: usize = 64 * KIB;
 /// Of the requests in flight, reads may be one in so many.
 const READS_SHARE: usize = 4;
 
+/// Responses of reads that wait for the door. A snapshot may take megabytes and is in no budget
+/// before the door has taken it, so the workers wait for the door, which never waits for them.
+const MAX_READS_RESPONSES: usize = 4;
+
 /// Tokens: a client's is its slot, and there are never so many of them.
 const WAKER: usize = usize::MAX;
 const PIPES: [usize; 2] = [usize::MAX - 1, usize::MAX - 2];
@@ -216,15 +220,15 @@ impl Door {
         let reads = (parts.limits.max_in_flight / READS_SHARE).max(1);
         let ingest = parts.limits.max_in_flight.saturating_sub(reads).max(1);
         let [ingest_path, reads_path] = parts.backends;
-        let pipe = |path, token, max_in_flight| {
-            let (responder, responses) = Responder::new(max_in_flight, Arc::clone(&waker));
+        let pipe = |path, token, max_in_flight, max_responses| {
+            let (responder, responses) = Responder::new(max_responses, Arc::clone(&waker));
             let mut pipe = Pipe::new(path, Token(token), responses, max_in_flight);
             // One for which descriptors are missing now is tried again while the door runs.
             pipe.connect(poll.registry(), now)?;
             io::Result::Ok((pipe, responder))
         };
-        let (ingest, ingest_responder) = pipe(ingest_path, PIPES[0], ingest)?;
-        let (reads, reads_responder) = pipe(reads_path, PIPES[1], reads)?;
+        let (ingest, ingest_responder) = pipe(ingest_path, PIPES[0], ingest, ingest)?;
+        let (reads, reads_responder) = pipe(reads_path, PIPES[1], reads, MAX_READS_RESPONSES)?;
         let max_connections = parts.limits.max_connections;
         let stop = Arc::new(AtomicBool::new(false));
         let handle = DoorHandle { stop: Arc::clone(&stop), waker: Arc::clone(&waker) };

@@ -149,6 +149,11 @@ impl Pipe {
         self.waiting.remove(&number);
     }
 
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> Option<usize> {
+        self.responses.capacity()
+    }
+
     /// Whether a response has come.
     pub(super) fn has_response(&self) -> bool {
         !self.responses.is_empty()

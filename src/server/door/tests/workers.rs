@@ -451,3 +451,23 @@ fn an_evicted_clients_place_in_the_queue_is_not_taken_for_the_next_clients() {
     door.relay_waiting();
     assert_eq!(door.pipes[0].fail(now).into_iter().collect::<Vec<_>>(), []);
 }
+
+/// Snapshots that the door has not taken yet are in no budget: few may wait, and the workers wait
+/// for the door, until it takes them or ends.
+#[test]
+fn few_responses_of_reads_wait_for_the_door() {
+    let (mut door, [ingest, reads], _sockets) = idle_door();
+    assert!(door.pipes[0].capacity() >= Some(700), "heartbeats never wait");
+    assert_eq!(door.pipes[1].capacity(), Some(4));
+    let send = move || {
+        for number in 0..100 {
+            reads.send(number, ok(""));
+        }
+    };
+    let worker = std::thread::Builder::new().spawn(send).unwrap();
+    ingest.send(1, ok(""));
+    door.pipes[0].push(1, 0, b"");
+    assert!(door.pipes[0].next_response().is_some());
+    drop(door);
+    worker.join().unwrap();
+}
