@@ -98,7 +98,8 @@ impl Door {
     /// longest, in taking a response as in sending a request.
     pub(super) fn make_room_in_memory(&mut self) {
         let budget = self.context.limits.max_buffered_bytes;
-        if self.held_bytes() <= budget {
+        let max_held_bytes = self.clients.max_held_bytes() + self.bytes_in_pipes();
+        if max_held_bytes <= budget || self.held_bytes() <= budget {
             return;
         }
         for slot in self.clients.slots_where(|connection| !connection.unsent().is_empty()) {
@@ -116,8 +117,11 @@ impl Door {
     }
 
     fn held_bytes(&mut self) -> usize {
-        let in_pipes: usize = self.pipes.iter().map(|pipe| pipe.held_bytes()).sum();
-        self.clients.held_bytes() + in_pipes
+        self.clients.held_bytes() + self.bytes_in_pipes()
+    }
+
+    fn bytes_in_pipes(&self) -> usize {
+        self.pipes.iter().map(|pipe| pipe.held_bytes()).sum()
     }
 
     /// Stops taking work once; true when all that was in flight is answered, or has had its time.

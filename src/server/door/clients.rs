@@ -129,6 +129,8 @@ pub(super) struct Clients {
     buffered_bytes: usize,
     /// Large bodies of which clients have not taken all; each counts once, however many share it.
     bodies: Vec<Weak<Vec<u8>>>,
+    /// What these take, in bytes, or more: those of them that are gone since the last sum count.
+    max_body_bytes: usize,
     delayed: usize,
     counters: Arc<Counters>,
 }
@@ -146,6 +148,7 @@ impl Clients {
             swept: now,
             buffered_bytes: 0,
             bodies: Vec::new(),
+            max_body_bytes: 0,
             delayed: 0,
             counters,
         }
@@ -274,6 +277,7 @@ impl Clients {
             && !self.has_body(bytes)
         {
             self.bodies.push(Arc::downgrade(bytes));
+            self.max_body_bytes += bytes.len();
         }
     }
 
@@ -285,7 +289,14 @@ impl Clients {
     /// Memory for large bodies, in bytes.
     pub(super) fn body_bytes(&mut self) -> usize {
         self.bodies.retain(|body| body.strong_count() > 0);
-        self.bodies.iter().filter_map(Weak::upgrade).map(|body| body.len()).sum()
+        let present = self.bodies.iter().filter_map(Weak::upgrade);
+        self.max_body_bytes = present.map(|body| body.len()).sum();
+        self.max_body_bytes
+    }
+
+    /// No less than [`Clients::held_bytes`], and without a look at every large body.
+    pub(super) fn max_held_bytes(&self) -> usize {
+        self.buffered_bytes + self.max_body_bytes
     }
 
     /// Memory for all requests and responses of clients, in bytes.
@@ -353,7 +364,10 @@ mod tests {
             clients.count_body(&body);
         }
         assert_eq!(clients.held_bytes(), SMALL_BODY_BYTES + 1);
+        assert_eq!(clients.max_held_bytes(), clients.held_bytes());
         drop(large);
+        assert_eq!(clients.max_held_bytes(), SMALL_BODY_BYTES + 1, "as of the last sum");
         assert_eq!(clients.held_bytes(), 0);
+        assert_eq!(clients.max_held_bytes(), 0);
     }
 }
