@@ -42,6 +42,7 @@ impl Snapshots {
         id: &PoolId,
         epoch: &str,
     ) -> Option<Arc<Frames>> {
+        self.taken.retain(|frames| frames.strong_count() > 0);
         let newest = self.newest[pool.0].upgrade();
         let is_alone = newest.is_none();
         let shared = newest.filter(|frames| frames.last_seq() >= Some(present.complete_since));
@@ -68,8 +69,12 @@ impl Snapshots {
         }
     }
 
-    fn fits(&mut self, bytes: usize) -> bool {
-        self.taken.retain(|frames| frames.strong_count() > 0);
+    #[cfg(test)]
+    pub(super) fn kept(&self) -> usize {
+        self.taken.len()
+    }
+
+    fn fits(&self, bytes: usize) -> bool {
         let taken = self.taken.iter().filter_map(Weak::upgrade).map(|frames| frames.bytes().len());
         taken.sum::<usize>() + bytes <= self.max_bytes
     }
@@ -123,6 +128,16 @@ mod tests {
         assert_eq!(get(&mut snapshots, present(13, 13)).unwrap().last_seq(), Some(13), "a gap");
         drop(get(&mut snapshots, present(20, 0)));
         assert_eq!(get(&mut snapshots, present(20, 0)).unwrap().last_seq(), Some(20));
+    }
+
+    /// However many come and go one after the other, nothing is kept of those who have gone.
+    #[test]
+    fn nothing_is_kept_of_what_nobody_takes() {
+        let mut snapshots = Snapshots::new(1);
+        for seq in 1..=100 {
+            drop(get(&mut snapshots, present(100 * seq, 0)).unwrap());
+            assert!(snapshots.kept() <= 1, "{} kept after {seq}", snapshots.kept());
+        }
     }
 
     /// Without memory an older one is shared; without one that may be, there is none. Another
