@@ -127,8 +127,8 @@ pub(crate) enum HubFailure {
 enum Next {
     Event(Event),
     Tick(Instant),
-    /// A full fanout channel has capacity again.
-    Capacity,
+    /// Requests of outboxes can be served.
+    Requests,
 }
 
 impl Hub {
@@ -141,11 +141,11 @@ impl Hub {
             match self.next()? {
                 Next::Event(event) => {
                     if self.turn(event).is_break() {
-                        return self.flush();
+                        return self.flush_all();
                     }
                 }
                 Next::Tick(now) => self.tick(now),
-                Next::Capacity => {}
+                Next::Requests => {}
             }
             self.flush()?;
         }
@@ -153,8 +153,12 @@ impl Hub {
 
     /// Waits for the next thing to do.
     fn next(&self) -> Result<Next, HubFailure> {
+        if self.has_requests() {
+            return self.poll_next();
+        }
         if self.outboxes.iter().any(Outbox::is_blocked) {
-            return self.next_while_blocked();
+            self.wait_while_blocked();
+            return self.poll_next();
         }
         // More than a turn's events are there: no need to let any gather.
         if self.inbox.is_empty() {
@@ -170,9 +174,9 @@ impl Hub {
         }
     }
 
-    /// The same, and for capacity in the fanout channels that are full. Only while something is
-    /// to go there: a channel with capacity is always ready.
-    fn next_while_blocked(&self) -> Result<Next, HubFailure> {
+    /// Waits for the same, and for capacity in the fanout channels that are full. Only while
+    /// something is to go there: a channel with capacity is always ready.
+    fn wait_while_blocked(&self) {
         let mut select = Select::new();
         select.recv(&self.inbox);
         select.recv(&self.ticks);
@@ -180,7 +184,11 @@ impl Hub {
             outbox.wait_in(&mut select);
         }
         select.ready();
-        // Being ready is only a hint. The tick is asked first: it is rare. A channel that is
+    }
+
+    /// What there is to do now, if not for a tick or an event then for an outbox.
+    fn poll_next(&self) -> Result<Next, HubFailure> {
+        // The tick is asked first: it is rare. A channel that is
         // closed is always ready, so its end counts here as well.
         match self.ticks.try_recv() {
             Ok(now) => return Ok(Next::Tick(now)),
@@ -189,7 +197,7 @@ impl Hub {
         }
         Ok(match self.inbox.try_recv() {
             Ok(event) => Next::Event(event),
-            Err(Empty) => Next::Capacity,
+            Err(Empty) => Next::Requests,
             Err(Disconnected) => Next::Event(Event::Shutdown),
         })
     }
@@ -330,6 +338,20 @@ impl Hub {
             ring.trim(cursors.min().unwrap_or(u64::MAX));
         }
         Ok(())
+    }
+
+    /// The same, of all that is to be sent.
+    fn flush_all(&mut self) -> Result<(), HubFailure> {
+        self.flush()?;
+        while self.has_requests() {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    /// Whether outboxes have requests that can be served now.
+    fn has_requests(&self) -> bool {
+        self.outboxes.iter().any(Outbox::is_busy)
     }
 
     fn note_population(&self, pool: PoolIndex) {

@@ -12,6 +12,9 @@ use super::State;
 use crate::server::event::Batch;
 use crate::wire::id::{DashboardId, PoolIndex};
 
+/// Batches of one turn: making one may take the hub some 100 µs, and events wait meanwhile.
+const BATCHES_PER_TURN: usize = 16;
+
 /// The fanout thread at the other end has ended.
 #[derive(Debug)]
 pub(super) struct FanoutEnded;
@@ -62,6 +65,11 @@ impl Outbox {
     /// Whether a batch waits for the channel.
     pub(super) fn is_blocked(&self) -> bool {
         self.parked.is_some()
+    }
+
+    /// Whether a request can be served now.
+    pub(super) fn is_busy(&self) -> bool {
+        self.parked.is_none() && !self.requests.is_empty()
     }
 
     /// Adds the wait for capacity to `select`.
@@ -123,9 +131,9 @@ impl Outbox {
         }
     }
 
-    /// Serves requests until there is none or the channel is full.
+    /// Serves requests until there is none, the channel is full or it is others' turn.
     pub(super) fn flush(&mut self, state: &State<'_>) -> Result<(), FanoutEnded> {
-        loop {
+        for _ in 0..BATCHES_PER_TURN {
             let next = self.parked.take().or_else(|| self.next_batch(state));
             let Some(batch) = next else { return Ok(()) };
             match self.channel.try_send(batch) {
@@ -137,6 +145,7 @@ impl Outbox {
                 Err(TrySendError::Disconnected(_)) => return Err(FanoutEnded),
             }
         }
+        Ok(())
     }
 
     fn next_batch(&mut self, state: &State<'_>) -> Option<Batch> {

@@ -517,8 +517,64 @@ fn a_window_never_fills_the_inbox() {
     assert_eq!(stage.end(), Ok(()));
 }
 
+/// A hub on the test's own thread, of which `dashboards` have joined and been sent their snapshot.
+fn polled(fanout_room: usize, dashboards: u64) -> (super::Hub, HubHandle, Receiver<Batch>) {
+    let (fanout, batches) = bounded(fanout_room);
+    let (mut hub, handle) = hub(Parts {
+        pools: ["p", "q"].map(|id| PoolId::parse(id).unwrap()).into(),
+        epoch: "e".into(),
+        rules: Rules {
+            evict_after: EVICT_AFTER,
+            tick: Duration::from_secs(1),
+            max_agents_per_pool: 10_000,
+            max_pool_bytes: 1 << 30,
+        },
+        timeout: TIMEOUT,
+        ticks: crossbeam_channel::never(),
+        windows: bounded(0).1,
+        fanouts: vec![fanout],
+        clock: Clock::start(),
+        counters: Arc::default(),
+    });
+    for dashboard in 0..dashboards {
+        handle.join(DashboardId(dashboard), POOL, FanoutIndex(0)).unwrap();
+    }
+    while hub.poll() {}
+    while batches.try_recv().is_ok() {}
+    (hub, handle, batches)
+}
+
+fn hand_in(handle: &HubHandle, agent: &str, number: u64) {
+    let stamp = Stamp { number, at: Clock::start().now(), wall: UnixMillis(0) };
+    let id = AgentId::parse(agent).unwrap();
+    handle.heartbeat(POOL, id, metrics(agent, 1), stamp).unwrap();
+}
+
+/// Between a few of the answers to many dashboards that have fallen behind, the hub handles its
+/// events; and the rest of the answers wait for no event.
+#[test]
+fn a_crowd_that_fell_behind_does_not_hold_up_the_hub() {
+    const DASHBOARDS: u64 = 200;
+    let (mut hub, handle, batches) = polled(1_000, DASHBOARDS);
+    for dashboard in 0..DASHBOARDS {
+        handle.resume(DashboardId(dashboard), Some(0)).unwrap();
+    }
+    hub.poll();
+    assert!(batches.len() <= 20, "{} batches before the next event", batches.len());
+    hand_in(&handle, "a", 1);
+    hub.poll();
+    assert_eq!(hub.counters.heartbeats.get(), 1);
+    assert!(batches.len() <= 40, "{} batches in two turns", batches.len());
+    let thread = Builder::new().name("hub".to_owned()).spawn(move || hub.run()).unwrap();
+    for _ in 0..=DASHBOARDS {
+        batches.recv_timeout(TIMEOUT).unwrap();
+    }
+    handle.shutdown();
+    assert_eq!(thread.join().unwrap(), Ok(()));
+}
+
 impl super::Hub {
-    /// One turn on the caller's thread, without waiting. Whether more events are there.
+    /// One turn on the caller's thread, without waiting. Whether more is to be done.
     pub(crate) fn poll(&mut self) -> bool {
         if let Ok(now) = self.ticks.try_recv() {
             self.tick(now);
@@ -532,6 +588,6 @@ impl super::Hub {
         for outbox in &self.outboxes {
             assert!(outbox.requests() <= 2 * pools + dashboards, "requests of {outbox:?}");
         }
-        !self.inbox.is_empty()
+        !self.inbox.is_empty() || self.has_requests()
     }
 }
