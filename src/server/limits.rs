@@ -118,6 +118,11 @@ pub(crate) const FANOUT_BATCHES: usize = 64;
 /// One batch, in bytes; a larger frame is a batch of its own.
 pub(crate) const MAX_BATCH_BYTES: usize = 64 * KIB;
 
+/// Who has taken changed states of as many bytes as this many snapshots, and still has not all, is
+/// slower than the pool changes, and gets a snapshot. Who reads half as fast again as a pool
+/// changes in which all agents change has all before that.
+pub(crate) const SLOW_SNAPSHOTS: usize = 2;
+
 /// Control messages (attach, pong, close) waiting for one fanout thread. When it is full, client
 /// threads wait.
 pub(crate) const FANOUT_CONTROLS: usize = 1_024;

@@ -726,3 +726,44 @@ fn what_was_missed_is_sent_once() {
     let changed = DASHBOARDS * CHANGING * heartbeat;
     assert!(sent < 2 * changed, "{sent} bytes sent for {changed} of changed states");
 }
+
+/// Of an agent that changes often, who reads more slowly than the pool changes sees a newer state
+/// within the time of a few snapshots, though that agent is always the last to have changed.
+#[test]
+fn a_slow_reader_sees_a_hot_agent_change() {
+    const COLD: usize = 98;
+    const HOT: usize = COLD;
+    const RATE: usize = 9_000;
+    /// Of a message with 30 tasks, about.
+    const MESSAGE_BYTES: usize = 5_500;
+    const SNAPSHOT_STEPS: usize = COLD * MESSAGE_BYTES / RATE;
+    let scene = Scene { agents: COLD + 1, tasks: 30, capacity: 8 };
+    let mut world = World::new(1, scene, MetricsCache::default());
+    let beat = |world: &mut World, agent, cpu| {
+        let stamp = world.stamp();
+        world.hand_in(PoolIndex(0), agent, cpu, stamp);
+    };
+    for agent in 0..=COLD {
+        beat(&mut world, agent, 0);
+    }
+    while world.hub.poll() {}
+    world.join(PoolIndex(0), Some(RATE));
+    let hot = agent_id(HOT).to_string();
+    let (mut seen, mut seen_at) = (None, 0);
+    for step in 0..24 * SNAPSHOT_STEPS {
+        for cold in 0..2 {
+            beat(&mut world, (2 * step + cold) % COLD, step % CPUS);
+        }
+        if step % 5 == 0 {
+            beat(&mut world, HOT, step / 5 % CPUS);
+        }
+        world.pass(STEP);
+        world.poll();
+        let state = world.peers[0].view.get(&hot).copied();
+        if state != seen {
+            (seen, seen_at) = (state, step);
+        }
+        let blind = step - seen_at;
+        assert!(blind < 6 * SNAPSHOT_STEPS, "the hot agent was last seen to change at {seen_at}");
+    }
+}

@@ -257,7 +257,7 @@ impl Fanout {
             }
             Batch::Changes { pool, dashboard, frames } => {
                 let Some(waiting) = self.waiting(pool, dashboard) else { return };
-                waiting.take(&frames);
+                waiting.take_changes(&frames);
                 self.counters.deliveries.add(frames.count_after(0) as u64);
                 self.pump(pool, dashboard);
             }
@@ -295,22 +295,26 @@ impl Fanout {
         feed.ring.trim(oldest);
     }
 
-    fn snapshot(&mut self, pool: PoolIndex, dashboards: &[DashboardId], snapshot: Snapshot) {
+    fn snapshot(&mut self, pool: PoolIndex, dashboards: &[DashboardId], mut snapshot: Snapshot) {
         let waiting: Vec<_> =
             dashboards.iter().filter(|id| self.waiting(pool, **id).is_some()).copied().collect();
         if waiting.is_empty() {
             return;
         }
+        // Who has newer states already is not to get older ones.
+        let seqs = waiting.iter().filter_map(|id| self.feeds[pool.0].dashboards.get(id)?.seq());
+        snapshot.complete_since = seqs.fold(snapshot.complete_since, u64::max);
         let frames = self.snapshots.get(pool, snapshot, &self.pools[pool.0], &self.epoch);
         for id in waiting {
             let now = self.now;
             let Some(dashboard) = self.waiting(pool, id) else { continue };
             let Some(frames) = &frames else {
+                dashboard.forgo_snapshot();
                 let at = dashboard.ask_later(now);
                 self.retries.insert((at, pool, id));
                 continue;
             };
-            dashboard.take(frames);
+            dashboard.take_snapshot(frames);
             self.counters.deliveries.add_one();
             self.pump(pool, id);
         }

@@ -10,6 +10,7 @@ use crossbeam_channel::{Select, Sender, TrySendError};
 
 use super::State;
 use crate::server::event::Batch;
+use crate::server::limits::{MAX_BATCH_BYTES, SLOW_SNAPSHOTS};
 use crate::wire::id::{DashboardId, PoolIndex};
 
 /// Batches of one turn: making one may take the hub some 100 µs, and events wait meanwhile.
@@ -38,6 +39,8 @@ struct Watch {
     /// The fanout thread has been sent all changes up to this number.
     cursor: u64,
     is_queued: bool,
+    /// Bytes of newest states that it has been sent since it last had all.
+    conflated_bytes: usize,
     /// Dashboards that wait for a snapshot, which they share.
     joins: Vec<DashboardId>,
 }
@@ -175,15 +178,21 @@ impl Outbox {
         let ring = &state.rings[pool.0];
         let since = watch.cursor;
         if watch.dashboards == 0 || since >= ring.end() {
+            watch.conflated_bytes = 0;
             return None;
         }
+        // As for a dashboard: without a gap, agents that change often would never have their turn.
+        let pool_bytes = state.registry.population(pool).1.max(MAX_BATCH_BYTES);
+        let is_slow = watch.conflated_bytes > SLOW_SNAPSHOTS * pool_bytes;
         let (since, frames) = if ring.reaches(since) {
             (since, Arc::clone(ring.after(since)?))
-        } else if let Some(frames) = state.changes(pool, since) {
+        } else if let Some(frames) = state.changes(pool, since).filter(|_| !is_slow) {
+            watch.conflated_bytes += frames.bytes().len();
             let covered = frames.last_seq().unwrap_or(since) - since;
             state.counters.conflations.add(covered - frames.count_after(since) as u64);
             (since, frames)
         } else {
+            watch.conflated_bytes = 0;
             (ring.end(), Arc::default())
         };
         watch.cursor = frames.last_seq().unwrap_or(since);

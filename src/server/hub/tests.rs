@@ -573,6 +573,31 @@ fn a_crowd_that_fell_behind_does_not_hold_up_the_hub() {
     assert_eq!(thread.join().unwrap(), Ok(()));
 }
 
+/// A fanout thread that is slower than the pool's agents change hears, after a while, of one that
+/// is always the last to change: or that dashboards are to ask for themselves.
+#[test]
+fn a_slow_fanout_thread_hears_of_the_last_to_change() {
+    const AGENTS: u64 = 1_000;
+    let (mut hub, handle, batches) = polled(1, 1);
+    let hot = format!("agent-{}", AGENTS - 1);
+    let mut number = 0;
+    for taken in 0.. {
+        assert!(taken < 50, "not heard of after {taken} batches");
+        for _ in 0..2 {
+            for agent in 0..AGENTS {
+                number += 1;
+                hand_in(&handle, &format!("agent-{agent}"), number);
+            }
+            while hub.poll() {}
+        }
+        let Ok(Batch::Updates { frames, .. }) = batches.try_recv() else { panic!("{taken}") };
+        let is_gap = frames.last_seq().is_none();
+        if is_gap || messages(&frames).iter().any(|it| it["metrics"]["agent_id"] == hot) {
+            break;
+        }
+    }
+}
+
 impl super::Hub {
     /// One turn on the caller's thread, without waiting. Whether more is to be done.
     pub(crate) fn poll(&mut self) -> bool {

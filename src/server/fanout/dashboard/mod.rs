@@ -16,7 +16,7 @@ use super::Times;
 use crate::runtime::counters::Counters;
 use crate::server::event::WriteSide;
 use crate::server::frame::{self, Frames};
-use crate::server::limits::MAX_UNSENT_BYTES;
+use crate::server::limits::{MAX_BATCH_BYTES, MAX_UNSENT_BYTES, SLOW_SNAPSHOTS};
 use crate::server::ring::Ring;
 
 /// A try that moved half of what the kernel holds came late, one that moved an eighth came early.
@@ -40,6 +40,10 @@ pub(super) struct Dashboard {
     /// The cursor: it has all changes up to this number, or has them in `current`. None before its
     /// snapshot.
     seq: Option<u64>,
+    /// Bytes of changed states that it has taken since it last had all.
+    changed_bytes: usize,
+    /// Of its last snapshot.
+    snapshot_bytes: usize,
     /// While something waits for room in the socket, or the dashboard has fallen behind.
     progress: Option<Progress>,
     last_text: Instant,
@@ -79,8 +83,8 @@ pub(super) enum Pumped {
     Blocked,
     /// Nothing is left to send.
     Drained,
-    /// The same, and the ring does not reach back to its cursor, which this is: the hub is to be
-    /// asked.
+    /// The same, and the ring does not reach back to its cursor: the hub is to be asked for what
+    /// changed after this number; without it, for a snapshot.
     FellBehind(Option<u64>),
     /// The connection is over.
     Ended,
@@ -94,6 +98,8 @@ impl Dashboard {
             current: None,
             state: State::Waiting,
             seq: None,
+            changed_bytes: 0,
+            snapshot_bytes: 0,
             progress: None,
             last_text: now,
             last_ping: now,
@@ -107,6 +113,11 @@ impl Dashboard {
         self.cursor().is_some() && self.current.is_none() && self.urgent.is_empty()
     }
 
+    /// The number up to which it has all, if it has had a snapshot.
+    pub(super) fn seq(&self) -> Option<u64> {
+        self.seq
+    }
+
     /// Whether the hub has been asked for something that has not come yet.
     pub(super) fn is_waiting(&self) -> bool {
         self.state == State::Waiting
@@ -117,11 +128,28 @@ impl Dashboard {
         self.seq.filter(|_| self.state == State::Reading)
     }
 
-    /// Its snapshot, or an answer to what the hub was asked: what the cursor lacks up to the last
-    /// of `frames`.
-    pub(super) fn take(&mut self, frames: &Arc<Frames>) {
+    /// A snapshot, which is not older than the cursor.
+    pub(super) fn take_snapshot(&mut self, frames: &Arc<Frames>) {
+        self.snapshot_bytes = frames.bytes().len();
+        self.changed_bytes = 0;
         self.state = State::Reading;
         self.take_from(frames, 0);
+    }
+
+    /// An answer to what the hub was asked: what the cursor lacks up to the last of `frames`.
+    pub(super) fn take_changes(&mut self, frames: &Arc<Frames>) {
+        self.changed_bytes += frames.bytes().len();
+        self.state = State::Reading;
+        self.take_from(frames, 0);
+    }
+
+    /// The number after which the hub is to send what changed. Changes come the oldest first, so
+    /// for who reads more slowly than the pool changes, agents that change often are always among
+    /// those that are yet to come: after more bytes than a snapshot has, it gets one, of all.
+    fn resume_after(&self) -> Option<u64> {
+        let is_slow =
+            self.changed_bytes > SLOW_SNAPSHOTS * self.snapshot_bytes.max(MAX_BATCH_BYTES);
+        self.seq.filter(|_| !is_slow)
     }
 
     fn take_from(&mut self, frames: &Arc<Frames>, start: usize) {
@@ -157,6 +185,11 @@ impl Dashboard {
     /// The hub has been asked.
     pub(super) fn wait(&mut self) {
         self.state = State::Waiting;
+    }
+
+    /// There is no memory for its snapshot: if it has had one, it goes on with what changed.
+    pub(super) fn forgo_snapshot(&mut self) {
+        self.changed_bytes = 0;
     }
 
     /// The hub could not be asked, or there is no memory for the snapshot: it is to ask later.
@@ -240,12 +273,15 @@ impl Dashboard {
             }
             (State::Closing { is_peer_gone: true, .. }, _) => Some(Pumped::Ended),
             (State::Reading, Some(seq)) if ring.reaches(seq) => {
-                let Some(frames) = ring.after(seq) else { return Some(Pumped::Drained) };
+                let Some(frames) = ring.after(seq) else {
+                    self.changed_bytes = 0;
+                    return Some(Pumped::Drained);
+                };
                 counters.deliveries.add(frames.count_after(seq) as u64);
                 self.take_from(frames, frames.start_after(seq));
                 None
             }
-            (State::Reading, seq) => Some(Pumped::FellBehind(seq)),
+            (State::Reading, _) => Some(Pumped::FellBehind(self.resume_after())),
         }
     }
 

@@ -120,7 +120,7 @@ fn who_loses_its_place_asks_for_what_it_lacks() {
     assert_eq!(play.pump(), Pumped::FellBehind(Some(2)));
     play.dashboard.wait();
     assert_eq!(play.pump(), Pumped::Drained);
-    play.dashboard.take(&texts(&["new"], 3));
+    play.dashboard.take_changes(&texts(&["new"], 3));
     play.ring.append(3, texts(&["gh"], 4));
     assert_eq!(play.drain(1), ["ab", "cd", "new", "gh"]);
 }
@@ -131,7 +131,7 @@ fn updates_from_before_the_snapshot_are_skipped() {
     let mut play = play(100);
     play.dashboard.wait();
     play.ring.append(2, texts(&["3", "4", "5"], 3));
-    play.dashboard.take(&texts(&["s"], 4));
+    play.dashboard.take_snapshot(&texts(&["s"], 4));
     assert_eq!(play.drain(1), ["s", "5"]);
     play.ring.append(5, texts(&["6", "7"], 6));
     assert_eq!(play.drain(1), ["6", "7"]);
@@ -144,7 +144,7 @@ fn who_goes_on_reading_is_never_cut_off() {
     let times = Times::from(&Limits::default());
     let mut play = play(0);
     play.dashboard.wait();
-    play.dashboard.take(&update(2 * 1_024 * KIB, 1));
+    play.dashboard.take_snapshot(&update(2 * 1_024 * KIB, 1));
     for window in 0..100 {
         assert_eq!(play.pump(), Pumped::Blocked);
         play.pipe.give_room(times.lag_min_bytes);
@@ -169,7 +169,7 @@ fn who_catches_up_is_not_slowed_down() {
     for seq in 1..20 {
         assert_eq!(play.pump(), Pumped::FellBehind(Some(seq - 1)));
         play.dashboard.wait();
-        play.dashboard.take(&update(1, seq));
+        play.dashboard.take_changes(&update(1, seq));
     }
     assert!(play.dashboard.retry_delay <= RETRY_FIRST, "{:?}", play.dashboard.retry_delay);
 }
