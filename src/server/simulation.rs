@@ -439,8 +439,11 @@ impl World {
         while self.handle.inbox_room() > 0 {
             self.handle.leave(DashboardId(u64::MAX));
         }
-        for index in 0..self.fanouts.len() {
-            self.poll_fanout(index);
+        for _ in 0..30 {
+            for index in 0..self.fanouts.len() {
+                self.poll_fanout(index);
+            }
+            self.now += Duration::from_millis(1);
         }
         while self.hub.poll() {}
     }

@@ -279,6 +279,10 @@ impl Fanout {
         let mut turn = Turn { pool, now: *now, hub, counters, retries };
         feed.dashboards.retain(|id, dashboard| {
             let Some(cursor) = dashboard.cursor() else { return true };
+            // It asks the hub for what it lacks when it is its time.
+            if dashboard.has_retry(turn.now) && !feed.ring.reaches(cursor) {
+                return true;
+            }
             // Who has read since the last try is not to lose its place.
             let is_last_chance = cursor < cut && feed.ring.reaches(cursor);
             if (dashboard.is_idle() || is_last_chance) && !turn.pump(*id, dashboard, &feed.ring) {
@@ -310,8 +314,8 @@ impl Fanout {
             let Some(dashboard) = self.waiting(pool, id) else { continue };
             let Some(frames) = &frames else {
                 dashboard.forgo_snapshot();
-                let at = dashboard.ask_later(now);
-                self.retries.insert((at, pool, id));
+                let retry_at = dashboard.ask_later(now);
+                self.retries.extend(retry_at.map(|at| (at, pool, id)));
                 continue;
             };
             dashboard.take_snapshot(frames);
@@ -353,7 +357,7 @@ impl Turn<'_> {
                     dashboard.wait();
                     None
                 }
-                Err(_) => Some(dashboard.ask_later(self.now)),
+                Err(_) => dashboard.ask_later(self.now),
             },
         };
         self.retries.extend(retry_at.map(|at| (at, self.pool, id)));

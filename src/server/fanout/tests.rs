@@ -474,7 +474,7 @@ impl Fanout {
             "a ring of a fanout thread's"
         );
         let dashboards: usize = self.feeds.iter().map(|feed| feed.dashboards.len()).sum();
-        assert!(self.retries.len() <= 2 * dashboards + 16, "{} retries", self.retries.len());
+        assert!(self.retries.len() <= dashboards + 16, "{} retries", self.retries.len());
         let snapshots = self.snapshots.kept();
         assert!(snapshots <= dashboards + 16, "{snapshots} snapshots");
     }

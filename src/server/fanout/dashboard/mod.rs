@@ -193,10 +193,19 @@ impl Dashboard {
     }
 
     /// The hub could not be asked, or there is no memory for the snapshot: it is to ask later.
-    /// Returns when.
-    pub(super) fn ask_later(&mut self, now: Instant) -> Instant {
+    /// Returns when, if that is not arranged yet.
+    pub(super) fn ask_later(&mut self, now: Instant) -> Option<Instant> {
         self.state = State::Reading;
-        *self.retry_at.insert(now + RETRY_LONGEST)
+        if self.has_retry(now) {
+            return None;
+        }
+        self.retry_at = Some(now + RETRY_LONGEST);
+        self.retry_at
+    }
+
+    /// Whether it is to be tried again later.
+    pub(super) fn has_retry(&self, now: Instant) -> bool {
+        self.retry_at.is_some_and(|at| at > now)
     }
 
     fn is_closing(&self) -> bool {

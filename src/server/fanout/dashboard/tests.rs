@@ -258,6 +258,20 @@ fn who_has_read_meanwhile_has_not_fallen_behind() {
     assert_eq!((thread.lags(), thread.pipe.take().len()), (0, first + second));
 }
 
+/// While the hub cannot be asked, one retry is arranged, however much comes meanwhile.
+#[test]
+fn who_cannot_ask_has_one_retry() {
+    let mut thread = Thread::with_room(usize::MAX);
+    // A gap; and nobody runs the hub.
+    thread.seq = 9;
+    for _ in 0..100 {
+        thread.turn(1);
+        thread.now += Duration::from_millis(1);
+        let retries = thread.fanout.retries.len();
+        assert!(retries <= 1, "{retries} retries");
+    }
+}
+
 /// What the hub sent last is written, though its end comes in the same turn.
 #[test]
 fn the_last_updates_come_before_the_close() {
