@@ -2,6 +2,8 @@
 //! virtual time, with sockets that have a bandwidth and stall. After every step each dashboard is
 //! held against a second registry that was told the same.
 //!
+//! The hub's window is not part of it, as `Hub::poll` does not wait: `hub/tests.rs` covers that.
+//!
 //! A failing schedule prints its seed. `AGENT_METRICS_SEED=<seed> cargo test --lib simulation`
 //! runs that one alone.
 
