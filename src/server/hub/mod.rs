@@ -160,7 +160,7 @@ impl Hub {
             self.wait_while_blocked();
             return self.poll_next();
         }
-        // More than a turn's events are there: no need to let any gather.
+        // Where events have come during the last turn, none need to gather.
         if self.inbox.is_empty() {
             select! {
                 recv(self.ticks) -> now => return tick_or_end(now),
@@ -188,8 +188,7 @@ impl Hub {
 
     /// What there is to do now, if not for a tick or an event then for an outbox.
     fn poll_next(&self) -> Result<Next, HubFailure> {
-        // The tick is asked first: it is rare. A channel that is
-        // closed is always ready, so its end counts here as well.
+        // The tick first, since it is rare. A closed channel is always ready, so its end is found here.
         match self.ticks.try_recv() {
             Ok(now) => return Ok(Next::Tick(now)),
             Err(Disconnected) => return Err(HubFailure::TicksEnded),
