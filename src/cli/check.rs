@@ -8,6 +8,7 @@ use super::args::CheckArgs;
 use super::{Failure, print};
 use crate::server::auth::{SecretDigest, Viewer};
 use crate::server::config::{Config, Overrides, is_loopback, settable_limits};
+use crate::server::limits::Limits;
 use crate::wire::id::PoolIndex;
 
 /// Prints what the file means. A reader that closes the pipe early has read enough.
@@ -46,15 +47,16 @@ fn describe(config: &Config, path: &Path) -> String {
     let evict_after = humantime::format_duration(config.evict_after);
     let _ = writeln!(text, "\nAgents are removed {evict_after} after their last heartbeat.");
     networks(config, &mut text);
-    let changed: Vec<_> =
-        settable_limits(&config.limits).filter(|(_, value, default)| value != default).collect();
-    if changed.is_empty() {
+    if config.limits == Limits::default() {
         let _ = writeln!(text, "\nAll limits are at their defaults.");
-    } else {
-        let _ = writeln!(text, "\nLimits that differ from the defaults");
+        return text;
     }
-    for (name, value, default) in changed {
-        let _ = writeln!(text, "  {name} is {value}, default {default}");
+    let _ = writeln!(text, "\nLimits that differ from the defaults");
+    let defaults = settable_limits(&Limits::default());
+    for ((name, value), (_, default)) in settable_limits(&config.limits).into_iter().zip(defaults) {
+        if value != default {
+            let _ = writeln!(text, "  {name} is {value}, default {default}");
+        }
     }
     text
 }

@@ -99,7 +99,7 @@ impl Secrets {
         ] {
             text = text.replace(name, &value);
         }
-        for (name, _, default) in settable_limits(&Limits::default()) {
+        for (name, default) in settable_limits(&Limits::default()) {
             let value = if default.bytes().all(|byte| byte.is_ascii_digit()) {
                 default
             } else {
@@ -217,7 +217,7 @@ mod tests {
         let text = format!("{head}[limits]\n{}", limits.replace("# ", ""));
         let config = Config::parse(&text, Path::new("x"), &Overrides::default()).unwrap();
         assert_eq!(config.limits, Limits::default());
-        assert_eq!(limits.lines().count(), settable_limits(&config.limits).count());
+        assert_eq!(limits.lines().count(), settable_limits(&config.limits).len());
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::{Server, Sizes, StartError};
 use crate::runtime::clock::Clock;
 use crate::runtime::counters::Counters;
 use crate::runtime::threads::{Outcome, Role, Threads};
-use crate::server::config::{Config, Pool};
+use crate::server::config::{Config, PoolConfig};
 use crate::server::descriptors::{fit_to_descriptors, raise_descriptor_limit};
 use crate::server::door::{Dashboards, Door, DoorParts};
 use crate::server::event::FanoutIndex;
@@ -161,7 +161,7 @@ impl Shared {
     fn handlers(
         &self,
         hub: &HubHandle,
-        pools: Vec<Pool>,
+        pools: Vec<PoolConfig>,
         gate: &Arc<crate::server::auth::Gate>,
     ) -> Handlers {
         Handlers {

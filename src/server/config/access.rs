@@ -1,10 +1,10 @@
 //! Pools, their keys, and who may see the dashboards: from the file's tables to a [`Gate`].
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
-use super::Pool;
+use super::PoolConfig;
 use super::secrets::{APP_SECRET, POOL_TOKEN, Secret, TOKEN};
-use super::source::Table;
+use super::source::Value;
 use crate::server::auth::{Authority, Gate, Origin, Viewer, parse_network};
 use crate::wire::MAX_TEXT_CHARS;
 use crate::wire::id::{ID_RULE, MAX_ID_BYTES, PoolId, PoolIndex};
@@ -12,12 +12,17 @@ use crate::wire::id::{ID_RULE, MAX_ID_BYTES, PoolId, PoolIndex};
 /// Most pools. The registry and the page hold one entry for each, agents or not.
 pub(super) const MAX_POOLS: usize = 1_000;
 
+const HOST_RULE: &str = "a host name or address with or without a port, such as \
+                         \"metrics.example.org\" (no scheme, no path, no wildcard)";
+const ORIGIN_RULE: &str = "a scheme and a host with or without a port, such as \
+                           \"https://board.example.org\" (no path, no wildcard, not null)";
+const PROXY_RULE: &str = "an IP address or a network, such as \"10.0.0.7\" or \"10.0.0.0/8\"";
+
 /// What has been read so far, without what is mistaken.
 #[derive(Default)]
 pub(super) struct Access {
-    pub(super) pools: Vec<Pool>,
+    pub(super) pools: Vec<PoolConfig>,
     pub(super) gate: Gate,
-    ids: HashSet<PoolId>,
     /// App key to the table that has it.
     key_owners: HashMap<String, String>,
     /// The tables and keys that give the gate's viewers.
@@ -27,41 +32,42 @@ pub(super) struct Access {
 }
 
 impl Access {
-    pub(super) fn read(root: &Table<'_>) -> Self {
-        let mut access = Self { gate: networks(root), ..Self::default() };
+    pub(super) fn read(root: &Value<'_>) -> Self {
+        let mut access = Self::default();
+        access.gate.allowed_hosts = list(root, "allowed_hosts", HOST_RULE, Authority::parse);
+        access.gate.allowed_origins = list(root, "allowed_origins", ORIGIN_RULE, Origin::parse);
+        access.gate.trusted_proxies = list(root, "trusted_proxies", PROXY_RULE, parse_network);
         let viewers = root.table("viewers");
         if let Some(viewers) = &viewers {
             viewers.allow_only(&["token_sha256", "token_file", "open"], &[]);
             access.token(viewers, &TOKEN, Viewer::All);
         }
         access.pools(root);
-        if let Some(viewers) = &viewers {
-            access.open(viewers);
+        // Last, since it knows all tokens then.
+        if let Some(open) = viewers.and_then(|viewers| viewers.get("open")) {
+            access.open(&open);
         }
         access
     }
 
-    fn pools(&mut self, root: &Table<'_>) {
+    fn pools(&mut self, root: &Value<'_>) {
         const NONE: &str = "there is none, and every agent's key belongs to one: give at least one";
         let Some(mut value) = root.get("pools") else {
-            root.source.report(None, "[[pools]]", NONE);
-            return;
+            return root.refuse(format_args!("[[pools]]: {NONE}"));
         };
         value.name = "[[pools]]".to_owned();
         let Some(tables) = value.tables() else { return };
-        if tables.is_empty() {
-            value.refuse(NONE);
-        }
-        if tables.len() > MAX_POOLS {
-            let count = tables.len();
-            value.refuse(format_args!("{count} are too many, {MAX_POOLS} are allowed"));
+        match tables.len() {
+            0 => value.refuse(NONE),
+            1..=MAX_POOLS => {}
+            count => value.refuse(format_args!("{count} are too many, {MAX_POOLS} are allowed")),
         }
         for (number, table) in tables.into_iter().take(MAX_POOLS).enumerate() {
             self.pool(PoolIndex(number), table);
         }
     }
 
-    fn pool(&mut self, index: PoolIndex, mut table: Table<'_>) {
+    fn pool(&mut self, index: PoolIndex, mut table: Value<'_>) {
         table.name = format!("[[pools]] number {}", index.0 + 1);
         let id = self.id(&table);
         if let Some(id) = &id {
@@ -78,23 +84,23 @@ impl Access {
             Some(name.to_owned())
         });
         if let Some(id) = id {
-            self.pools.push(Pool { name: name.unwrap_or_else(|| id.to_string()), id });
+            self.pools.push(PoolConfig { name: name.unwrap_or_else(|| id.to_string()), id });
         }
         self.keys(index, &table);
         self.token(&table, &POOL_TOKEN, Viewer::Pool(index));
     }
 
-    fn id(&mut self, table: &Table<'_>) -> Option<PoolId> {
+    fn id(&self, table: &Value<'_>) -> Option<PoolId> {
         let value = table.required("id")?;
         let id = value.parse(ID_RULE, |text| PoolId::parse(text).ok())?;
-        let is_new = self.ids.insert(id.clone());
-        if !is_new {
+        if self.pools.iter().any(|pool| pool.id == id) {
             value.refuse(format_args!("an earlier pool has the id {id}, ids must differ"));
+            return None;
         }
-        is_new.then_some(id)
+        Some(id)
     }
 
-    fn keys(&mut self, pool: PoolIndex, pool_table: &Table<'_>) {
+    fn keys(&mut self, pool: PoolIndex, pool_table: &Value<'_>) {
         let Some(value) = pool_table.required("keys") else { return };
         let Some(tables) = value.tables() else { return };
         if tables.is_empty() {
@@ -105,10 +111,10 @@ impl Access {
         }
     }
 
-    fn key(&mut self, pool: PoolIndex, owner: &str, mut table: Table<'_>) {
+    fn key(&mut self, pool: PoolIndex, owner: &str, mut table: Value<'_>) {
         table.allow_only(&["app_key", "app_secret_sha256", "app_secret_file"], &[]);
         let value = table.required("app_key");
-        let app_key = value.as_ref().and_then(|value| value.text());
+        let app_key = value.as_ref().and_then(Value::text);
         if let (Some(value), Some(app_key)) = (&value, app_key) {
             let is_visible = app_key.bytes().all(|byte| byte.is_ascii_graphic());
             if !is_visible || !(1..=MAX_ID_BYTES).contains(&app_key.len()) {
@@ -116,8 +122,8 @@ impl Access {
                 value.refuse("must be 1 to 128 visible ASCII characters");
             } else {
                 table.name = format!("{owner} app_key {app_key:?}");
-                let owner = owner.to_owned();
-                if let Some(first) = self.key_owners.insert(app_key.to_owned(), owner) {
+                let first = self.key_owners.insert(app_key.to_owned(), owner.to_owned());
+                if let Some(first) = first {
                     let why = "has this app_key already, a key belongs to one pool";
                     table.refuse(format_args!("{first} {why}"));
                 }
@@ -132,7 +138,7 @@ impl Access {
         }
     }
 
-    fn token(&mut self, table: &Table<'_>, kind: &Secret, viewer: Viewer) {
+    fn token(&mut self, table: &Value<'_>, kind: &Secret, viewer: Viewer) {
         let Some((value, digest)) = kind.read(table) else { return };
         self.says_who_may_view = true;
         let Some(digest) = digest else { return };
@@ -147,8 +153,7 @@ impl Access {
         }
     }
 
-    fn open(&mut self, viewers: &Table<'_>) {
-        let Some(value) = viewers.get("open") else { return };
+    fn open(&mut self, value: &Value<'_>) {
         let flag = value.flag();
         self.says_who_may_view |= flag != Some(false);
         self.gate.is_open = flag == Some(true);
@@ -160,16 +165,6 @@ impl Access {
     }
 }
 
-fn networks(root: &Table<'_>) -> Gate {
-    let host = "a host name or address with or without a port, such as \"metrics.example.org\" (no \
-                scheme, no path, no wildcard)";
-    let origin = "a scheme and a host with or without a port, such as \
-                  \"https://board.example.org\" (no path, no wildcard, not null)";
-    let proxy = "an IP address or a network, such as \"10.0.0.7\" or \"10.0.0.0/8\"";
-    Gate {
-        allowed_hosts: root.parse_each("allowed_hosts", host, Authority::parse),
-        allowed_origins: root.parse_each("allowed_origins", origin, Origin::parse),
-        trusted_proxies: root.parse_each("trusted_proxies", proxy, parse_network),
-        ..Gate::default()
-    }
+fn list<T>(root: &Value<'_>, key: &str, rule: &str, read: impl Fn(&str) -> Option<T>) -> Vec<T> {
+    root.get(key).and_then(|value| value.parse_each(rule, read)).unwrap_or_default()
 }

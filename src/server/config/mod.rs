@@ -15,14 +15,13 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use toml::de::DeTable;
+use toml::de::{DeTable, DeValue};
 
 use self::access::Access;
 pub(crate) use self::settings::settable_limits;
-use self::settings::{EVICT_AFTER, milliseconds};
-use self::source::{Source, Table};
+use self::source::{Source, Value};
 use crate::server::auth::{Gate, SecretDigest};
-use crate::server::limits::{DEFAULT_EVICT_AFTER, Limits};
+use crate::server::limits::Limits;
 use crate::wire::id::PoolId;
 
 /// The file that is read when none is named, in the working directory.
@@ -46,7 +45,7 @@ const MAX_FILE_BYTES: usize = 1_024 * 1_024;
 const LISTEN_RULE: &str = "an IP address and a port, such as \"127.0.0.1:8080\" or \"[::]:8080\"";
 
 #[derive(Debug, Clone)]
-pub(crate) struct Pool {
+pub(crate) struct PoolConfig {
     pub id: PoolId,
     /// For people; the id where the file gives none.
     pub name: String,
@@ -57,10 +56,10 @@ pub(crate) struct Pool {
 pub(crate) struct Config {
     /// Where the door listens; at least one address.
     pub listen: Vec<SocketAddr>,
-    /// See [`DEFAULT_EVICT_AFTER`].
+    /// See [`DEFAULT_EVICT_AFTER`](crate::server::limits::DEFAULT_EVICT_AFTER).
     pub evict_after: Duration,
     /// In the file's order: [`PoolIndex`](crate::wire::id::PoolIndex) is the position here.
-    pub pools: Vec<Pool>,
+    pub pools: Vec<PoolConfig>,
     pub gate: Gate,
     pub limits: Limits,
 }
@@ -80,21 +79,17 @@ const EVICT_AFTER_OPTION: &str = "--evict-after (AGENT_METRICS_EVICT_AFTER)";
 /// Why there is no [`Config`]. Shows no value that may be a secret.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConfigError {
-    /// No file was named, and there is none in the working directory.
     #[error(
         "no configuration: name a file with --config or AGENT_METRICS_CONFIG, or put \
          {DEFAULT_FILE} into the working directory (`agent-metrics init` writes one), or try the \
          server without any by `agent-metrics serve --dev`"
     )]
     NoFile,
-    /// The file cannot be read.
     #[error("cannot read {}: {source}", path.display())]
     Read { path: PathBuf, source: std::io::Error },
-    /// The file is larger than any configuration.
     #[error("{}: larger than {} KiB", .0.display(), MAX_FILE_BYTES / 1_024)]
     TooLarge(PathBuf),
-    /// The file is not TOML, or something in it cannot be. One line for each mistake, in the file's
-    /// order, with path, line and column.
+    /// One line for each mistake, in the file's order, with path, line and column.
     #[error("{}", .0.join("\n"))]
     Invalid(Vec<String>),
     /// A flag or its environment variable, and what is wrong with its value.
@@ -115,33 +110,27 @@ impl Config {
         overrides: &Overrides,
     ) -> Result<Self, ConfigError> {
         let source = Source::new(path, text);
-        let config = match DeTable::parse(text) {
-            Ok(root) => Some(Self::read(&source.root(&root), overrides)),
-            Err(error) => {
-                source.report_syntax(&error);
-                None
-            }
-        };
+        let root = DeTable::parse(text).map_err(|error| source.report_syntax(&error));
+        let config = root.ok().map(|root| {
+            let root = DeValue::Table(root.into_inner());
+            Self::read(&source.root(&root), overrides)
+        });
         let mut config = source.finish(config)?;
         if !overrides.listen.is_empty() {
+            let says_who_may_view = config.gate.is_open || !config.gate.viewers.is_empty();
+            check_listen(&overrides.listen, says_who_may_view).map_err(in_option(LISTEN_OPTION))?;
             config.listen.clone_from(&overrides.listen);
-            let Self { listen, gate, .. } = &config;
-            let says_who_may_view = gate.is_open || !gate.viewers.is_empty();
-            let checked = check_listen(listen.len(), listen)
-                .and_then(|()| check_reach(listen, says_who_may_view));
-            checked.map_err(in_option(LISTEN_OPTION))?;
         }
         if let Some(given) = overrides.evict_after {
-            let checked = EVICT_AFTER.check(milliseconds(given));
-            checked.map_err(in_option(EVICT_AFTER_OPTION))?;
-            config.evict_after = given;
+            settings::set_evict_after(&mut config.evict_after, given)
+                .map_err(in_option(EVICT_AFTER_OPTION))?;
         }
         Ok(config)
     }
 
     /// What the file says, of use only where nothing in it is a mistake. A setting that an override
-    /// replaces is checked all the same.
-    fn read(root: &Table<'_>, overrides: &Overrides) -> Self {
+    /// replaces is checked all the same, except for whom `listen` reaches.
+    fn read(root: &Value<'_>, overrides: &Overrides) -> Self {
         let known = [
             "listen",
             "evict_after",
@@ -154,20 +143,13 @@ impl Config {
         ];
         root.allow_only(&known, &[]);
         let access = Access::read(root);
-        let listen = read_listen(root);
-        if overrides.listen.is_empty()
-            && let Some(value) = root.get("listen")
-            && let Err(why) = check_reach(&listen, access.says_who_may_view)
-        {
-            value.refuse(why);
-        }
-        let evict_after = root.get("evict_after").and_then(|value| EVICT_AFTER.read(&value));
+        let may_be_public = access.says_who_may_view || !overrides.listen.is_empty();
         Self {
-            listen,
-            evict_after: evict_after.map_or(DEFAULT_EVICT_AFTER, Duration::from_millis),
+            listen: read_listen(root, may_be_public),
+            evict_after: settings::read_evict_after(root),
             gate: access.gate,
             pools: access.pools,
-            limits: settings::read_limits(root.table("limits").as_ref()),
+            limits: settings::read_limits(root),
         }
     }
 
@@ -226,42 +208,37 @@ fn read(path: &Path) -> Result<String, ConfigError> {
     Ok(text)
 }
 
-/// The file's addresses, without those that are mistaken.
-fn read_listen(root: &Table<'_>) -> Vec<SocketAddr> {
+/// The file's addresses, or the default ones.
+fn read_listen(root: &Value<'_>, may_be_public: bool) -> Vec<SocketAddr> {
     let Some(value) = root.get("listen") else { return default_listen() };
-    let entries = value.parse_each(LISTEN_RULE, |text| parse_listen(text).ok());
-    let count = entries.len();
-    let addresses: Vec<SocketAddr> = entries.into_iter().flatten().collect();
-    if let Err(why) = check_listen(count, &addresses) {
+    let addresses = value.parse_each(LISTEN_RULE, |text| parse_listen(text).ok());
+    let Some(addresses) = addresses else { return Vec::new() };
+    if let Err(why) = check_listen(&addresses, may_be_public) {
         value.refuse(why);
     }
     addresses
 }
 
-/// Port 0 may occur twice: the system chooses another port for each.
-fn check_listen(count: usize, addresses: &[SocketAddr]) -> Result<(), String> {
-    if !(1..=MAX_LISTEN).contains(&count) {
+/// On loopback a file need not say who may see the dashboards; where other machines can connect, it
+/// is more likely forgotten.
+fn check_listen(addresses: &[SocketAddr], may_be_public: bool) -> Result<(), String> {
+    if !(1..=MAX_LISTEN).contains(&addresses.len()) {
         return Err(format!("must name 1 to {MAX_LISTEN} addresses"));
     }
     for (number, address) in addresses.iter().enumerate() {
+        // Port 0 may occur twice: the system chooses another port for each.
         if address.port() != 0 && addresses[..number].contains(address) {
             return Err(format!("{address} is named twice"));
         }
+        if !may_be_public && !is_loopback(address) {
+            return Err(format!(
+                "other machines can connect to {address} and nothing says who may see the \
+                 dashboards: give [viewers] token_sha256 or token_file, or a viewer token for a \
+                 pool, or open = true in [viewers], or listen on 127.0.0.1 and [::1] only"
+            ));
+        }
     }
     Ok(())
-}
-
-/// On loopback a file need not say who may see the dashboards; where other machines can connect, it
-/// is more likely forgotten.
-fn check_reach(listen: &[SocketAddr], says_who_may_view: bool) -> Result<(), String> {
-    match listen.iter().find(|address| !is_loopback(address)) {
-        Some(address) if !says_who_may_view => Err(format!(
-            "other machines can connect to {address} and nothing says who may see the dashboards: \
-             give [viewers] token_sha256 or token_file, or a viewer token for a pool, or open = \
-             true in [viewers], or listen on 127.0.0.1 and [::1] only"
-        )),
-        _ => Ok(()),
-    }
 }
 
 fn in_option(option: &'static str) -> impl Fn(String) -> ConfigError {

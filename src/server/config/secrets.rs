@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{self, Read as _};
 use std::path::Path;
 
-use super::source::{Table, Value};
+use super::source::Value;
 use crate::server::auth::SecretDigest;
 
 /// Shortest secret that a file may hold, in bytes: 16 random letters are 75 bits, which cannot be
@@ -15,11 +15,11 @@ const MIN_BYTES: usize = 16;
 /// Longest secret that a file may hold, in bytes: what fits a head beside all else.
 pub(super) const MAX_BYTES: usize = 1_024;
 
-/// One kind of secret: the two keys that may give it, and what it may hold.
+/// One kind of secret: the two keys that may give it, and what its file may hold.
 pub(super) struct Secret {
     sha256_key: &'static str,
     file_key: &'static str,
-    /// What its file holds, for an error.
+    /// For an error.
     rule: &'static str,
     excluded: &'static [u8],
 }
@@ -46,8 +46,8 @@ pub(super) const POOL_TOKEN: Secret =
     Secret { sha256_key: "viewer_token_sha256", file_key: "viewer_token_file", ..TOKEN };
 
 impl Secret {
-    /// What the table gives, and its digest, where that is no mistake.
-    pub(super) fn read<'a>(&self, table: &Table<'a>) -> Option<(Value<'a>, Option<SecretDigest>)> {
+    /// What the table gives, if anything, and its digest, if that is no mistake.
+    pub(super) fn read<'a>(&self, table: &Value<'a>) -> Option<(Value<'a>, Option<SecretDigest>)> {
         let (value, digest) = match (table.get(self.sha256_key), table.get(self.file_key)) {
             (None, None) => return None,
             (Some(_), Some(file)) => (file, Some(Err(format!("{}, not both", self.ways())))),
@@ -56,7 +56,7 @@ impl Secret {
                 (hex, digest)
             }
             (None, Some(file)) => {
-                let digest = file.text().map(|name| self.read_file(name, table.source.path));
+                let digest = file.text().map(|name| self.read_file(name, file.source.path));
                 (file, digest)
             }
         };
@@ -97,10 +97,10 @@ fn from_hex(text: &str) -> Result<SecretDigest, String> {
     Ok(digest)
 }
 
-/// A little more than a secret may have, whatever the file is.
+/// A little more than a secret may have, whatever the file is. Bytes that are not UTF-8 become a
+/// character that no secret may have.
 fn read_start(path: &Path) -> io::Result<String> {
     let mut bytes = Vec::new();
     fs::File::open(path)?.take(MAX_BYTES as u64 + 16).read_to_end(&mut bytes)?;
-    // Bytes that are not UTF-8 become a character that no secret may have.
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }

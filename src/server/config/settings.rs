@@ -5,59 +5,87 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
-use super::source::{Table, Value};
-use crate::server::limits::Limits;
+use super::source::Value;
+use crate::server::limits::{DEFAULT_EVICT_AFTER, Limits};
 use crate::wire::{KIB, MIB};
 
-/// What a number of the file counts, and how it is written there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Unit {
-    Count,
-    Bytes,
-    Milliseconds,
+/// A setting, and where its value goes. Times are numbers of milliseconds.
+pub(super) struct Setting<'a> {
+    name: &'static str,
+    field: Field<'a>,
+    min: u64,
+    max: u64,
+}
+
+enum Field<'a> {
+    Count(&'a mut usize),
+    Bytes(&'a mut usize),
+    Time(&'a mut Duration),
+}
+
+impl Setting<'_> {
+    /// Takes the value that `table` gives, if it gives one. Reports one that is a mistake.
+    fn read(&mut self, table: &Value<'_>) {
+        let Some(value) = table.get(self.name) else { return };
+        if let Err(why) = self.parse(value.value).and_then(|number| self.set(number)) {
+            value.refuse(why);
+        }
+    }
+
+    fn parse(&self, value: &DeValue<'_>) -> Result<u64, String> {
+        let (number, rule) = match self.field {
+            Field::Count(_) => (read_integer(value), "a whole number"),
+            Field::Bytes(_) => (
+                read_integer(value).or_else(|| read_size(value.as_str()?.trim())),
+                "a whole number of bytes, or a text such as \"64 KiB\" (B, KiB, MiB, GiB)",
+            ),
+            Field::Time(_) => {
+                let time = value.as_str().and_then(|text| humantime::parse_duration(text).ok());
+                (time.map(milliseconds), "a text with a unit, such as \"10s\" or \"5m\"")
+            }
+        };
+        number.ok_or_else(|| format!("must be {rule}"))
+    }
+
+    fn set(&mut self, number: u64) -> Result<(), String> {
+        if !(self.min..=self.max).contains(&number) {
+            let [given, min, max] = [number, self.min, self.max].map(|number| self.show(number));
+            return Err(format!("{given} is out of range, {min} to {max} is allowed"));
+        }
+        match &mut self.field {
+            Field::Count(field) | Field::Bytes(field) => {
+                **field = usize::try_from(number).unwrap_or(usize::MAX);
+            }
+            Field::Time(field) => **field = Duration::from_millis(number),
+        }
+        Ok(())
+    }
+
+    fn show(&self, number: u64) -> String {
+        match self.field {
+            Field::Count(_) => number.to_string(),
+            Field::Bytes(_) => show_size(number),
+            Field::Time(_) => humantime::format_duration(Duration::from_millis(number)).to_string(),
+        }
+    }
+
+    fn show_value(&self) -> String {
+        match &self.field {
+            Field::Count(field) | Field::Bytes(field) => self.show(**field as u64),
+            Field::Time(field) => self.show(milliseconds(**field)),
+        }
+    }
+}
+
+fn read_integer(value: &DeValue<'_>) -> Option<u64> {
+    let number = value.as_integer()?;
+    // A number that is too large for the type is out of every range, as the largest is.
+    let read = u64::from_str_radix(number.as_str(), number.radix()).unwrap_or(u64::MAX);
+    (!number.as_str().starts_with('-')).then_some(read)
 }
 
 const SIZE_UNITS: [(&str, u64); 4] =
     [("GiB", 1_024 * MIB as u64), ("MiB", MIB as u64), ("KiB", KIB as u64), ("B", 1)];
-
-impl Unit {
-    /// What is allowed, for an error.
-    const fn rule(self) -> &'static str {
-        match self {
-            Self::Count => "a whole number",
-            Self::Bytes => {
-                "a whole number of bytes, or a text such as \"64 KiB\" (B, KiB, MiB, GiB)"
-            }
-            Self::Milliseconds => "a text with a unit, such as \"10s\" or \"5m\"",
-        }
-    }
-
-    fn read(self, value: &DeValue<'_>) -> Option<u64> {
-        match (self, value) {
-            (Self::Count | Self::Bytes, DeValue::Integer(number)) => {
-                let digits = number.as_str();
-                // A number that is too large for the type is out of every range, as the largest is.
-                let read = u64::from_str_radix(digits, number.radix()).unwrap_or(u64::MAX);
-                (!digits.starts_with('-')).then_some(read)
-            }
-            (Self::Bytes, DeValue::String(text)) => read_size(text.trim()),
-            (Self::Milliseconds, DeValue::String(text)) => {
-                humantime::parse_duration(text).ok().map(milliseconds)
-            }
-            _ => None,
-        }
-    }
-
-    fn show(self, number: u64) -> String {
-        match self {
-            Self::Count => number.to_string(),
-            Self::Bytes => show_size(number),
-            Self::Milliseconds => {
-                humantime::format_duration(Duration::from_millis(number)).to_string()
-            }
-        }
-    }
-}
 
 fn read_size(text: &str) -> Option<u64> {
     let digits = text.trim_end_matches(|unit: char| unit.is_ascii_alphabetic());
@@ -76,101 +104,54 @@ fn show_size(bytes: u64) -> String {
     format!("{} {unit}", bytes / factor)
 }
 
-pub(super) fn milliseconds(time: Duration) -> u64 {
+fn milliseconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// Which values a setting may take.
-#[derive(Debug)]
-pub(super) struct Range {
-    unit: Unit,
-    min: u64,
-    max: u64,
-}
-
-impl Range {
-    /// None for a mistake, which is reported. Times are in milliseconds.
-    pub(super) fn read(&self, value: &Value<'_>) -> Option<u64> {
-        let number =
-            self.unit.read(value.get()).ok_or_else(|| format!("must be {}", self.unit.rule()));
-        number.and_then(|number| self.check(number)).map_err(|why| value.refuse(why)).ok()
-    }
-
-    pub(super) fn check(&self, number: u64) -> Result<u64, String> {
-        if (self.min..=self.max).contains(&number) {
-            return Ok(number);
-        }
-        let [given, min, max] = [number, self.min, self.max].map(|number| self.unit.show(number));
-        Err(format!("{given} is out of range, {min} to {max} is allowed"))
-    }
 }
 
 /// At least 100 ms: the eviction tick is a quarter of it, and a faster one would only burn CPU. At
 /// most 30 days: an agent that is silent for a month is not coming back.
-pub(super) const EVICT_AFTER: Range =
-    Range { unit: Unit::Milliseconds, min: 100, max: 30 * 24 * 60 * 60 * 1_000 };
-
-/// A limit that the file may set.
-struct Setting {
-    name: &'static str,
-    range: Range,
-    get: fn(&Limits) -> u64,
-    set: fn(&mut Limits, u64),
+fn evict_after(field: &mut Duration) -> Setting<'_> {
+    let max = 30 * 24 * 60 * 60 * 1_000;
+    Setting { name: "evict_after", field: Field::Time(field), min: 100, max }
 }
 
-/// A field of [`Limits`] as a number.
-trait Number {
-    fn to_number(self) -> u64;
-    fn of_number(number: u64) -> Self;
+pub(super) fn read_evict_after(root: &Value<'_>) -> Duration {
+    let mut time = DEFAULT_EVICT_AFTER;
+    evict_after(&mut time).read(root);
+    time
 }
 
-impl Number for usize {
-    fn to_number(self) -> u64 {
-        u64::try_from(self).unwrap_or(u64::MAX)
-    }
-
-    fn of_number(number: u64) -> Self {
-        Self::try_from(number).unwrap_or(Self::MAX)
-    }
+pub(super) fn set_evict_after(field: &mut Duration, given: Duration) -> Result<(), String> {
+    evict_after(field).set(milliseconds(given))
 }
 
-impl Number for Duration {
-    fn to_number(self) -> u64 {
-        milliseconds(self)
-    }
-
-    fn of_number(number: u64) -> Self {
-        Self::from_millis(number)
-    }
-}
-
-macro_rules! settings {
-    ($($name:ident: $unit:ident, $min:expr, $max:expr;)*) => {
-        /// In the order of the documentation.
-        const SETTINGS: &[Setting] = &[$(Setting {
-            name: stringify!($name),
-            range: Range { unit: Unit::$unit, min: $min as u64, max: $max as u64 },
-            get: |limits| limits.$name.to_number(),
-            set: |limits, number| limits.$name = Number::of_number(number),
-        }),*];
+/// The limits that the file may set, in the order of the documentation.
+fn settings(limits: &mut Limits) -> [Setting<'_>; 9] {
+    let count = |name, field, max| Setting { name, field: Field::Count(field), min: 1, max };
+    let bytes = |name, field, min: usize, max: usize| Setting {
+        name,
+        field: Field::Bytes(field),
+        min: min as u64,
+        max: max as u64,
     };
-}
-
-settings! {
-    // More descriptors than systems grant one process.
-    max_connections: Count, 1, 1_000_000;
-    max_connections_per_address: Count, 1, 1_000_000;
-    // Each dashboard is a thread, and systems stop somewhat above this.
-    max_dashboards: Count, 1, 100_000;
-    max_dashboards_per_address: Count, 1, 100_000;
-    max_agents_per_pool: Count, 1, 1_000_000;
-    // One heartbeat of max_body_bytes at least.
-    max_pool_bytes: Bytes, 64 * KIB, 64 * KIB * MIB;
-    // With less, the pipes' own buffers would be all of it, and one request might not fit.
-    max_buffered_bytes: Bytes, MIB, 64 * KIB * MIB;
-    // With less, a healthy client on a busy network would be cut off; more than a day limits nothing.
-    lag_timeout: Milliseconds, 100, 24 * 60 * 60 * 1_000;
-    lag_min_bytes: Bytes, 1, 16 * MIB;
+    let time = |name, field, min, max| Setting { name, field: Field::Time(field), min, max };
+    [
+        // More descriptors than systems grant one process.
+        count("max_connections", &mut limits.max_connections, 1_000_000),
+        count("max_connections_per_address", &mut limits.max_connections_per_address, 1_000_000),
+        // Each dashboard is a thread, and systems stop somewhat above this.
+        count("max_dashboards", &mut limits.max_dashboards, 100_000),
+        count("max_dashboards_per_address", &mut limits.max_dashboards_per_address, 100_000),
+        count("max_agents_per_pool", &mut limits.max_agents_per_pool, 1_000_000),
+        // One heartbeat of max_body_bytes at least.
+        bytes("max_pool_bytes", &mut limits.max_pool_bytes, 64 * KIB, 64 * KIB * MIB),
+        // With less, one request might not fit.
+        bytes("max_buffered_bytes", &mut limits.max_buffered_bytes, MIB, 64 * KIB * MIB),
+        // With less, a healthy client on a busy network would be cut off; more than a day limits
+        // nothing.
+        time("lag_timeout", &mut limits.lag_timeout, 100, 24 * 60 * 60 * 1_000),
+        bytes("lag_min_bytes", &mut limits.lag_min_bytes, 1, 16 * MIB),
+    ]
 }
 
 /// Names of the first release that cannot be set any more, and what holds instead.
@@ -189,95 +170,97 @@ const REMOVED: [(&str, &str); 11] = [
 ];
 
 /// The defaults, changed where the table `[limits]` says so.
-pub(super) fn read_limits(table: Option<&Table<'_>>) -> Limits {
+pub(super) fn read_limits(root: &Value<'_>) -> Limits {
     let mut limits = Limits::default();
-    let Some(table) = table else { return limits };
-    let names: Vec<&str> = SETTINGS.iter().map(|setting| setting.name).collect();
-    table.allow_only(&names, &REMOVED);
-    for setting in SETTINGS {
-        let number = table.get(setting.name).and_then(|value| setting.range.read(&value));
-        if let Some(number) = number {
-            (setting.set)(&mut limits, number);
-        }
+    if let Some(table) = root.table("limits") {
+        let settings = settings(&mut limits);
+        table.allow_only(&settings.each_ref().map(|setting| setting.name), &REMOVED);
+        settings.into_iter().for_each(|mut setting| setting.read(&table));
     }
     limits
 }
 
-/// Name, value and default of each limit that can be set.
-pub(crate) fn settable_limits(
-    limits: &Limits,
-) -> impl Iterator<Item = (&'static str, String, String)> {
-    let defaults = Limits::default();
-    SETTINGS.iter().map(move |Setting { name, range, get, .. }| {
-        (*name, range.unit.show(get(limits)), range.unit.show(get(&defaults)))
-    })
+/// Name and value of each limit that the file may set.
+pub(crate) fn settable_limits(limits: &Limits) -> [(&'static str, String); 9] {
+    settings(&mut limits.clone()).map(|setting| (setting.name, setting.show_value()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn text(unit: Unit, text: &str) -> Option<u64> {
-        unit.read(&DeValue::String(text.into()))
+    /// The number that the setting's file reads as, where it is one.
+    fn count(value: &str) -> Option<u64> {
+        parse(Field::Count(&mut 0), value)
+    }
+
+    fn bytes(value: &str) -> Option<u64> {
+        parse(Field::Bytes(&mut 0), value)
+    }
+
+    fn time(value: &str) -> Option<u64> {
+        parse(Field::Time(&mut Duration::default()), value)
+    }
+
+    fn parse(field: Field<'_>, value: &str) -> Option<u64> {
+        let file = format!("n = {value}");
+        let root = toml::de::DeTable::parse(&file).unwrap();
+        let setting = Setting { name: "n", field, min: 0, max: 0 };
+        setting.parse(root.get_ref().get("n").unwrap().get_ref()).ok()
     }
 
     #[test]
     fn sizes_are_bytes_or_binary_units() {
-        for (shown, bytes) in [
+        for (shown, number) in [
             ("64 KiB", 65_536),
             ("64KiB", 65_536),
             (" 1 MiB ", 1_048_576),
             ("2GiB", 2_147_483_648),
             ("0 B", 0),
         ] {
-            assert_eq!(text(Unit::Bytes, shown), Some(bytes), "{shown:?}");
+            assert_eq!(bytes(&format!("'{shown}'")), Some(number), "{shown:?}");
         }
         for bad in ["", "64", "64 KB", "64 kib", "1.5 MiB", "+1 KiB", "-1 KiB", "KiB", "1 KiB x"] {
-            assert_eq!(text(Unit::Bytes, bad), None, "{bad:?}");
+            assert_eq!(bytes(&format!("'{bad}'")), None, "{bad:?}");
         }
-        assert_eq!(text(Unit::Bytes, "99999999999999999999 B"), None);
-        assert_eq!(text(Unit::Bytes, "18446744073709551615 GiB"), None);
+        assert_eq!(bytes("'99999999999999999999 B'"), None);
+        assert_eq!(bytes("'18446744073709551615 GiB'"), None);
     }
 
     #[test]
     fn what_is_shown_parses_to_the_same_number() {
-        for (bytes, shown) in [
+        for (number, shown) in [
             (0, "0 B"),
             (1, "1 B"),
             (1_023, "1023 B"),
             (1_024, "1 KiB"),
             (3 * 1_024 * 1_024, "3 MiB"),
         ] {
-            assert_eq!(Unit::Bytes.show(bytes), shown);
-            assert_eq!(text(Unit::Bytes, shown), Some(bytes));
+            assert_eq!(show_size(number), shown);
+            assert_eq!(bytes(&format!("'{shown}'")), Some(number));
         }
-        assert_eq!(Unit::Milliseconds.show(300_000), "5m");
-        assert_eq!(text(Unit::Milliseconds, "5m"), Some(300_000));
+        assert_eq!(evict_after(&mut Duration::from_secs(300)).show_value(), "5m");
+        assert_eq!(time("'5m'"), Some(300_000));
     }
 
     #[test]
     fn a_time_has_a_unit_and_a_count_has_none() {
-        assert_eq!(text(Unit::Milliseconds, "5"), None);
-        assert_eq!(text(Unit::Milliseconds, "1m 30s"), Some(90_000));
-        assert_eq!(text(Unit::Count, "5"), None);
+        assert_eq!(time("'5'"), None);
+        assert_eq!(time("'1m 30s'"), Some(90_000));
+        assert_eq!(count("'5'"), None);
     }
 
     #[test]
     fn numbers_may_have_any_base_that_toml_has_and_no_minus() {
-        let number = |unit: Unit, text: &str| {
-            let file = format!("n = {text}");
-            let root = toml::de::DeTable::parse(&file).unwrap();
-            unit.read(root.get_ref().get("n").unwrap().get_ref())
-        };
-        for unit in [Unit::Count, Unit::Bytes] {
-            assert_eq!(number(unit, "8_192"), Some(8_192));
-            assert_eq!(number(unit, "0x10"), Some(16));
-            assert_eq!(number(unit, "99999999999999999999"), Some(u64::MAX));
+        for number in [count, bytes] {
+            assert_eq!(number("8_192"), Some(8_192));
+            assert_eq!(number("0x10"), Some(16));
+            assert_eq!(number("99999999999999999999"), Some(u64::MAX));
             for bad in ["-1", "-99999999999999999999", "1.5", "true"] {
-                assert_eq!(number(unit, bad), None, "{bad}");
+                assert_eq!(number(bad), None, "{bad}");
             }
         }
-        assert_eq!(number(Unit::Milliseconds, "5"), None);
+        assert_eq!(time("5"), None);
     }
 
     #[test]
@@ -303,7 +286,8 @@ mod tests {
     #[test]
     fn the_least_budget_holds_one_request_and_the_least_pool_one_heartbeat() {
         let limits = Limits::default();
-        let least = |name| SETTINGS.iter().find(|it| it.name == name).unwrap().range.min;
+        let settings = settings(&mut limits.clone()).map(|it| (it.name, it.min));
+        let least = |name| settings.iter().find(|(own, _)| *own == name).unwrap().1;
         let request = limits.max_head_bytes + limits.max_body_bytes;
         assert!(least("max_buffered_bytes") >= request as u64);
         assert!(least("max_pool_bytes") >= limits.max_body_bytes as u64);

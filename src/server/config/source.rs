@@ -4,7 +4,6 @@
 use std::cell::RefCell;
 use std::fmt::Display;
 use std::path::Path;
-use std::slice;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -21,8 +20,8 @@ const SHOWN_CHARS: usize = 128;
 pub(super) struct Source<'a> {
     pub(super) path: &'a Path,
     text: &'a str,
-    /// Byte offset into the text, none for what is missing; and the sentence.
-    mistakes: RefCell<Vec<(Option<usize>, String)>>,
+    /// Byte offset into the text, and the sentence.
+    mistakes: RefCell<Vec<(usize, String)>>,
 }
 
 impl<'a> Source<'a> {
@@ -31,49 +30,40 @@ impl<'a> Source<'a> {
     }
 
     /// `name` is table and key; empty where that is all of the file.
-    pub(super) fn report(&self, place: Option<usize>, name: &str, why: impl Display) {
+    fn report(&self, place: usize, name: &str, why: impl Display) {
         let colon = if name.is_empty() { "" } else { ": " };
         self.mistakes.borrow_mut().push((place, format!("{name}{colon}{why}")));
     }
 
     /// The file is not TOML.
     pub(super) fn report_syntax(&self, error: &toml::de::Error) {
-        let place = error.span().map(|span| span.start);
-        match place.and_then(|place| unquoted(self.text, place)) {
-            Some((place, key, rule)) => self.report(Some(place), key, rule),
+        let place = error.span().map_or(0, |span| span.start);
+        match unquoted(self.text, place) {
+            Some((place, key, rule)) => self.report(place, key, rule),
             None => self.report(place, "", error.message().trim().replace('\n', "; ")),
         }
     }
 
-    pub(super) fn root(&'a self, root: &'a Spanned<DeTable<'a>>) -> Table<'a> {
-        let place = root.span().start;
-        Table { source: self, items: root.get_ref(), place, name: String::new() }
+    /// The whole file as a value, whose name is empty. What it lacks belongs at its end.
+    pub(super) fn root(&'a self, root: &'a DeValue<'a>) -> Value<'a> {
+        Value { source: self, value: root, place: self.text.len(), name: String::new() }
     }
 
     /// `config`, unless there are mistakes: then those, in the file's order, with line and column.
-    pub(super) fn finish<T>(self, config: Option<T>) -> Result<T, ConfigError> {
+    pub(super) fn finish<T>(&self, config: Option<T>) -> Result<T, ConfigError> {
         let mut mistakes = self.mistakes.take();
         if let (Some(config), true) = (config, mistakes.is_empty()) {
             return Ok(config);
         }
-        mistakes.sort_by_key(|(place, _)| place.unwrap_or(usize::MAX));
+        mistakes.sort_by_key(|(place, _)| *place);
         let path = self.path.display();
-        let more = mistakes.len().saturating_sub(MAX_SHOWN);
-        let mut lines: Vec<String> = mistakes
-            .into_iter()
-            .take(MAX_SHOWN)
-            .map(|(place, mistake)| match place {
-                Some(place) => {
-                    let (line, column) = line_and_column(self.text, place);
-                    format!("{path}:{line}:{column}: {mistake}")
-                }
-                None => format!("{path}: {mistake}"),
-            })
-            .collect();
-        if more > 0 {
-            lines.push(format!("{path}: {more} mistakes more"));
-        }
-        Err(ConfigError::Invalid(lines))
+        let shown = mistakes.iter().take(MAX_SHOWN).map(|(place, mistake)| {
+            let (line, column) = line_and_column(self.text, *place);
+            format!("{path}:{line}:{column}: {mistake}")
+        });
+        let others = mistakes.len().saturating_sub(MAX_SHOWN);
+        let others = (others > 0).then(|| format!("{path}: {others} mistakes more"));
+        Err(ConfigError::Invalid(shown.chain(others).collect()))
     }
 }
 
@@ -106,43 +96,37 @@ fn line_and_column(text: &str, place: usize) -> (usize, usize) {
     (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
 }
 
-/// One value, and what an error calls it.
+/// A value of the file, and what an error calls it. What reads it returns `None` for a mistake, which
+/// is then reported.
 pub(super) struct Value<'a> {
-    source: &'a Source<'a>,
-    value: &'a Spanned<DeValue<'a>>,
+    pub(super) source: &'a Source<'a>,
+    pub(super) value: &'a DeValue<'a>,
+    place: usize,
     /// Table and key.
     pub(super) name: String,
 }
 
 impl<'a> Value<'a> {
-    pub(super) fn get(&self) -> &'a DeValue<'a> {
-        self.value.get_ref()
-    }
-
     pub(super) fn refuse(&self, why: impl Display) {
-        self.source.report(self.place(), &self.name, why);
-    }
-
-    fn place(&self) -> Option<usize> {
-        Some(self.value.span().start)
+        self.source.report(self.place, &self.name, why);
     }
 
     pub(super) fn text(&self) -> Option<&'a str> {
-        self.or_wrong_type(self.get().as_str(), "a text in quotes")
+        self.expect("a text in quotes", self.value.as_str())
     }
 
     pub(super) fn flag(&self) -> Option<bool> {
-        self.or_wrong_type(self.get().as_bool(), "true or false")
+        self.expect("true or false", self.value.as_bool())
     }
 
-    /// What `read` makes of the text; none for a mistake, which is reported.
+    /// What `read` makes of the text, which is shown if that is nothing.
     pub(super) fn parse<T>(&self, rule: &str, read: impl Fn(&str) -> Option<T>) -> Option<T> {
         let text = self.text()?;
         let read = read(text);
         if read.is_none() {
             let shown: String = text.chars().take(SHOWN_CHARS).collect();
             let name = format!("{} {shown:?}", self.name);
-            self.source.report(self.place(), &name, format_args!("must be {rule}"));
+            self.source.report(self.place, &name, format_args!("must be {rule}"));
         }
         read
     }
@@ -152,81 +136,41 @@ impl<'a> Value<'a> {
         &self,
         rule: &str,
         read: impl Fn(&str) -> Option<T>,
-    ) -> Vec<Option<T>> {
-        let items = match self.get() {
-            DeValue::String(_) => Some(slice::from_ref(self.value)),
-            other => other.as_array().map(|items| &**items),
-        };
-        match self.or_wrong_type(items, "a text in quotes or a list of them") {
-            Some(items) => items.iter().map(|item| self.item(item).parse(rule, &read)).collect(),
-            None => vec![None],
+    ) -> Option<Vec<T>> {
+        if self.value.is_str() {
+            return Some(vec![self.parse(rule, read)?]);
         }
+        let items = self.expect("a text in quotes or a list of them", self.value.as_array())?;
+        // All are read before the first mistake counts.
+        let items: Vec<_> = items
+            .iter()
+            .map(|item| self.part(item, self.name.clone()).parse(rule, &read))
+            .collect();
+        items.into_iter().collect()
     }
 
     /// Each table of a list. One that is none is reported and left out.
-    pub(super) fn tables(&self) -> Option<Vec<Table<'a>>> {
-        let items = self.or_wrong_type(self.get().as_array(), "a list of tables")?;
-        Some(items.iter().filter_map(|item| self.item(item).table()).collect())
+    pub(super) fn tables(&self) -> Option<Vec<Self>> {
+        let items = self.expect("a list of tables", self.value.as_array())?;
+        let items = items.iter().map(|item| self.part(item, self.name.clone()));
+        Some(items.filter(|item| item.expect("a table", item.value.as_table()).is_some()).collect())
     }
 
-    fn table(self) -> Option<Table<'a>> {
-        let items = self.or_wrong_type(self.get().as_table(), "a table")?;
-        let Self { source, value, name } = self;
-        Some(Table { source, items, place: value.span().start, name })
+    /// A table's table.
+    pub(super) fn table(&self, key: &str) -> Option<Self> {
+        let table = self.get(key)?;
+        table.expect("a table", table.value.as_table())?;
+        Some(Self { name: format!("[{key}]"), ..table })
     }
 
-    fn item(&self, value: &'a Spanned<DeValue<'a>>) -> Self {
-        Self { source: self.source, value, name: self.name.clone() }
+    /// A table's value.
+    pub(super) fn get(&self, key: &str) -> Option<Self> {
+        let value = self.value.as_table()?.get(key)?;
+        Some(self.part(value, format!("{} {key}", self.name).trim_start().to_owned()))
     }
 
-    /// Reports what is missing as a wrong type. The error tells the type and not the value, which
-    /// may be a secret in the wrong place.
-    fn or_wrong_type<T>(&self, read: Option<T>, expected: &str) -> Option<T> {
-        if read.is_none() {
-            let found = self.get().type_str();
-            self.refuse(format_args!("invalid type: {found}, expected {expected}"));
-        }
-        read
-    }
-}
-
-/// One table, and what an error calls it.
-pub(super) struct Table<'a> {
-    pub(super) source: &'a Source<'a>,
-    items: &'a DeTable<'a>,
-    place: usize,
-    /// Empty for the whole file.
-    pub(super) name: String,
-}
-
-impl<'a> Table<'a> {
-    pub(super) fn refuse(&self, why: impl Display) {
-        self.source.report(Some(self.place), &self.name, why);
-    }
-
-    pub(super) fn get(&self, key: &str) -> Option<Value<'a>> {
-        let space = if self.name.is_empty() { "" } else { " " };
-        let value = self.items.get(key)?;
-        Some(Value { source: self.source, value, name: format!("{}{space}{key}", self.name) })
-    }
-
-    pub(super) fn table(&self, key: &str) -> Option<Table<'a>> {
-        let table = self.get(key)?.table()?;
-        Some(Table { name: format!("[{key}]"), ..table })
-    }
-
-    /// [`Value::parse_each`], without mistakes.
-    pub(super) fn parse_each<T>(
-        &self,
-        key: &str,
-        rule: &str,
-        read: impl Fn(&str) -> Option<T>,
-    ) -> Vec<T> {
-        let entries = self.get(key).map(|value| value.parse_each(rule, read));
-        entries.into_iter().flatten().flatten().collect()
-    }
-
-    pub(super) fn required(&self, key: &str) -> Option<Value<'a>> {
+    /// A table's value, which must be there.
+    pub(super) fn required(&self, key: &str) -> Option<Self> {
         let value = self.get(key);
         if value.is_none() {
             self.refuse(format_args!("missing field `{key}`"));
@@ -234,25 +178,37 @@ impl<'a> Table<'a> {
         value
     }
 
-    /// Refuses other keys than `known`, so that no misspelt setting is silently without effect.
-    /// `gone` are keys of earlier releases, and what holds instead.
-    pub(super) fn allow_only(&self, known: &[&str], gone: &[(&str, &str)]) {
-        for key in self.items.keys() {
+    /// Refuses other keys of a table than `known`, so that no misspelt setting is silently without
+    /// effect. `removed` are keys of earlier releases, and what holds instead.
+    pub(super) fn allow_only(&self, known: &[&str], removed: &[(&str, &str)]) {
+        for key in self.value.as_table().into_iter().flat_map(DeTable::keys) {
             let name: &str = key.get_ref();
             if known.contains(&name) {
                 continue;
             }
-            let why = match gone.iter().find(|(gone, _)| *gone == name) {
-                Some((_, instead)) => {
-                    format!("`{name}` cannot be set any more, remove it: {instead}")
-                }
-                None => {
-                    let shown: String = name.chars().take(SHOWN_CHARS).collect();
-                    let known = known.join("`, `");
-                    format!("unknown field `{}`, expected one of `{known}`", shown.escape_debug())
-                }
+            let removed = removed.iter().find(|(removed, _)| *removed == name);
+            let why = if let Some((_, instead)) = removed {
+                format!("`{name}` cannot be set any more, remove it: {instead}")
+            } else {
+                let shown: String = name.chars().take(SHOWN_CHARS).collect();
+                let known = known.join("`, `");
+                format!("unknown field `{}`, expected one of `{known}`", shown.escape_debug())
             };
-            self.source.report(Some(key.span().start), &self.name, why);
+            self.source.report(key.span().start, &self.name, why);
         }
+    }
+
+    fn part(&self, value: &'a Spanned<DeValue<'a>>, name: String) -> Self {
+        Self { source: self.source, value: value.get_ref(), place: value.span().start, name }
+    }
+
+    /// Reports a wrong type. The error tells the type and not the value, which may be a secret in the
+    /// wrong place.
+    fn expect<T>(&self, expected: &str, read: Option<T>) -> Option<T> {
+        if read.is_none() {
+            let found = self.value.type_str();
+            self.refuse(format_args!("invalid type: {found}, expected {expected}"));
+        }
+        read
     }
 }

@@ -12,7 +12,7 @@ use crate::dashboard::page;
 use crate::runtime::clock::UnixMillis;
 use crate::runtime::counters::Counters;
 use crate::server::auth::{Gate, VIEWER_COOKIE};
-use crate::server::config::Pool;
+use crate::server::config::PoolConfig;
 use crate::server::event::Verdict;
 use crate::server::hub::{HubError, HubHandle};
 use crate::server::relay::Caller;
@@ -33,7 +33,7 @@ const SHARED_BODY_MS: u64 = 1_000;
 pub(crate) struct Handlers {
     pub hub: HubHandle,
     /// In the configuration's order.
-    pub pools: Vec<Pool>,
+    pub pools: Vec<PoolConfig>,
     /// For the login.
     pub gate: Arc<Gate>,
     /// This run of the server.
