@@ -60,7 +60,7 @@ fn logged(
     counters: &Arc<Counters>,
     work: impl FnOnce() -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    let logging: Logging = logging::start(logging::level_from_env()?, Arc::clone(counters))?;
+    let logging: Logging = logging::start(Arc::clone(counters))?;
     let result = work();
     if let Err(error) = &result {
         log::error!("{error}");

@@ -1,6 +1,8 @@
 //! The one place that asks the operating system for the time. Threads hold a [`Clock`]; the core gets
 //! instants as arguments.
 
+#![expect(clippy::disallowed_methods, reason = "the clock is where time comes from")]
+
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Monotonic and wall time for one run of the process. Copies agree with one another.
@@ -11,35 +13,27 @@ pub struct Clock {
 
 impl Clock {
     /// A clock whose monotonic zero is this moment.
-    #[must_use]
-    #[expect(clippy::disallowed_methods, reason = "the clock is where time comes from")]
     pub fn start() -> Self {
         Self { base: Instant::now() }
     }
 
     /// Monotonic now.
-    #[must_use]
-    #[expect(clippy::disallowed_methods, reason = "the clock is where time comes from")]
     pub fn now(&self) -> Instant {
         Instant::now()
     }
 
     /// Wall-clock now, for what people and other machines read.
-    #[must_use]
-    #[expect(clippy::disallowed_methods, reason = "the clock is where time comes from")]
     pub fn wall(&self) -> UnixMillis {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         UnixMillis(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX))
     }
 
     /// `instant` as a duration since this clock's zero, to cross a boundary as a number.
-    #[must_use]
     pub fn since_base(&self, instant: Instant) -> Duration {
         instant.saturating_duration_since(self.base)
     }
 
     /// The reverse of [`Clock::since_base`].
-    #[must_use]
     pub fn at(&self, since_base: Duration) -> Instant {
         self.base + since_base
     }

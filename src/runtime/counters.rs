@@ -33,15 +33,12 @@ counters! {
     requests,
     /// Requests that were answered with 503.
     overloads,
-    /// Agents' requests without `X-App-Key` or `X-App-Secret` (401).
+    // Agents' requests (401): a header is missing, no pool has the key, the secret is another's.
     refused_missing_header,
-    /// Agents' requests with a key that no pool has (401).
     refused_unknown_key,
-    /// Agents' requests with a key and another's secret (401).
     refused_wrong_secret,
-    /// Viewers' requests without a token (401).
+    // Viewers' requests and logins (401).
     refused_missing_token,
-    /// Viewers' requests and logins with a wrong token (401).
     refused_wrong_token,
     /// Requests for a Host that is not served (421).
     refused_foreign_host,
@@ -60,8 +57,8 @@ counters! {
     worker_panics,
     /// Heartbeats that became an agent's newest state.
     heartbeats,
-    /// Stale heartbeats: a newer one or a goodbye came before them.
-    overtaken,
+    /// Heartbeats that were dropped: a newer one or a goodbye came before them.
+    stale,
     /// Agents evicted for silence.
     evictions,
     /// Updates that were replaced by a newer one of the same agent before they could be sent.

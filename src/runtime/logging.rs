@@ -7,20 +7,19 @@
 //! standard panic hook by one that logs.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
-use std::cell::Cell;
-use std::fmt;
-use std::io::{self, Write as _};
+use std::io;
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo, catch_unwind};
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, after, bounded, select};
-use log::{Level, LevelFilter, Log, Metadata, Record};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use log::{Level, LevelFilter, Log, Metadata, Record, SetLoggerError};
 use simple_logger::SimpleLogger;
 
+use crate::runtime::clock::Clock;
 use crate::runtime::counters::Counters;
-use crate::runtime::threads::{STACK_BYTES, panic_text};
+use crate::runtime::threads::STACK_BYTES;
 
 /// Lines waiting for the log thread.
 const LOG_QUEUE: usize = 1_024;
@@ -37,29 +36,24 @@ const LEVEL_VARIABLE: &str = "AGENT_METRICS_LOG";
 /// Our own records' targets begin with this.
 const OUR_TARGET: &str = env!("CARGO_CRATE_NAME");
 
+const THREAD_NAME: &str = "log";
+
 /// Why the log did not start.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LoggingError {
     #[error("{LEVEL_VARIABLE} must be off, error, warn, info, debug or trace")]
     Level,
     #[error("the process has a logger already")]
-    Taken,
+    Taken(#[from] SetLoggerError),
     #[error("cannot start the log thread: {0}")]
-    Thread(io::Error),
+    Thread(#[from] io::Error),
 }
 
 /// The level that [`LEVEL_VARIABLE`] asks for; info where it is unset or empty.
-pub(crate) fn level_from_env() -> Result<LevelFilter, LoggingError> {
-    match std::env::var_os(LEVEL_VARIABLE) {
-        None => Ok(LevelFilter::Info),
-        Some(text) => parse_level(text.to_str().unwrap_or("?")),
-    }
-}
-
-fn parse_level(text: &str) -> Result<LevelFilter, LoggingError> {
-    match text.trim() {
+fn parse_level(variable: &str) -> Result<LevelFilter, LoggingError> {
+    match variable.trim() {
         "" => Ok(LevelFilter::Info),
-        text => text.parse().map_err(|_| LoggingError::Level),
+        level => level.parse().map_err(|_| LoggingError::Level),
     }
 }
 
@@ -76,19 +70,18 @@ pub(crate) fn printable(text: &str) -> String {
     shown
 }
 
-/// Makes the log the process's logger and its panic hook. `level` is for our own records; records of
-/// packages appear from warn on and never below, since their debug output may hold headers. Dropped
-/// lines are counted in `counters`.
-pub(crate) fn start(level: LevelFilter, counters: Arc<Counters>) -> Result<Logging, LoggingError> {
+/// Makes the log the process's logger and its panic hook. [`LEVEL_VARIABLE`] is for our own records;
+/// records of packages appear from warn on and never below, since their debug output may hold
+/// headers. Dropped lines are counted in `counters`.
+pub(crate) fn start(counters: Arc<Counters>) -> Result<Logging, LoggingError> {
+    let level = std::env::var_os(LEVEL_VARIABLE).unwrap_or_default();
+    let level = parse_level(&level.to_string_lossy())?;
     let printer = SimpleLogger::new().with_level(LevelFilter::Trace).with_utc_timestamps();
     let (front, logging) = spawn(LOG_QUEUE, level, counters, move |line| {
         let args = format_args!("{}", line.message);
         printer.log(&Record::builder().level(line.level).target(&line.target).args(args).build());
     })?;
-    if log::set_boxed_logger(Box::new(front)).is_err() {
-        logging.finish(Duration::from_secs(1));
-        return Err(LoggingError::Taken);
-    }
+    log::set_boxed_logger(Box::new(front))?;
     log::set_max_level(level.max(LevelFilter::Warn));
     panic::set_hook(Box::new(log_panic));
     Ok(logging)
@@ -100,18 +93,15 @@ fn spawn(
     level: LevelFilter,
     counters: Arc<Counters>,
     print: impl FnMut(&Line) + Send + 'static,
-) -> Result<(Front, Logging), LoggingError> {
+) -> io::Result<(Front, Logging)> {
     let (queue, inbox) = bounded(capacity);
-    let (on_end, ended) = bounded(1);
+    let (running, ended) = bounded(0);
     let front = Front { queue: queue.clone(), level, counters: Arc::clone(&counters) };
-    let thread = Builder::new()
-        .name("log".to_owned())
-        .stack_size(STACK_BYTES)
-        .spawn(move || {
-            print_all(&inbox, &counters, print);
-            let _ = on_end.send(());
-        })
-        .map_err(LoggingError::Thread)?;
+    let builder = Builder::new().name(THREAD_NAME.to_owned()).stack_size(STACK_BYTES);
+    let thread = builder.spawn(move || {
+        print_all(&inbox, &counters, print);
+        drop(running);
+    })?;
     Ok((front, Logging { queue, ended, thread }))
 }
 
@@ -120,6 +110,7 @@ fn spawn(
 #[must_use = "what is queued at the end is lost without finish"]
 pub(crate) struct Logging {
     queue: Sender<Option<Line>>,
+    /// Disconnected when the thread has printed all.
     ended: Receiver<()>,
     thread: JoinHandle<()>,
 }
@@ -128,17 +119,12 @@ impl Logging {
     /// Prints what is queued and ends the thread, if both can be done within `grace`; else leaves the
     /// thread, blocked on stderr, to the end of the process. Later records are dropped.
     pub(crate) fn finish(self, grace: Duration) {
-        let timeout = after(grace);
-        select! {
-            send(self.queue, None) -> sent => if sent.is_err() { return },
-            recv(timeout) -> _ => return,
-        }
-        select! {
-            recv(self.ended) -> _ => {
-                // It has nothing more to do but return.
-                let _ = self.thread.join();
-            }
-            recv(timeout) -> _ => {}
+        let deadline = Clock::start().now() + grace;
+        if self.queue.send_deadline(None, deadline).is_ok()
+            && self.ended.recv_deadline(deadline) == Err(RecvTimeoutError::Disconnected)
+        {
+            // It has nothing more to do but return.
+            let _ = self.thread.join();
         }
     }
 }
@@ -174,7 +160,7 @@ impl Log for Front {
             return;
         }
         let (level, target) = (record.level(), record.target().to_owned());
-        let line = Line { level, target, message: bounded_text(*record.args()) };
+        let line = Line { level, target, message: cut(record.args().to_string()) };
         if self.queue.try_send(Some(line)).is_err() {
             self.counters.log_lines_dropped.add_one();
         }
@@ -187,52 +173,35 @@ fn is_ours(target: &str) -> bool {
     target.strip_prefix(OUR_TARGET).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
 }
 
-/// Formats up to [`MAX_LINE_BYTES`] and no further.
-fn bounded_text(args: fmt::Arguments<'_>) -> String {
-    let mut buffer = [0; MAX_LINE_BYTES];
-    let mut room = &mut buffer[..];
-    let is_cut = room.write_fmt(args).is_err();
-    let length = MAX_LINE_BYTES - room.len();
-    // The cut may be inside a character.
-    let mut text = match buffer[..length].utf8_chunks().next() {
-        Some(chunk) => chunk.valid().to_owned(),
-        None => String::new(),
-    };
-    if is_cut {
-        text.push_str("...");
+/// At most [`MAX_LINE_BYTES`] of a message.
+fn cut(mut message: String) -> String {
+    if message.len() > MAX_LINE_BYTES {
+        message.truncate(message.floor_char_boundary(MAX_LINE_BYTES));
+        message.push_str("...");
     }
-    text
-}
-
-thread_local! {
-    /// Set on a log thread: its own panics come from stderr and must not be sent back to it.
-    static IS_LOG_THREAD: Cell<bool> = const { Cell::new(false) };
+    message
 }
 
 /// The log thread's loop; `print` may panic.
 fn print_all(inbox: &Receiver<Option<Line>>, counters: &Counters, mut print: impl FnMut(&Line)) {
-    IS_LOG_THREAD.set(true);
     let mut print = |line: &Line| {
         if catch_unwind(AssertUnwindSafe(|| print(line))).is_err() {
             counters.log_lines_dropped.add_one();
         }
     };
-    let (mut reported, mut lines_since_report) = (0, 0);
-    loop {
+    let mut reported = 0;
+    for lines in 1_usize.. {
         let line = inbox.recv().ok().flatten();
         if let Some(line) = &line {
             print(line);
-            lines_since_report += 1;
         }
-        // Dropped lines are reported when the queue is empty, and in a long burst once in a while.
-        if line.is_none() || inbox.is_empty() || lines_since_report >= LOG_QUEUE {
-            let dropped = counters.log_lines_dropped.get();
-            if dropped > reported {
-                let message = format!("{} log lines dropped", dropped - reported);
-                let target = module_path!().to_owned();
-                print(&Line { level: Level::Warn, target, message });
-            }
-            (reported, lines_since_report) = (dropped, 0);
+        let dropped = counters.log_lines_dropped.get();
+        // A burst is reported when it is over, and a long one once in a while.
+        let is_due = line.is_none() || inbox.is_empty() || lines.is_multiple_of(LOG_QUEUE);
+        if is_due && dropped > reported {
+            let message = format!("{} log lines dropped", dropped - reported);
+            print(&Line { level: Level::Warn, target: module_path!().to_owned(), message });
+            reported = dropped;
         }
         if line.is_none() {
             return;
@@ -242,13 +211,14 @@ fn print_all(inbox: &Receiver<Option<Line>>, counters: &Counters, mut print: imp
 
 /// The panic hook: what happened and where, at error, through the log.
 fn log_panic(info: &PanicHookInfo<'_>) {
-    if IS_LOG_THREAD.get() {
-        return;
-    }
     let thread = std::thread::current();
     let name = thread.name().unwrap_or("unnamed");
+    if name == THREAD_NAME {
+        // It comes from stderr and must not be sent back there.
+        return;
+    }
     let place = info.location().map(|location| format!(" at {location}")).unwrap_or_default();
-    let message = printable(panic_text(info.payload()));
+    let message = printable(info.payload_as_str().unwrap_or("(no message)"));
     // Captured only where RUST_BACKTRACE asks for it.
     let trace = Backtrace::capture();
     let trace = match trace.status() {
@@ -372,11 +342,10 @@ mod tests {
     fn a_message_is_cut_at_its_bound_and_at_a_character() {
         let long = "é".repeat(MAX_LINE_BYTES);
         let fitting = &long[..MAX_LINE_BYTES];
-        assert_eq!(bounded_text(format_args!("{fitting}")), fitting);
-        assert_eq!(bounded_text(format_args!("{fitting}a")), format!("{fitting}..."));
-        let cut = format!("a{}...", &long[..MAX_LINE_BYTES - 2]);
-        assert_eq!(bounded_text(format_args!("a{long}")), cut);
-        assert_eq!(bounded_text(format_args!("")), "");
+        assert_eq!(cut(fitting.to_owned()), fitting);
+        assert_eq!(cut(format!("{fitting}a")), format!("{fitting}..."));
+        assert_eq!(cut(format!("a{long}")), format!("a{}...", &long[..MAX_LINE_BYTES - 2]));
+        assert_eq!(cut(String::new()), "");
     }
 
     #[test]

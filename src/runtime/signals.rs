@@ -21,13 +21,6 @@ use crate::runtime::threads::STACK_BYTES;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Signal(pub i32);
 
-impl Signal {
-    /// As shells report a process that a signal ended.
-    pub(crate) fn exit_code(self) -> i32 {
-        128 + self.0
-    }
-}
-
 impl std::fmt::Display for Signal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(signal_name(self.0).unwrap_or("an unknown signal"))
@@ -44,24 +37,23 @@ pub(crate) struct Signals {
 
 impl Signals {
     /// Handles SIGHUP, SIGINT and SIGTERM from now on. The caller must receive the first; the second
-    /// SIGINT or SIGTERM exits the process with [`Signal::exit_code`] and cleans up nothing.
+    /// SIGINT or SIGTERM exits the process, as shells report it, and cleans up nothing.
     pub(crate) fn start() -> io::Result<Self> {
         let hangup = Some(SIGHUP).filter(|&signal| !is_ignored(signal));
         let mut deliveries = Deliveries::new([SIGINT, SIGTERM].into_iter().chain(hangup))?;
         let handle = deliveries.handle();
         let (outbox, first) = bounded(1);
-        let thread =
-            Builder::new().name("signals".to_owned()).stack_size(STACK_BYTES).spawn(move || {
-                let mut is_second = false;
-                for number in deliveries.forever() {
-                    let signal = Signal(number);
-                    if number != SIGHUP && std::mem::replace(&mut is_second, true) {
-                        std::process::exit(signal.exit_code());
-                    }
-                    // If it is full, a request to stop is in it already; the receiver may be gone.
-                    let _ = outbox.try_send(signal);
+        let builder = Builder::new().name("signals".to_owned()).stack_size(STACK_BYTES);
+        let thread = builder.spawn(move || {
+            let mut is_second = false;
+            for signal in deliveries.forever() {
+                if signal != SIGHUP && std::mem::replace(&mut is_second, true) {
+                    std::process::exit(128 + signal);
                 }
-            })?;
+                // If it is full, a request to stop is in it already; the receiver may be gone.
+                let _ = outbox.try_send(Signal(signal));
+            }
+        })?;
         Ok(Self { first, handle, thread })
     }
 

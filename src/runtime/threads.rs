@@ -36,17 +36,16 @@ pub(crate) enum Role {
 /// Threads that have not been joined. Clones share them.
 #[derive(Debug, Clone)]
 pub(crate) struct Threads {
-    ended: Sender<Ended>,
-    /// By name.
-    handles: Arc<Mutex<HashMap<String, JoinHandle<()>>>>,
+    ends: Sender<Ended>,
+    by_name: Arc<Mutex<HashMap<String, JoinHandle<()>>>>,
 }
 
 impl Threads {
     /// For at most about `count` threads at once, and the channel that receives their ends. It has
     /// room for all of them, so that no thread waits to end.
     pub(crate) fn new(count: usize) -> (Self, Receiver<Ended>) {
-        let (ended, ends) = bounded(count);
-        (Self { ended, handles: Arc::default() }, ends)
+        let (ends, received) = bounded(count);
+        (Self { ends, by_name: Arc::default() }, received)
     }
 
     /// Starts a thread of a name that no other has. Fails where the system has no room for one more.
@@ -57,53 +56,45 @@ impl Threads {
         work: impl FnOnce() -> Outcome + Send + 'static,
     ) -> io::Result<()> {
         let name = name.into();
-        let ended = Ended { name: name.clone(), role, outcome: Ok(()) };
-        let ends = self.ended.clone();
-        // Locked while spawning, so that the handle is here before the thread's end is received.
-        let mut handles = self.handles();
         let builder = Builder::new().name(name.clone()).stack_size(STACK_BYTES);
+        let (own_name, ends) = (name.clone(), self.ends.clone());
+        // Locked while spawning, so that the handle is here before the thread's end is received.
+        let mut by_name = self.lock();
         let handle = builder.spawn(move || {
             let outcome = catch_unwind(AssertUnwindSafe(work))
                 .unwrap_or_else(|panic| Err(format!("panicked: {}", panic_text(&*panic))));
-            let _ = ends.send(Ended { outcome, ..ended });
+            let _ = ends.send(Ended { name: own_name, role, outcome });
         })?;
-        handles.insert(name, handle);
+        by_name.insert(name, handle);
         Ok(())
     }
 
     /// Joins a thread whose end was received.
     pub(crate) fn join(&self, ended: &Ended) {
-        let handle = self.handles().remove(&ended.name);
-        if let Some(handle) = handle {
-            // Its panic, if any, was caught and reported.
-            let _ = handle.join();
-        }
+        let handle = self.lock().remove(&ended.name);
+        // Its panic, if any, was caught and reported.
+        let _ = handle.map(JoinHandle::join);
     }
 
     /// Whether a thread of this name has not been joined.
     pub(crate) fn has(&self, name: &str) -> bool {
-        self.handles().contains_key(name)
+        self.lock().contains_key(name)
     }
 
     /// How many threads have not been joined.
     pub(crate) fn count(&self) -> usize {
-        self.handles().len()
+        self.lock().len()
     }
 
-    fn handles(&self) -> MutexGuard<'_, HashMap<String, JoinHandle<()>>> {
-        self.handles.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, JoinHandle<()>>> {
+        self.by_name.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// The message of a panic, from its payload.
 pub(crate) fn panic_text(payload: &(dyn Any + Send)) -> &str {
-    if let Some(text) = payload.downcast_ref::<&str>() {
-        text
-    } else if let Some(text) = payload.downcast_ref::<String>() {
-        text
-    } else {
-        "(no message)"
-    }
+    let text = payload.downcast_ref::<String>().map(String::as_str);
+    text.or(payload.downcast_ref::<&str>().copied()).unwrap_or("(no message)")
 }
 
 #[cfg(test)]

@@ -220,7 +220,7 @@ fn four_workers_never_turn_back_time() {
         }
     }
     let sent = ROUNDS * (CONNECTIONS as u64 * BEATS + 1);
-    assert_eq!(counters.heartbeats.get() + counters.overtaken.get(), sent);
+    assert_eq!(counters.heartbeats.get() + counters.stale.get(), sent);
     assert_eq!((counters.conflations.get(), counters.lags.get()), (0, 0));
     let stop = bounded(1);
     stop.0.send(Signal(SIGTERM)).unwrap();

@@ -61,7 +61,7 @@ fn fifty_dashboards_that_join_at_random_get_every_heartbeat() {
 
     let status = Status::read(addr);
     assert_eq!(status.counter("heartbeats"), AGENTS * EACH);
-    assert_eq!(status.counter("overtaken"), 0);
+    assert_eq!(status.counter("stale"), 0);
     assert_eq!(status.counter("conflations"), 0, "the pace of this test allows for none");
     assert_eq!(status.counter("lags"), 0, "the pace of this test allows for none");
     for messages in seen {
@@ -123,8 +123,8 @@ fn one_agent_on_four_connections_never_goes_back_in_time() {
         assert_in_order_of_arrival(messages, &spans, LAST);
     }
     let status = Status::read(addr);
-    let (kept, overtaken) = (status.counter("heartbeats"), status.counter("overtaken"));
-    assert_eq!(kept + overtaken, CONNECTIONS * EACH + 1);
+    let (kept, stale) = (status.counter("heartbeats"), status.counter("stale"));
+    assert_eq!(kept + stale, CONNECTIONS * EACH + 1);
     assert_eq!(status.counter("conflations"), 0, "the pace of this test allows for none");
     assert_eq!(status.counter("lags"), 0, "the pace of this test allows for none");
     for messages in &seen {

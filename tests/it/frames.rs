@@ -49,7 +49,7 @@ fn a_ping_and_a_close_are_answered_while_nothing_happens() {
     drop(feed);
     eventually("no dashboard's thread is left", || {
         let names = thread_names(server.pid());
-        (!names.iter().any(|name| name.starts_with("client-"))).then_some(())
+        (!names.iter().any(|name| name.starts_with("subscriber-"))).then_some(())
     });
 }
 

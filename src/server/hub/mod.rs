@@ -281,7 +281,7 @@ impl Hub {
             }
             Err(verdict) => {
                 if verdict == Verdict::Stale {
-                    self.counters.overtaken.add_one();
+                    self.counters.stale.add_one();
                 }
                 verdict
             }

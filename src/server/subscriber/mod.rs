@@ -68,12 +68,13 @@ impl OpenFeed for Subscribers {
         // A thread that cannot be spawned drops its closure; the socket has to survive that.
         let slot = Arc::new(Mutex::new(Some(upgrade)));
         let taken = Arc::clone(&slot);
-        let spawned = self.threads.spawn(format!("client-{number}"), Role::Temporary, move || {
-            if let Some(upgrade) = take(&taken) {
-                shared.serve(number, upgrade);
-            }
-            Ok(())
-        });
+        let spawned =
+            self.threads.spawn(format!("subscriber-{number}"), Role::Temporary, move || {
+                if let Some(upgrade) = take(&taken) {
+                    shared.serve(number, upgrade);
+                }
+                Ok(())
+            });
         match spawned {
             Ok(()) => Ok(()),
             Err(error) => take(&slot).map_or(Ok(()), |upgrade| Err((upgrade, error))),
