@@ -27,7 +27,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
         let mut server = Server::start(config, Sizes::default(), clock, Arc::clone(&counters))?;
         introduction.log(&server);
         let first = if args.dev { "  (this machine is its first agent)" } else { "" };
-        if let Some(address) = server.addresses().first() {
+        if let Some(address) = server.addresses.first() {
             log::info!("the page: {}{first}", page_url(*address));
         }
         if args.dev {
@@ -56,7 +56,7 @@ impl Introduction {
     }
 
     fn log(&self, server: &Server) {
-        for address in server.addresses() {
+        for address in &server.addresses {
             log::info!("listening on http://{address}");
         }
         log::info!("pools: {}", self.pools.join(", "));
@@ -79,7 +79,7 @@ fn page_url(address: SocketAddr) -> String {
 }
 
 fn log_dev_hints(server: &Server) {
-    let Some(address) = server.addresses().first() else { return };
+    let Some(address) = server.addresses.first() else { return };
     log::info!(
         "to report as another agent: curl -X POST http://{address}/api/v1/agents/my-agent/ping \
          -H 'X-App-Key: {DEV_KEY}' -H 'X-App-Secret: {DEV_SECRET}' \
@@ -90,7 +90,7 @@ fn log_dev_hints(server: &Server) {
 }
 
 fn dev_agent(server: &Server) -> Result<Settings, Failure> {
-    let address = server.addresses().first().ok_or("no address to report to")?;
+    let address = server.addresses.first().ok_or("no address to report to")?;
     let secret = Secret::new(DEV_SECRET)?;
     let url = format!("http://{address}");
     let profile = Profile { task_dirs: vec![DEFAULT_DIR.into()], ..Profile::default() };

@@ -10,8 +10,20 @@ use crate::server::limits::{Limits, RESERVED_DESCRIPTORS};
 /// running out of descriptors.
 const MIN_CAP: usize = 8;
 
+/// The limits, reduced to the descriptors that this process may have; logs a reduction.
+pub(crate) fn fit_to_descriptors(limits: Limits) -> Limits {
+    let (limits, warning) = match raise_descriptor_limit() {
+        Ok(soft_limit) => fit_to(limits, soft_limit),
+        Err(error) => (limits, Some(format!("cannot read the limit of descriptors: {error}"))),
+    };
+    if let Some(warning) = warning {
+        log::warn!("{warning}");
+    }
+    limits
+}
+
 /// Raises the soft limit on descriptors to the hard one, and returns it; `u64::MAX` is no limit.
-pub(crate) fn raise_descriptor_limit() -> io::Result<u64> {
+fn raise_descriptor_limit() -> io::Result<u64> {
     let before = getrlimit(Resource::Nofile);
     if before.current != before.maximum {
         setrlimit(Resource::Nofile, Rlimit { current: before.maximum, maximum: before.maximum })?;
@@ -22,7 +34,7 @@ pub(crate) fn raise_descriptor_limit() -> io::Result<u64> {
 /// Shrinks `max_connections` and `max_dashboards` in proportion until both, each a descriptor, fit
 /// below `soft_limit` beside [`RESERVED_DESCRIPTORS`]; neither below [`MIN_CAP`]. Returns also a
 /// sentence for the log, if that changes anything.
-pub(crate) fn fit_to_descriptors(mut limits: Limits, soft_limit: u64) -> (Limits, Option<String>) {
+fn fit_to(mut limits: Limits, soft_limit: u64) -> (Limits, Option<String>) {
     let (connections, dashboards) = (limits.max_connections, limits.max_dashboards);
     let wanted = connections.saturating_add(dashboards);
     let soft = usize::try_from(soft_limit).unwrap_or(usize::MAX);
@@ -55,7 +67,7 @@ mod tests {
     }
 
     fn fitted(connections: usize, dashboards: usize, soft: usize) -> (usize, usize) {
-        let (limits, _) = fit_to_descriptors(limits(connections, dashboards), soft as u64);
+        let (limits, _) = fit_to(limits(connections, dashboards), soft as u64);
         (limits.max_connections, limits.max_dashboards)
     }
 
@@ -63,17 +75,13 @@ mod tests {
     fn what_fits_stays_as_it_is() {
         let enough = 16_000 + RESERVED_DESCRIPTORS as u64;
         for soft in [enough, enough + 1, u64::MAX] {
-            assert_eq!(
-                fit_to_descriptors(Limits::default(), soft),
-                (Limits::default(), None),
-                "{soft}"
-            );
+            assert_eq!(fit_to(Limits::default(), soft), (Limits::default(), None), "{soft}");
         }
     }
 
     #[test]
     fn what_does_not_fit_shrinks_in_proportion_and_says_so() {
-        let (limits, sentence) = fit_to_descriptors(Limits::default(), 128);
+        let (limits, sentence) = fit_to(Limits::default(), 128);
         assert_eq!((limits.max_connections, limits.max_dashboards), (40, 40));
         assert_eq!(
             sentence.unwrap(),

@@ -5,61 +5,56 @@ use std::time::Duration;
 
 use crate::wire::{KIB, MIB};
 
-/// What a server's clients may make it hold, and for how long. Sizes in bytes. The first nine can be
-/// set in the file's table `[limits]`, under the same names, where the load or the machine gives a
-/// reason to; the others only by a test.
+/// What a server's clients may make it hold, and for how long. Sizes in bytes. The file's table
+/// `[limits]` may set the first nine, for which load or machine give a reason. The others suit every
+/// load and machine, or are part of the protocol: only tests set them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Limits {
-    /// Open HTTP connections (dashboards apart). Default 8,000.
+    /// Open HTTP connections (dashboards apart).
     pub max_connections: usize,
-    /// Open HTTP connections of one address (IPv6: one /64); trusted proxies are exempt.
-    /// Default 1,000.
+    /// Those of one address (IPv6: one /64); trusted proxies are exempt.
     pub max_connections_per_address: usize,
-    /// Connected dashboards. Default 8,000.
+    /// Connected dashboards.
     pub max_dashboards: usize,
-    /// Dashboards of one address (IPv6: one /64). Default 1,000.
+    /// Those of one address (IPv6: one /64).
     pub max_dashboards_per_address: usize,
-    /// Agents of one pool; a new one beyond it gets 503. Default 10,000.
+    /// Agents of one pool; a new one beyond it gets 503.
     pub max_agents_per_pool: usize,
-    /// Memory for one pool's metrics; beyond it 503. Default 32 MiB.
+    /// Memory for one pool's metrics; beyond it 503.
     pub max_pool_bytes: usize,
-    /// All requests and answers that the door holds. Answers over 64 KiB for which there is no room
-    /// are refused with 503; beyond it, the connection that has made no progress for longest, in
-    /// sending a request or taking an answer, is closed. Default 64 MiB.
+    /// All requests and responses that the door holds. Responses over 64 KiB for which there is no
+    /// room are refused with 503; beyond it, the connection that has made no progress for longest, in
+    /// sending a request or taking a response, is closed.
     pub max_buffered_bytes: usize,
-    /// A dashboard that is behind, or a client that has not taken all of its answer, must take
-    /// [`Limits::lag_min_bytes`] within this time or is cut off. Default 30 s.
+    /// A dashboard that is behind, or a client that has not taken all of its response, must take
+    /// [`Limits::lag_min_bytes`] within this time or is cut off.
     pub lag_timeout: Duration,
-    /// See [`Limits::lag_timeout`]. Default 16 KiB.
+    /// See [`Limits::lag_timeout`].
     pub lag_min_bytes: usize,
 
-    /// Request line and headers together; beyond it 431. 8 KiB, twice what browsers with long
-    /// cookies send, and enough for everyone: not settable.
+    /// Request line and headers together; beyond it 431. Twice what browsers with long cookies send.
     pub max_head_bytes: usize,
-    /// Header lines of a request; beyond it 431. 64, far more than browsers and proxies send
-    /// together: not settable.
+    /// Header lines of a request; beyond it 431. Far more than browsers and proxies send together.
     pub max_headers: usize,
-    /// A heartbeat's body; beyond it 413. 64 KiB: 256 tasks with room. Part of the protocol that
-    /// agents are written against: not settable.
+    /// A heartbeat's body; beyond it 413. 256 tasks with room. Part of the protocol.
     pub max_body_bytes: usize,
-    /// Running tasks in one heartbeat; beyond it 400. 256, also part of the protocol: not settable.
+    /// Running tasks in one heartbeat; beyond it 400. Part of the protocol.
     pub max_tasks_per_heartbeat: usize,
     /// From a request's first byte (or the connection's start) to the end of its head; then 408.
-    /// 10 s: 8 KiB take less on any line, and a longer time only helps attackers: not settable.
+    /// 8 KiB take less on any line, and a longer time only helps attackers.
     pub head_timeout: Duration,
-    /// From the end of the head to the end of the body; then 408. 10 s, for the same reason: not
-    /// settable.
+    /// From the end of the head to the end of the body; then 408. For the same reason.
     pub body_timeout: Duration,
-    /// How long a kept-alive connection may be idle between requests; then closed. 75 s, more than
-    /// twice the interval between heartbeats that we recommend. Where it is too long,
-    /// [`Limits::max_connections`] closes the longest idle: not settable.
+    /// How long a kept-alive connection may be idle between requests; then closed. More than twice
+    /// the interval between heartbeats that we recommend. Where it is too long,
+    /// [`Limits::max_connections`] closes the longest idle.
     pub idle_timeout: Duration,
-    /// From the whole request to the worker's answer; then 503. 5 s: a worker takes milliseconds, so
-    /// beyond that the server is overloaded, whatever the load: not settable.
+    /// From the whole request to the worker's response; then 503. A worker takes milliseconds, so
+    /// beyond that the server is overloaded.
     pub worker_timeout: Duration,
     /// Requests handed to tiny_http and not yet answered: the bound of its queue. Others wait in
-    /// the door, one per connection. 1,024: less than [`MAX_GOODBYES`] without [`HUB_INBOX`], so that
-    /// no goodbye is forgotten while a heartbeat that it makes stale is on its way: not settable.
+    /// the door, one per connection. Less than [`MAX_GOODBYES`] without [`HUB_INBOX`], so that no
+    /// goodbye is forgotten while a heartbeat that it makes stale is on its way.
     pub max_in_flight: usize,
 }
 
@@ -100,10 +95,9 @@ impl Limits {
 /// `evict_after` overrides it.
 pub(crate) const DEFAULT_EVICT_AFTER: Duration = Duration::from_secs(5 * 60);
 
-/// The longest eviction tick, and so the longest delay of an eviction.
-pub(crate) const MAX_EVICTION_TICK: Duration = Duration::from_secs(1);
+/// The longest delay of an eviction.
+const MAX_EVICTION_TICK: Duration = Duration::from_secs(1);
 
-/// The eviction tick: the lesser of [`MAX_EVICTION_TICK`] and a quarter of `evict_after`.
 pub(crate) fn eviction_tick(evict_after: Duration) -> Duration {
     MAX_EVICTION_TICK.min(evict_after / 4)
 }
@@ -123,7 +117,7 @@ pub(crate) const MAX_BATCH_BYTES: usize = 64 * KIB;
 /// changes in which all agents change has all before that.
 pub(crate) const SLOW_SNAPSHOTS: usize = 2;
 
-/// Control messages (attach, pong, close) waiting for one fanout thread. When it is full, client
+/// Control messages (attach, pong, close) waiting for one fanout thread. When it is full, subscriber
 /// threads wait.
 pub(crate) const FANOUT_CONTROLS: usize = 1_024;
 

@@ -28,16 +28,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select};
-use sockets::SocketDirectory;
+use crossbeam_channel::{Receiver, Sender, bounded, select};
 
+use self::door::{DoorHandle, STOP_GRACE};
+use self::hub::HubHandle;
+use self::limits::CLOSE_GRACE;
+use self::sockets::SocketDirectory;
+use self::workers::Workers;
 use crate::runtime::clock::Clock;
 use crate::runtime::signals::Signal;
 use crate::runtime::threads::{Ended, Outcome, Role, Threads};
-use crate::server::door::{DoorHandle, STOP_GRACE};
-use crate::server::hub::HubHandle;
-use crate::server::limits::CLOSE_GRACE;
-use crate::server::workers::Workers;
 
 /// From the signal to the last thread's end. Process supervisors can count on two seconds in all.
 pub(crate) const STOP_WITHIN: Duration = Duration::from_millis(1_800);
@@ -81,18 +81,19 @@ impl Default for Sizes {
 /// A running server.
 #[derive(Debug)]
 pub(crate) struct Server {
-    addresses: Vec<SocketAddr>,
+    /// With the ports that the system chose.
+    pub addresses: Vec<SocketAddr>,
     clock: Clock,
     threads: Threads,
     ends: Receiver<Ended>,
     door: DoorHandle,
     hub: HubHandle,
     /// Each with its number of threads.
-    backends: Vec<(Arc<Workers>, usize)>,
+    backends: [(Arc<Workers>, usize); 2],
     agent: Option<Sender<()>>,
     /// For tests that end a fanout thread.
     #[cfg(test)]
-    fanouts: Vec<crate::server::fanout::FanoutHandle>,
+    fanouts: Vec<fanout::FanoutHandle>,
     /// Of the Unix sockets. Declared after the backends, so that it is removed after them:
     /// tiny_http's own threads end only while the sockets exist.
     _directory: SocketDirectory,
@@ -103,7 +104,6 @@ pub(crate) struct Server {
 pub(crate) enum StartError {
     #[error("{}", cannot_listen(.0, .1))]
     Listen(SocketAddr, #[source] io::Error),
-    /// What could not be made, and why.
     #[error("cannot make {0}: {1}")]
     Resource(&'static str, #[source] io::Error),
 }
@@ -131,11 +131,6 @@ pub(crate) struct ThreadDied {
 }
 
 impl Server {
-    /// With the ports that the system chose.
-    pub(crate) fn addresses(&self) -> &[SocketAddr] {
-        &self.addresses
-    }
-
     /// Starts the agent of `--dev`. Its channel is closed first of all when the server stops, so that
     /// the agent can still send its goodbye.
     pub(crate) fn spawn_agent(
@@ -152,59 +147,53 @@ impl Server {
 
     /// Runs until a signal is received or an essential thread ends; then stops everything.
     pub(crate) fn run(self, signals: &Receiver<Signal>) -> Result<(), ThreadDied> {
-        let cause = loop {
+        let result = loop {
             select! {
                 recv(signals) -> signal => {
                     let signal = signal.map_or_else(|_| "end of signals".to_owned(), |it| it.to_string());
                     log::info!("stopping on {signal}");
-                    break None;
+                    break Ok(());
                 }
-                recv(self.ends) -> ended => match ended {
-                    Ok(ended) => if let Some(died) = self.join(&ended) {
-                        log::error!("{died}; stopping");
-                        break Some(died);
-                    },
-                    Err(_) => break None,
-                },
+                recv(self.ends) -> ended => {
+                    // Never disconnected: `self.threads` has a sender.
+                    let Ok(ended) = ended else { break Ok(()) };
+                    if ended.role == Role::Temporary {
+                        self.join(&ended);
+                        continue;
+                    }
+                    self.threads.join(&ended);
+                    let reason = ended.outcome.err().unwrap_or_else(|| "without a reason".to_owned());
+                    let died = ThreadDied { thread: ended.name, reason };
+                    log::error!("{died}; stopping");
+                    break Err(died);
+                }
             }
         };
         self.stop();
-        cause.map_or(Ok(()), Err)
+        result
     }
 
-    /// Joins a thread that has ended, and tells if it was essential.
-    fn join(&self, ended: &Ended) -> Option<ThreadDied> {
+    fn join(&self, ended: &Ended) {
         self.threads.join(ended);
-        let Ended { name, role, outcome, .. } = ended;
-        match (role, outcome) {
-            (Role::Essential, _) => {
-                let reason = outcome.clone().err().unwrap_or_else(|| "without a reason".to_owned());
-                Some(ThreadDied { thread: name.clone(), reason })
-            }
-            (Role::Temporary, Err(reason)) => {
-                log::error!("thread {name} failed: {reason}");
-                None
-            }
-            (Role::Temporary, Ok(())) => None,
+        if let Err(reason) = &ended.outcome {
+            log::error!("thread {} failed: {reason}", ended.name);
         }
     }
 
     /// Stops everything, whatever the cause: first the threads that bring work, then those that do it.
     fn stop(mut self) {
         let deadline = self.clock.now() + STOP_WITHIN;
-        if let Some(agent) = self.agent.take() {
-            drop(agent);
-            self.await_end("agent", deadline.min(self.clock.now() + AGENT_STOP_WITHIN));
-        }
+        self.agent = None;
+        self.await_end("agent", AGENT_STOP_WITHIN);
         self.door.stop();
-        self.await_end("door", deadline.min(self.clock.now() + DOOR_STOP_WITHIN));
+        self.await_end("door", DOOR_STOP_WITHIN);
         for (workers, count) in &self.backends {
             workers.stop(*count);
         }
         // The hub's end closes the channels to the fanout threads, which close dashboards with 1001.
         self.hub.shutdown();
         while self.threads.count() > 0 {
-            if self.await_one(deadline).is_none() {
+            if !self.await_one(deadline) {
                 log::warn!("{} threads did not stop in time", self.threads.count());
                 return;
             }
@@ -212,22 +201,15 @@ impl Server {
         log::info!("stopped");
     }
 
-    /// Waits until this thread has been joined, or for the deadline.
-    fn await_end(&self, name: &str, deadline: Instant) {
-        while self.threads.has(name) && self.await_one(deadline).is_some() {}
+    /// Waits until this thread has been joined, at most for `within`.
+    fn await_end(&self, name: &str, within: Duration) {
+        let deadline = self.clock.now() + within;
+        while self.threads.has(name) && self.await_one(deadline) {}
     }
 
-    /// Joins the next thread that ends before `deadline`.
-    fn await_one(&self, deadline: Instant) -> Option<Ended> {
-        match self.ends.recv_deadline(deadline) {
-            Ok(ended) => {
-                self.threads.join(&ended);
-                if let Err(reason) = &ended.outcome {
-                    log::error!("thread {} failed: {reason}", ended.name);
-                }
-                Some(ended)
-            }
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-        }
+    /// Joins the next thread that ends, if one does before `deadline`.
+    fn await_one(&self, deadline: Instant) -> bool {
+        let ended = self.ends.recv_deadline(deadline);
+        ended.inspect(|ended| self.join(ended)).is_ok()
     }
 }

@@ -7,22 +7,22 @@ use std::sync::Arc;
 use crossbeam_channel::{bounded, tick};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::config::Config;
+use super::descriptors::fit_to_descriptors;
+use super::door::{Dashboards, Door, DoorParts};
+use super::event::FanoutIndex;
+use super::fanout::{self, FanoutHandle};
+use super::hub::{self, HubHandle};
+use super::limits::{FANOUT_BATCHES, Limits, MAX_UNSENT_BYTES, eviction_tick};
+use super::registry::Rules;
+use super::relay::Responder;
 use super::sockets::{INGEST, READS, SocketDirectory};
+use super::subscriber::Subscribers;
+use super::workers::{Handle, Handlers, SnapshotBody, Workers};
 use super::{Server, Sizes, StartError};
 use crate::runtime::clock::Clock;
 use crate::runtime::counters::Counters;
 use crate::runtime::threads::{Outcome, Role, Threads};
-use crate::server::config::{Config, PoolConfig};
-use crate::server::descriptors::{fit_to_descriptors, raise_descriptor_limit};
-use crate::server::door::{Dashboards, Door, DoorParts};
-use crate::server::event::FanoutIndex;
-use crate::server::fanout::{self, FanoutHandle};
-use crate::server::hub::{self, HubHandle};
-use crate::server::limits::{FANOUT_BATCHES, Limits, MAX_UNSENT_BYTES, eviction_tick};
-use crate::server::registry::Rules;
-use crate::server::relay::Responder;
-use crate::server::subscriber::Subscribers;
-use crate::server::workers::{Handlers, SnapshotBody, Workers};
 use crate::wire::id::PoolId;
 
 /// Connections that wait to be accepted; the system may have a lower limit.
@@ -50,7 +50,7 @@ impl Server {
         clock: Clock,
         counters: Arc<Counters>,
     ) -> Result<Self, StartError> {
-        let limits = fitted(config.limits);
+        let limits = fit_to_descriptors(config.limits);
         let (listeners, addresses) = listen(&config.listen)?;
         let directory = SocketDirectory::create(&std::env::temp_dir())
             .map_err(|error| StartError::Resource("the directory of the private sockets", error))?;
@@ -65,7 +65,16 @@ impl Server {
         };
         let (hub, fanouts) = shared.spawn_core(rules, sizes.fanouts)?;
         let gate = Arc::new(config.gate);
-        let handlers = Arc::new(shared.handlers(&hub, config.pools, &gate));
+        let handlers: Arc<dyn Handle> = Arc::new(Handlers {
+            hub: hub.clone(),
+            snapshot_bodies: config.pools.iter().map(|_| SnapshotBody::default()).collect(),
+            pools: config.pools,
+            gate: Arc::clone(&gate),
+            epoch: Arc::clone(&shared.epoch),
+            started_at: clock.wall(),
+            max_tasks: shared.limits.max_tasks_per_heartbeat,
+            counters: Arc::clone(&shared.counters),
+        });
         let ingest = bind_backend(&directory, INGEST)?;
         let reads = bind_backend(&directory, READS)?;
         #[cfg(test)]
@@ -83,13 +92,11 @@ impl Server {
             feed: Box::new(subscribers),
         })
         .map_err(|error| StartError::Resource("the door", error))?;
-        let ingest = shared.workers(ingest, Arc::clone(&handlers), ingest_responder);
-        let reads = shared.workers(reads, handlers, reads_responder);
-        let backends = vec![(ingest, sizes.workers), (reads, 1)];
-        for ((workers, count), name) in backends.iter().zip([INGEST, READS]) {
-            shared.spawn_workers(workers, *count, name)?;
-        }
-        shared.spawn("door".to_owned(), move || door.run().map_err(|error| error.to_string()))?;
+        let backends = [
+            shared.spawn_workers(INGEST, sizes.workers, ingest, ingest_responder, &handlers)?,
+            shared.spawn_workers(READS, 1, reads, reads_responder, &handlers)?,
+        ];
+        shared.spawn("door", move || door.run().map_err(|error| error.to_string()))?;
         Ok(Self {
             addresses,
             clock,
@@ -110,12 +117,11 @@ impl Shared {
     /// Starts an essential thread.
     fn spawn(
         &self,
-        name: String,
+        name: impl Into<String>,
         work: impl FnOnce() -> Outcome + Send + 'static,
     ) -> Result<(), StartError> {
-        self.threads
-            .spawn(name, Role::Essential, work)
-            .map_err(|error| StartError::Resource("a thread", error))
+        let spawned = self.threads.spawn(name, Role::Essential, work);
+        spawned.map_err(|error| StartError::Resource("a thread", error))
     }
 
     fn spawn_core(
@@ -148,57 +154,33 @@ impl Shared {
                 clock: self.clock,
                 counters: Arc::clone(&self.counters),
             });
+            handles.push(handle);
             self.spawn(format!("fanout-{index}"), move || {
                 fanout.run();
                 Ok(())
             })?;
-            handles.push(handle);
         }
-        self.spawn("hub".to_owned(), move || hub.run().map_err(|error| error.to_string()))?;
+        self.spawn("hub", move || hub.run().map_err(|error| error.to_string()))?;
         Ok((hub_handle, handles))
-    }
-
-    fn handlers(
-        &self,
-        hub: &HubHandle,
-        pools: Vec<PoolConfig>,
-        gate: &Arc<crate::server::auth::Gate>,
-    ) -> Handlers {
-        Handlers {
-            hub: hub.clone(),
-            snapshot_bodies: pools.iter().map(|_| SnapshotBody::default()).collect(),
-            pools,
-            gate: Arc::clone(gate),
-            epoch: Arc::clone(&self.epoch),
-            started_at: self.clock.wall(),
-            max_tasks: self.limits.max_tasks_per_heartbeat,
-            counters: Arc::clone(&self.counters),
-        }
-    }
-
-    fn workers(
-        &self,
-        server: tiny_http::Server,
-        handlers: Arc<Handlers>,
-        responder: Responder,
-    ) -> Arc<Workers> {
-        let counters = Arc::clone(&self.counters);
-        Arc::new(Workers::new(server, handlers, responder, self.clock, counters))
     }
 
     fn spawn_workers(
         &self,
-        workers: &Arc<Workers>,
-        count: usize,
         name: &str,
-    ) -> Result<(), StartError> {
+        count: usize,
+        server: tiny_http::Server,
+        responder: Responder,
+        handlers: &Arc<dyn Handle>,
+    ) -> Result<(Arc<Workers>, usize), StartError> {
+        let (handlers, counters) = (Arc::clone(handlers), Arc::clone(&self.counters));
+        let workers = Arc::new(Workers::new(server, handlers, responder, self.clock, counters));
         for number in 0..count {
-            let workers = Arc::clone(workers);
+            let workers = Arc::clone(&workers);
             self.spawn(format!("{name}-{number}"), move || {
                 workers.work().map_err(|error| format!("tiny_http no longer accepts: {error}"))
             })?;
         }
-        Ok(())
+        Ok((workers, count))
     }
 }
 
@@ -206,23 +188,6 @@ impl Shared {
 fn bind_backend(directory: &SocketDirectory, name: &str) -> Result<tiny_http::Server, StartError> {
     tiny_http::Server::http_unix(&directory.socket(name))
         .map_err(|error| StartError::Resource("a private socket", io::Error::other(error)))
-}
-
-/// The limits, reduced to the descriptors that this process may have.
-fn fitted(limits: Limits) -> Limits {
-    match raise_descriptor_limit() {
-        Ok(descriptors) => {
-            let (limits, changed) = fit_to_descriptors(limits, descriptors);
-            if let Some(changed) = changed {
-                log::warn!("{changed}");
-            }
-            limits
-        }
-        Err(error) => {
-            log::warn!("cannot read the limit of descriptors: {error}");
-            limits
-        }
-    }
 }
 
 /// Identifies this run of the server: random, so that no two starts share it.
@@ -235,22 +200,17 @@ fn epoch() -> Result<Arc<str>, StartError> {
 
 /// Binds every address. The IPv6 loopback of a machine without IPv6 is skipped if there are others.
 fn listen(wanted: &[SocketAddr]) -> Result<(Vec<TcpListener>, Vec<SocketAddr>), StartError> {
-    let mut listeners = Vec::with_capacity(wanted.len());
-    let mut addresses = Vec::with_capacity(wanted.len());
-    for address in wanted {
-        let bound = bind(*address).and_then(|listener| Ok((listener.local_addr()?, listener)));
-        match bound {
-            Ok((address, listener)) => {
-                addresses.push(address);
-                listeners.push(listener);
-            }
-            Err(error) if wanted.len() > 1 && is_missing_ipv6(*address, &error) => {
+    let mut bound = Vec::with_capacity(wanted.len());
+    for &address in wanted {
+        match bind(address).and_then(|listener| Ok((listener.local_addr()?, listener))) {
+            Ok((address, listener)) => bound.push((listener, address)),
+            Err(error) if wanted.len() > 1 && is_missing_ipv6(address, &error) => {
                 log::warn!("not listening on {address}, which this machine does not have: {error}");
             }
-            Err(error) => return Err(StartError::Listen(*address, error)),
+            Err(error) => return Err(StartError::Listen(address, error)),
         }
     }
-    Ok((listeners, addresses))
+    Ok(bound.into_iter().unzip())
 }
 
 fn is_missing_ipv6(address: SocketAddr, error: &io::Error) -> bool {

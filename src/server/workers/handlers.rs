@@ -107,7 +107,7 @@ impl Handlers {
             Err(rejected) => return Response::problem(400, &rejected.0),
         };
         match received {
-            // One that was overtaken was received as well: what came later stands for it.
+            // A stale one was received as well: what came later stands for it.
             Ok(Verdict::Accepted | Verdict::Stale) => {
                 Response::json(200, wire::ping_received(stamp.wall))
             }
