@@ -19,56 +19,58 @@ use crate::wire::id::AgentId;
 /// Names the configuration file where no flag does.
 const CONFIG_VARIABLE: &str = "AGENT_METRICS_CONFIG";
 
-/// The whole command line.
 #[derive(Debug, Parser)]
 #[command(name = "agent-metrics", version, about, arg_required_else_help = true)]
 #[command(after_help = "First look: agent-metrics serve --dev")]
 pub(super) struct Cli {
-    /// What to do.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What the process does.
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Run the server
     Serve(ServeArgs),
-    /// Write a configuration file with new random secrets, and show them once
-    Init(InitArgs),
-    /// Explain a configuration file, or say what is wrong with it and where
-    Check(CheckArgs),
+    /// Write a configuration file with new random secrets, and print the secrets once
+    Init {
+        /// File to write, readable only by you; an existing file is never changed
+        #[arg(long, value_name = "FILE", default_value = config::DEFAULT_FILE)]
+        output: PathBuf,
+    },
+    /// Explain a configuration file, or list its mistakes with line and column
+    Check(ConfigFile),
     /// Report this machine's CPU, memory and running tasks to a server, until stopped
     Agent(AgentArgs),
     /// Run a command as a task that this machine's agent reports
     Task(TaskArgs),
-    /// Print a file with which a machine reports without this program, or as a service
-    Recipe(RecipeArgs),
+    /// Print a heartbeat script that needs no installation, or a systemd unit for the agent
+    Recipe {
+        /// Which one to print
+        #[arg(value_enum, value_name = "RECIPE")]
+        recipe: Recipe,
+    },
     /// Tell a task's wrapper which signals its process group got
     #[command(name = probe::SUBCOMMAND, hide = true)]
     SignalProbe,
 }
 
-/// `agent-metrics serve`
 #[derive(Debug, Args)]
 pub(super) struct ServeArgs {
-    /// Try it without a file: loopback only, key "dev", secret "dev", anyone on this machine may see
-    /// the dashboards, and this machine is the first agent
+    /// Run without a file: on loopback only, with key "dev", secret "dev" and open viewing, and with
+    /// this machine as the first agent
     #[arg(long, conflicts_with = "config")]
     pub dev: bool,
 
-    /// Configuration file, TOML [env: AGENT_METRICS_CONFIG] [default: agent-metrics.toml in the
-    /// working directory]
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
+    #[command(flatten)]
+    pub file: ConfigFile,
 
-    /// IP address and port to listen on, instead of the file's; again or separated by commas
-    /// for more; port 0 takes any free one [default: port 8080 on both loopbacks]
+    /// IP address and port to listen on, instead of the file's; repeat, or separate by commas, for
+    /// several; port 0 means any free port [default: port 8080 on both loopback addresses]
     #[arg(long, value_name = "ADDR", env = "AGENT_METRICS_LISTEN", num_args = 1..)]
     #[arg(value_delimiter = ',', value_parser = config::parse_listen)]
     pub listen: Vec<SocketAddr>,
 
-    /// Remove an agent when its last heartbeat is older than this, instead of the file's; with
+    /// Remove an agent when its last heartbeat is older than this, instead of the file's time; with
     /// a unit, 100ms to 30days [default: 5m]
     #[arg(long, value_name = "TIME", env = "AGENT_METRICS_EVICT_AFTER", value_parser = parse_time)]
     pub evict_after: Option<Duration>,
@@ -82,34 +84,26 @@ impl ServeArgs {
         if self.dev {
             return Config::dev(&overrides);
         }
-        Config::load(&config_file(self.config.as_deref())?, &overrides)
+        Config::load(&self.file.path()?, &overrides)
     }
 }
 
-/// `agent-metrics init`
 #[derive(Debug, Args)]
-pub(super) struct InitArgs {
-    /// File to write, readable only by you; an existing one is never changed
-    #[arg(long, value_name = "FILE", default_value = config::DEFAULT_FILE)]
-    pub output: PathBuf,
-}
-
-/// `agent-metrics check`
-#[derive(Debug, Args)]
-pub(super) struct CheckArgs {
+pub(super) struct ConfigFile {
     /// Configuration file, TOML [env: AGENT_METRICS_CONFIG] [default: agent-metrics.toml in the
     /// working directory]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 }
 
-impl CheckArgs {
+impl ConfigFile {
     pub(super) fn path(&self) -> Result<PathBuf, ConfigError> {
-        config_file(self.config.as_deref())
+        let variable = std::env::var_os(CONFIG_VARIABLE);
+        config::find(self.config.clone(), variable, Path::new(config::DEFAULT_FILE))
     }
 }
 
-/// `agent-metrics agent`. The secret is no part of it: the agent takes it from the environment.
+/// The secret is no part of it: the agent takes it from the environment.
 #[derive(Debug, Args)]
 #[command(after_help = "The secret comes from AGENT_METRICS_APP_SECRET, or from the file that \
                         --app-secret-file or AGENT_METRICS_APP_SECRET_FILE names.")]
@@ -124,7 +118,7 @@ pub(super) struct AgentArgs {
     #[arg(required_unless_present = "print")]
     pub app_key: Option<String>,
 
-    /// File that holds the app secret; overrides both environment variables
+    /// File that contains the app secret; overrides both environment variables
     // The agent reads its variable together with the secret's own: it is an error if both are set.
     #[arg(long, value_name = "FILE")]
     pub app_secret_file: Option<PathBuf>,
@@ -134,7 +128,7 @@ pub(super) struct AgentArgs {
     #[arg(value_parser = parse_interval)]
     pub interval: Duration,
 
-    /// Agent id within the pool: 1 to 128 of A-Z a-z 0-9 . _ - [default: the host's name]
+    /// Agent id within the pool: 1 to 128 of A-Z a-z 0-9 . _ - [default: the host name]
     #[arg(long, value_name = "ID", env = "AGENT_METRICS_ID", value_parser = AgentId::parse)]
     pub id: Option<AgentId>,
 
@@ -147,38 +141,37 @@ pub(super) struct AgentArgs {
     #[arg(value_parser = settings::parse_status)]
     pub status: Option<String>,
 
-    /// Directory whose *.json files are the running tasks; again for more [default:
+    /// Directory whose *.json files are the running tasks; repeat for several [default:
     /// /tmp/agent-metrics-tasks]
     #[arg(long, value_name = "DIR", env = task_files::DIR_VARIABLE, value_parser = tasks_dir())]
     #[arg(default_value = task_files::DEFAULT_DIR, hide_default_value = true)]
     pub tasks_dir: Vec<PathBuf>,
 
-    /// Send one heartbeat, say what the server answered, and end: 0 when it was received
+    /// Send one heartbeat, print the server's response, and exit with 0 if it was received
     #[arg(long, conflicts_with = "print")]
     pub once: bool,
 
-    /// Show the heartbeat as it would be sent now, and send nothing
+    /// Print the heartbeat that would be sent now, and send nothing
     #[arg(long)]
     pub print: bool,
 }
 
-/// `agent-metrics task`
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Exit code, signals and output are the command's own. Without an agent, or \
-                        without a place for the task's file, it runs all the same."
+    after_help = "Exit code, signals and output are the command's own. It also runs when there is \
+                  no agent, or no place for the task's file."
 )]
 pub(super) struct TaskArgs {
-    /// What it does, such as plan or build, at most 128 characters
+    /// Type of the task, such as plan or build, at most 128 characters
     #[arg(long = "type", value_name = "TYPE", value_parser = task_files::parse_text)]
     pub task_type: String,
 
-    /// For whom, at most 128 characters
+    /// Workspace of the task, at most 128 characters
     #[arg(long, value_name = "WORKSPACE", default_value = "", hide_default_value = true)]
     #[arg(value_parser = task_files::parse_text)]
     pub workspace: String,
 
-    /// The task's number [default: the number of this process]
+    /// Task id, a number [default: the process id]
     #[arg(long, value_name = "N")]
     pub id: Option<u64>,
 
@@ -190,25 +183,6 @@ pub(super) struct TaskArgs {
     /// The command and its arguments
     #[arg(last = true, required = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
-}
-
-/// `agent-metrics recipe`
-#[derive(Debug, Args)]
-pub(super) struct RecipeArgs {
-    /// Which
-    #[arg(value_enum, value_name = "RECIPE")]
-    pub recipe: Recipe,
-}
-
-fn config_file(flag: Option<&Path>) -> Result<PathBuf, ConfigError> {
-    let named = first_named(flag, std::env::var_os(CONFIG_VARIABLE));
-    config::find(named, Path::new(config::DEFAULT_FILE))
-}
-
-/// The flag overrides the variable; an empty variable counts as unset.
-fn first_named(flag: Option<&Path>, variable: Option<OsString>) -> Option<PathBuf> {
-    let variable = variable.filter(|name| !name.is_empty()).map(PathBuf::from);
-    flag.map(Path::to_owned).or(variable)
 }
 
 /// A directory of tasks. An empty variable counts as unset.
@@ -333,15 +307,6 @@ mod tests {
         assert_eq!(args.command, ["sh", "-c", "--type"]);
         assert_eq!((args.workspace.as_str(), args.id), ("", None));
         assert_eq!(args.tasks_dir, Path::new(task_files::DEFAULT_DIR));
-    }
-
-    #[test]
-    fn the_flag_overrides_the_variable_and_an_empty_one_counts_as_unset() {
-        let flag = Some(Path::new("flag"));
-        assert_eq!(first_named(flag, Some("variable".into())), Some("flag".into()));
-        assert_eq!(first_named(None, Some("variable".into())), Some("variable".into()));
-        assert_eq!(first_named(None, Some("".into())), None);
-        assert_eq!(first_named(None, None), None);
     }
 
     #[test]

@@ -4,16 +4,16 @@ use std::fmt::Write as _;
 use std::io;
 use std::path::Path;
 
-use super::args::CheckArgs;
+use super::args::ConfigFile;
 use super::{Failure, print};
-use crate::server::auth::{SecretDigest, Viewer};
+use crate::server::auth::Viewer;
 use crate::server::config::{Config, Overrides, is_loopback, settable_limits};
 use crate::server::limits::Limits;
 use crate::wire::id::PoolIndex;
 
 /// Prints what the file means. A reader that closes the pipe early has read enough.
-pub(super) fn run(args: &CheckArgs) -> Result<(), Failure> {
-    let path = args.path()?;
+pub(super) fn run(file: &ConfigFile) -> Result<(), Failure> {
+    let path = file.path()?;
     let config = Config::load(&path, &Overrides::default())?;
     match print(&describe(&config, &path)) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
@@ -24,77 +24,61 @@ pub(super) fn run(args: &CheckArgs) -> Result<(), Failure> {
 }
 
 fn describe(config: &Config, path: &Path) -> String {
-    let mut text = format!("{} is valid.\n\nListens on\n", path.display());
+    let gate = &config.gate;
+    let mut listen = String::new();
     for address in &config.listen {
         let reach =
             if is_loopback(address) { "from this machine only" } else { "from other machines too" };
         // Writing to a String cannot fail.
-        let _ = writeln!(text, "  {address}, {reach}");
+        let _ = writeln!(listen, "  {address}, {reach}");
     }
-    let _ = writeln!(text, "\nPools");
+    let mut pools = String::new();
     for (number, pool) in config.pools.iter().enumerate() {
-        let own = |(pool, _): &&(PoolIndex, SecretDigest)| *pool == PoolIndex(number);
-        let keys = match config.gate.keys.values().filter(own).count() {
-            1 => "1 key".to_owned(),
-            count => format!("{count} keys"),
-        };
-        let _ = writeln!(text, "  {} ({:?}), {keys}", pool.id, pool.name);
+        let keys = gate.keys.values().filter(|(pool, _)| pool.0 == number).count();
+        let plural = if keys == 1 { "" } else { "s" };
+        let _ = writeln!(pools, "  {} ({:?}), {keys} key{plural}", pool.id, pool.name);
     }
-    let _ = writeln!(text, "\nWho may see the dashboards");
-    for line in viewers(config) {
-        let _ = writeln!(text, "  {line}");
-    }
-    let evict_after = humantime::format_duration(config.evict_after);
-    let _ = writeln!(text, "\nAgents are removed {evict_after} after their last heartbeat.");
-    networks(config, &mut text);
-    if config.limits == Limits::default() {
-        let _ = writeln!(text, "\nAll limits are at their defaults.");
-        return text;
-    }
-    let _ = writeln!(text, "\nLimits that differ from the defaults");
-    let defaults = settable_limits(&Limits::default());
-    for ((name, value), (_, default)) in settable_limits(&config.limits).into_iter().zip(defaults) {
-        if value != default {
-            let _ = writeln!(text, "  {name} is {value}, default {default}");
-        }
-    }
-    text
-}
-
-fn viewers(config: &Config) -> Vec<String> {
-    if config.gate.is_open {
-        return vec!["anyone, without a token: all pools (open = true)".to_owned()];
-    }
-    let mut lines = Vec::new();
-    let has = |viewer| config.gate.viewers.iter().any(|(own, _)| *own == viewer);
-    if has(Viewer::All) {
-        lines.push("whoever has the token of [viewers]: all pools".to_owned());
-    }
-    for (number, pool) in config.pools.iter().enumerate() {
-        if has(Viewer::Pool(PoolIndex(number))) {
-            lines.push(format!("whoever has the token of {}: that pool", pool.id));
-        }
-    }
-    if lines.is_empty() {
-        lines.push(
-            "nobody: there is no viewer token, and [viewers] does not have open = true".to_owned(),
-        );
-    }
-    lines
-}
-
-fn networks(config: &Config, text: &mut String) {
-    let gate = &config.gate;
-    let _ = write!(
-        text,
-        "\nBrowsers and proxies\n  \
+    format!(
+        "{} is valid.\n\n\
+         Listens on\n{listen}\n\
+         Pools\n{pools}\n\
+         Who may see the dashboards\n{}\n\
+         Agents are removed {} after their last heartbeat.\n\n\
+         Browsers and proxies\n  \
          host names beside IP addresses and localhost: {}\n  \
          origins beside the server's own: {}\n  \
-         trusted proxies: {}\n",
+         trusted proxies: {}\n\n\
+         {}",
+        path.display(),
+        viewers(config),
+        humantime::format_duration(config.evict_after),
         list(&gate.allowed_hosts),
         list(&gate.allowed_origins),
         list(&gate.trusted_proxies),
-    );
+        limits(&config.limits),
+    )
+}
+
+fn viewers(config: &Config) -> String {
+    if config.gate.is_open {
+        return "  anyone, without a token: all pools (open = true)\n".to_owned();
+    }
+    let mut text = String::new();
+    let has = |viewer| config.gate.viewers.iter().any(|(own, _)| *own == viewer);
+    if has(Viewer::All) {
+        text.push_str("  whoever has the token of [viewers]: all pools\n");
+    }
+    for (number, pool) in config.pools.iter().enumerate() {
+        if has(Viewer::Pool(PoolIndex(number))) {
+            let _ = writeln!(text, "  whoever has the token of {}: that pool", pool.id);
+        }
+    }
+    if text.is_empty() {
+        text.push_str(
+            "  nobody: there is no viewer token, and [viewers] does not have open = true\n",
+        );
+    }
+    text
 }
 
 fn list(items: &[impl ToString]) -> String {
@@ -102,9 +86,24 @@ fn list(items: &[impl ToString]) -> String {
     if items.is_empty() { "none".to_owned() } else { items.join(", ") }
 }
 
+fn limits(limits: &Limits) -> String {
+    if *limits == Limits::default() {
+        return "All limits are at their defaults.\n".to_owned();
+    }
+    let mut text = "Limits that differ from the defaults\n".to_owned();
+    let defaults = settable_limits(&Limits::default());
+    for ((name, value), (_, default)) in settable_limits(limits).into_iter().zip(defaults) {
+        if value != default {
+            let _ = writeln!(text, "  {name} is {value}, default {default}");
+        }
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::auth::SecretDigest;
 
     fn described(text: &str) -> String {
         let path = Path::new("test.toml");
@@ -183,7 +182,7 @@ Limits that differ from the defaults
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("bad.toml");
         std::fs::write(&path, "\nlisten = 5").unwrap();
-        let error = run(&CheckArgs { config: Some(path.clone()) }).unwrap_err().to_string();
+        let error = run(&ConfigFile { config: Some(path.clone()) }).unwrap_err().to_string();
         assert!(error.starts_with(&format!("{}:2:10: ", path.display())), "{error}");
     }
 }

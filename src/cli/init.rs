@@ -5,10 +5,9 @@ use std::fmt::Write as _;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::args::InitArgs;
-use super::print;
+use super::Failure;
 use crate::server::auth::SecretDigest;
 use crate::server::config::{DEFAULT_FILE, DEFAULT_PORT, settable_limits};
 use crate::server::limits::Limits;
@@ -22,55 +21,32 @@ const KEY_BYTES: usize = 4;
 /// The file without its secrets and limits.
 const TEMPLATE: &str = include_str!("init.toml");
 
-/// Why there is no new file.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum InitError {
-    #[error(
-        "{} exists and stays as it is; name another file with --output, or move it away",
-        .0.display()
-    )]
-    Exists(PathBuf),
-    #[error("cannot write {}: {source}", path.display())]
-    Write { path: PathBuf, source: io::Error },
-    #[error("cannot get random bytes from the system: {0}")]
-    Random(getrandom::Error),
-    /// Nobody would know the file's secrets.
-    #[error(
-        "cannot show the secrets on standard output ({source}), so {} was removed again",
-        path.display()
-    )]
-    Output { path: PathBuf, source: io::Error },
-}
-
 /// Writes the file, then prints secrets and next steps.
-pub(super) fn run(args: &InitArgs) -> Result<(), InitError> {
-    run_printing(args, print)
-}
-
-fn run_printing(
-    args: &InitArgs,
-    print: impl FnOnce(&str) -> io::Result<()>,
-) -> Result<(), InitError> {
-    let path = &args.output;
-    let secrets = Secrets::draw().map_err(InitError::Random)?;
-    write_new(path, &secrets.file())?;
-    print(&secrets.instructions(path)).map_err(|source| {
-        // A file that cannot be removed does no harm: nobody knows its secrets.
+pub(super) fn run(path: &Path, print: impl FnOnce(&str) -> io::Result<()>) -> Result<(), Failure> {
+    let shown = path.display();
+    let secrets = Secrets::draw()
+        .map_err(|error| format!("cannot get random bytes from the system: {error}"))?;
+    write_new(path, &secrets.file()).map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => format!(
+            "{shown} exists and stays as it is; name another file with --output, or move it away"
+        ),
+        _ => format!("cannot write {shown}: {error}"),
+    })?;
+    print(&secrets.instructions(path)).map_err(|error| {
+        // Nobody would know the file's secrets. If it cannot be removed, it does no harm.
         let _ = fs::remove_file(path);
-        InitError::Output { path: path.clone(), source }
-    })
+        format!(
+            "cannot show the secrets on standard output ({error}), so {shown} was removed again"
+        )
+    })?;
+    Ok(())
 }
 
 /// Writes a file that only its owner can read. `create_new` also refuses a dangling link.
-fn write_new(path: &Path, content: &str) -> Result<(), InitError> {
-    let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    let mut file = opened.map_err(|source| match source.kind() {
-        io::ErrorKind::AlreadyExists => InitError::Exists(path.to_owned()),
-        _ => InitError::Write { path: path.to_owned(), source },
-    })?;
-    file.write_all(content.as_bytes()).and_then(|()| file.sync_all()).map_err(|source| {
+fn write_new(path: &Path, content: &str) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(content.as_bytes()).and_then(|()| file.sync_all()).inspect_err(|_| {
         let _ = fs::remove_file(path);
-        InitError::Write { path: path.to_owned(), source }
     })
 }
 
@@ -90,23 +66,16 @@ impl Secrets {
     }
 
     fn file(&self) -> String {
-        let mut text = TEMPLATE.to_owned();
-        for (name, value) in [
-            ("<port>", DEFAULT_PORT.to_string()),
-            ("<app_key>", self.app_key.clone()),
-            ("<app_secret_sha256>", SecretDigest::of(&self.app_secret).to_hex()),
-            ("<token_sha256>", SecretDigest::of(&self.viewer_token).to_hex()),
-        ] {
-            text = text.replace(name, &value);
-        }
+        let mut text = TEMPLATE
+            .replace("<port>", &DEFAULT_PORT.to_string())
+            .replace("<app_key>", &self.app_key)
+            .replace("<app_secret_sha256>", &SecretDigest::of(&self.app_secret).to_hex())
+            .replace("<token_sha256>", &SecretDigest::of(&self.viewer_token).to_hex());
         for (name, default) in settable_limits(&Limits::default()) {
-            let value = if default.bytes().all(|byte| byte.is_ascii_digit()) {
-                default
-            } else {
-                format!("\"{default}\"")
-            };
+            let is_number = default.bytes().all(|byte| byte.is_ascii_digit());
+            let quote = if is_number { "" } else { "\"" };
             // Writing to a String cannot fail.
-            let _ = writeln!(text, "# {name} = {value}");
+            let _ = writeln!(text, "# {name} = {quote}{default}{quote}");
         }
         text
     }
@@ -115,10 +84,9 @@ impl Secrets {
     fn instructions(&self, path: &Path) -> String {
         let Self { app_key, app_secret, viewer_token } = self;
         let file = path.to_string_lossy();
-        let config = if file == DEFAULT_FILE {
-            String::new()
-        } else {
-            format!(" --config {}", shell_word(&file))
+        let config = match &*file {
+            DEFAULT_FILE => String::new(),
+            file => format!(" --config {}", shell_word(file)),
         };
         format!(
             r#"Wrote {file}. It contains only hashes of these, so save them now:
@@ -180,10 +148,9 @@ mod tests {
         line.split_whitespace().last().unwrap()
     }
 
-    fn init(path: &Path) -> Result<String, InitError> {
+    fn init(path: &Path) -> Result<String, Failure> {
         let mut printed = String::new();
-        let args = InitArgs { output: path.to_owned() };
-        run_printing(&args, |text| {
+        run(path, |text| {
             printed.push_str(text);
             Ok(())
         })?;
@@ -239,7 +206,8 @@ mod tests {
 
         let link = dir.path().join("link.toml");
         std::os::unix::fs::symlink(dir.path().join("nowhere"), &link).unwrap();
-        assert!(matches!(init(&link), Err(InitError::Exists(_))));
+        let error = init(&link).unwrap_err().to_string();
+        assert!(error.contains("link.toml exists and stays as it is"), "{error}");
 
         let error = init(&dir.path().join("no/such/dir.toml")).unwrap_err().to_string();
         assert!(error.starts_with("cannot write "), "{error}");
@@ -248,11 +216,11 @@ mod tests {
     #[test]
     fn without_showing_the_secrets_no_file_is_left() {
         let dir = tempfile::tempdir().unwrap();
-        let args = InitArgs { output: dir.path().join("server.toml") };
+        let path = dir.path().join("server.toml");
         let closed = |_: &str| Err(io::ErrorKind::BrokenPipe.into());
-        let error = run_printing(&args, closed).unwrap_err().to_string();
+        let error = run(&path, closed).unwrap_err().to_string();
         assert!(error.contains("server.toml was removed again"), "{error}");
-        assert!(!args.output.exists());
+        assert!(!path.exists());
     }
 
     #[test]

@@ -19,7 +19,7 @@ use clap::Parser as _;
 use self::args::{Cli, Command};
 use crate::agent::task_command::probe;
 use crate::runtime::counters::Counters;
-use crate::runtime::logging::{self, Logging};
+use crate::runtime::logging;
 use crate::server::STOP_WITHIN;
 
 /// For the last log lines to be written.
@@ -37,9 +37,9 @@ pub fn run() -> ExitCode {
         Command::Serve(args) => serve::run(&args),
         Command::Agent(args) => agent::run(args),
         Command::Task(args) => return task::run(args),
-        Command::Recipe(args) => print(args.recipe.text()).map_err(Failure::from),
-        Command::Init(args) => init::run(&args).map_err(Failure::from),
-        Command::Check(args) => check::run(&args),
+        Command::Recipe { recipe } => print(recipe.text()).map_err(Failure::from),
+        Command::Init { output } => init::run(&output, print),
+        Command::Check(file) => check::run(&file),
         Command::SignalProbe => probe::serve().map_err(Failure::from),
     };
     match result {
@@ -60,7 +60,7 @@ fn logged(
     counters: &Arc<Counters>,
     work: impl FnOnce() -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    let logging: Logging = logging::start(Arc::clone(counters))?;
+    let logging = logging::start(Arc::clone(counters))?;
     let result = work();
     if let Err(error) = &result {
         log::error!("{error}");

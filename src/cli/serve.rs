@@ -11,7 +11,7 @@ use crate::agent::{self, Profile, Secret, Settings, settings::default_id};
 use crate::runtime::clock::Clock;
 use crate::runtime::counters::Counters;
 use crate::runtime::signals::Signals;
-use crate::server::config::{Config, DEV_KEY, DEV_POOL, DEV_SECRET};
+use crate::server::config::{DEV_KEY, DEV_POOL, DEV_SECRET};
 use crate::server::{Server, Sizes};
 
 /// Interval of the agent of `--dev`: short enough to see changes.
@@ -22,17 +22,28 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
     let counters = Arc::new(Counters::default());
     logged(&counters, || {
         let signals = Signals::start()?;
-        let introduction = Introduction::of(&config);
+        let pools: Vec<_> = config.pools.iter().map(|pool| pool.id.to_string()).collect();
+        let is_open = config.gate.is_open;
         let clock = Clock::start();
         let mut server = Server::start(config, Sizes::default(), clock, Arc::clone(&counters))?;
-        introduction.log(&server);
-        let first = if args.dev { "  (this machine is its first agent)" } else { "" };
-        if let Some(address) = server.addresses.first() {
-            log::info!("the page: {}{first}", page_url(*address));
+        for address in &server.addresses {
+            log::info!("listening on http://{address}");
         }
+        log::info!("pools: {}", pools.join(", "));
+        log::info!(
+            "{}",
+            if is_open {
+                "viewing is open: whoever can connect to an address above may see the dashboards"
+            } else {
+                "viewing needs a token"
+            }
+        );
+        let address = *server.addresses.first().ok_or("no address to listen on")?;
+        let first = if args.dev { "  (this machine is its first agent)" } else { "" };
+        log::info!("the page: {}{first}", page_url(address));
         if args.dev {
-            log_dev_hints(&server);
-            let settings = dev_agent(&server)?;
+            log_dev_hints(address);
+            let settings = dev_agent(address)?;
             server.spawn_agent(move |stopped| {
                 agent::run(settings, stopped, clock).map_err(|error| error.to_string())
             })?;
@@ -43,33 +54,6 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
     })
 }
 
-/// What start-up logs of the configuration, which the server then takes.
-struct Introduction {
-    pools: Vec<String>,
-    open: bool,
-}
-
-impl Introduction {
-    fn of(config: &Config) -> Self {
-        let pools = config.pools.iter().map(|pool| pool.id.to_string()).collect();
-        Self { pools, open: config.gate.is_open }
-    }
-
-    fn log(&self, server: &Server) {
-        for address in &server.addresses {
-            log::info!("listening on http://{address}");
-        }
-        log::info!("pools: {}", self.pools.join(", "));
-        if self.open {
-            log::info!(
-                "viewing is open: whoever can connect to an address above may see the dashboards"
-            );
-        } else {
-            log::info!("viewing needs a token");
-        }
-    }
-}
-
 /// A browser cannot open the unspecified address.
 fn page_url(address: SocketAddr) -> String {
     if address.ip().is_unspecified() {
@@ -78,8 +62,7 @@ fn page_url(address: SocketAddr) -> String {
     format!("http://{address}/")
 }
 
-fn log_dev_hints(server: &Server) {
-    let Some(address) = server.addresses.first() else { return };
+fn log_dev_hints(address: SocketAddr) {
     log::info!(
         "to report as another agent: curl -X POST http://{address}/api/v1/agents/my-agent/ping \
          -H 'X-App-Key: {DEV_KEY}' -H 'X-App-Secret: {DEV_SECRET}' \
@@ -89,8 +72,7 @@ fn log_dev_hints(server: &Server) {
     log::info!("stop with Ctrl-C");
 }
 
-fn dev_agent(server: &Server) -> Result<Settings, Failure> {
-    let address = server.addresses.first().ok_or("no address to report to")?;
+fn dev_agent(address: SocketAddr) -> Result<Settings, Failure> {
     let secret = Secret::new(DEV_SECRET)?;
     let url = format!("http://{address}");
     let profile = Profile { task_dirs: vec![DEFAULT_DIR.into()], ..Profile::default() };

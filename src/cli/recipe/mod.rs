@@ -2,9 +2,9 @@
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Recipe {
-    /// A heartbeat loop in POSIX sh, for machines with curl and /proc and nothing else
+    /// A heartbeat loop in POSIX sh, for machines with nothing but curl and /proc
     Sh,
-    /// A systemd unit for `agent-metrics agent`, with few rights
+    /// A systemd unit for `agent-metrics agent`, with few privileges
     SystemdAgent,
 }
 

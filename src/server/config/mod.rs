@@ -9,6 +9,7 @@ mod secrets;
 mod settings;
 mod source;
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::Read as _;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -178,9 +179,15 @@ impl Config {
     }
 }
 
-/// The file to read: `named`, or `default` if that exists.
-pub(crate) fn find(named: Option<PathBuf>, default: &Path) -> Result<PathBuf, ConfigError> {
-    named.or_else(|| default.exists().then(|| default.to_owned())).ok_or(ConfigError::NoFile)
+/// The file to read: the flag's, or the variable's if that is not empty, or `default` if that exists.
+pub(crate) fn find(
+    flag: Option<PathBuf>,
+    variable: Option<OsString>,
+    default: &Path,
+) -> Result<PathBuf, ConfigError> {
+    let variable = variable.filter(|name| !name.is_empty()).map(PathBuf::from);
+    let default = default.exists().then(|| default.to_owned());
+    flag.or(variable).or(default).ok_or(ConfigError::NoFile)
 }
 
 /// Whether only this machine can connect to `address`.

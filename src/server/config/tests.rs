@@ -555,16 +555,26 @@ fn a_missing_file_is_named_and_without_a_name_the_error_lists_the_ways() {
     let missing = dir.path().join("nope.toml");
     let error = Config::load(&missing, &Overrides::default()).unwrap_err().to_string();
     assert!(error.starts_with(&format!("cannot read {}: ", missing.display())), "{error}");
-    let error = find(None, &missing).unwrap_err().to_string();
+    let error = find(None, None, &missing).unwrap_err().to_string();
     for way in ["--config", "AGENT_METRICS_CONFIG", "agent-metrics.toml", "init", "--dev"] {
         assert!(error.contains(way), "{way}: {error}");
     }
     fs::write(&missing, with_pool("")).unwrap();
-    assert_eq!(find(None, &missing).unwrap(), missing);
+    assert_eq!(find(None, None, &missing).unwrap(), missing);
     assert!(Config::load(&missing, &Overrides::default()).is_ok());
     fs::write(&missing, "#".repeat(MAX_FILE_BYTES + 1)).unwrap();
     let error = Config::load(&missing, &Overrides::default()).unwrap_err().to_string();
     assert!(error.ends_with("nope.toml: larger than 1024 KiB"), "{error}");
+}
+
+#[test]
+fn the_flag_overrides_the_variable_and_an_empty_one_counts_as_unset() {
+    let none = Path::new("no-such-file");
+    let flag = Some(PathBuf::from("flag"));
+    assert_eq!(find(flag, Some("variable".into()), none).unwrap(), Path::new("flag"));
+    assert_eq!(find(None, Some("variable".into()), none).unwrap(), Path::new("variable"));
+    assert!(find(None, Some("".into()), none).is_err());
+    assert!(find(None, None, none).is_err());
 }
 
 #[test]
