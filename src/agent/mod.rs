@@ -70,16 +70,20 @@ pub(crate) enum AgentError {
 /// Sends heartbeats until `stop` yields a message or is disconnected, then says goodbye and
 /// returns, within about a second. Each failure is logged once, and the next heartbeat is the next
 /// try.
-pub(crate) fn run(settings: Settings, stop: Receiver<()>, clock: Clock) -> Result<(), AgentError> {
+pub(crate) fn run<T>(
+    settings: Settings,
+    stop: Receiver<T>,
+    clock: Clock,
+) -> Result<(), AgentError> {
     let mut machine = Machine::new(clock.now())?;
     log::info!("CPU and memory are of {}", machine.describe());
     run_with(&mut |now| machine.read(now), &settings, &stop, clock)
 }
 
-fn run_with(
+fn run_with<T>(
     measure: &mut dyn FnMut(Instant) -> Reading,
     settings: &Settings,
-    stop: &Receiver<()>,
+    stop: &Receiver<T>,
     clock: Clock,
 ) -> Result<(), AgentError> {
     let client = ClientThread::start(settings, clock)?;

@@ -3,14 +3,11 @@
 
 use std::sync::Arc;
 
-use crossbeam_channel::{bounded, select};
-
 use super::args::AgentArgs;
 use super::{Failure, logged, print};
 use crate::agent::{self, Profile, Secret, Settings, settings::default_id};
 use crate::runtime::clock::Clock;
-use crate::runtime::signals::Signals;
-use crate::runtime::threads::{Role, Threads};
+use crate::runtime::signals;
 
 pub(super) fn run(args: AgentArgs) -> Result<(), Failure> {
     agent::ignore_empty_cert_file()?;
@@ -27,25 +24,7 @@ pub(super) fn run(args: AgentArgs) -> Result<(), Failure> {
     if args.once {
         return send_once(&settings);
     }
-    logged(&Arc::default(), || {
-        let signals = Signals::start()?;
-        let (stop, stopped) = bounded(1);
-        let (threads, ends) = Threads::new(1);
-        threads.spawn("agent", Role::Essential, move || {
-            agent::run(settings, stopped, Clock::start()).map_err(|error| error.to_string())
-        })?;
-        let ended = select! {
-            recv(ends) -> ended => ended?,
-            recv(signals.first()) -> _ => {
-                drop(stop);
-                ends.recv()?
-            }
-        };
-        threads.join(&ended);
-        ended.outcome?;
-        signals.close();
-        Ok(())
-    })
+    logged(&Arc::default(), || Ok(agent::run(settings, signals::start()?, Clock::start())?))
 }
 
 fn send_once(settings: &Settings) -> Result<(), Failure> {

@@ -21,6 +21,9 @@ const KEY_BYTES: usize = 4;
 /// The file without its secrets and limits.
 const TEMPLATE: &str = include_str!("init.toml");
 
+/// What is printed, without the secrets and the file's name.
+const INSTRUCTIONS: &str = include_str!("init.txt");
+
 /// Writes the file, then prints secrets and next steps.
 pub(super) fn run(path: &Path, print: impl FnOnce(&str) -> io::Result<()>) -> Result<(), Failure> {
     let shown = path.display();
@@ -82,38 +85,19 @@ impl Secrets {
 
     /// The secrets and next steps, which are shown once.
     fn instructions(&self, path: &Path) -> String {
-        let Self { app_key, app_secret, viewer_token } = self;
         let file = path.to_string_lossy();
         let config = match &*file {
             DEFAULT_FILE => String::new(),
             file => format!(" --config {}", shell_word(file)),
         };
-        format!(
-            r#"Wrote {file}. It contains only hashes of these, so save them now:
-
-  app key       {app_key}
-  app secret    {app_secret}
-  viewer token  {viewer_token}
-
-Start the server:
-
-  agent-metrics serve{config}
-
-Send a heartbeat from another terminal:
-
-  curl -X POST http://localhost:{DEFAULT_PORT}/api/v1/agents/agent-1/ping \
-    -H "X-App-Key: {app_key}" \
-    -H "X-App-Secret: {app_secret}" \
-    -d '{{"status":"busy","cpu_usage":45.5,"memory_usage":62.3}}'
-
-Or let this machine report itself:
-
-  AGENT_METRICS_APP_SECRET={app_secret} \
-    agent-metrics agent --server http://localhost:{DEFAULT_PORT} --app-key {app_key}
-
-Then open http://localhost:{DEFAULT_PORT}/ and log in with the viewer token.
-"#
-        )
+        // The file's name last: it may contain anything.
+        INSTRUCTIONS
+            .replace("<port>", &DEFAULT_PORT.to_string())
+            .replace("<app_key>", &self.app_key)
+            .replace("<app_secret>", &self.app_secret)
+            .replace("<viewer_token>", &self.viewer_token)
+            .replace("<config>", &config)
+            .replace("<file>", &file)
     }
 }
 
