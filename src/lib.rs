@@ -2,12 +2,13 @@
 //! with threads and channels, without an async runtime, and meant to be read.
 //!
 //! ```text
-//!             :8080                    private Unix sockets
-//!  agents ──▶ ┌──────┐  whole, checked   ┌───────────────┐  Event   ┌─────┐ Batch  ┌────────┐
-//!  browsers ▶ │ door │ ───requests─────▶ │ tiny_http pool│ ───────▶ │ hub │ ─────▶ │ fanout │ ──▶ sockets
-//!             └──┬───┘ ◀──responses────  └───────────────┘          └──▲──┘        └───▲────┘     of all
-//!                │ WebSocket upgrade: the socket moves into a thread   │ join, leave   │ Control   dashboards
-//!                └────────────────▶ client thread (one a dashboard) ───┴───────────────┘
+//!              :8080                    private Unix sockets
+//!  agents ──▶ ┌──────┐  whole, checked   ┌───────────────┐ Event  ┌─────┐  Batch   ┌────────┐
+//!  browsers ▶ │ door │ ───requests─────▶ │ tiny_http pool│ ─────▶ │ hub │ ───────▶ │ fanout │ ──▶ sockets
+//!             └──┬───┘ ◀──responses────  └───────────────┘        └──▲──┘ ◀─resume─ └───▲────┘     of all
+//!                │        (a channel)                                │ join, leave      │ Control   dashboards
+//!                │ WebSocket upgrade: the socket moves into a thread │                  │
+//!                └──────────────▶ subscriber thread (one a dashboard) ──────────────────┘
 //! ```
 //!
 //! | thread | owns | blocks on | ends when |
@@ -17,7 +18,7 @@
 //! | `http-N`, `read-0` | nothing | tiny_http's queue | [`server::workers::Workers::stop`] |
 //! | `hub` | the registry, and who watches what | events, ticks, capacity of fanout channels | [`server::hub::HubHandle::shutdown`] |
 //! | `fanout-N` | the write side of its dashboards | its two channels | the hub's channel is closed |
-//! | `client-N` | the read side of one dashboard | that socket | the connection ends |
+//! | `subscriber-N` | the read side of one dashboard | that socket | the connection ends |
 //! | `agent`, `agent-http` | the first agent of `--dev` | its interval, its connection | its stop channel is closed |
 //! | `signals`, `log` | signals; stderr | those | the process ends |
 //! | about ten without a name | nothing of ours | tiny_http's sockets and pipes | the process ends |
@@ -31,13 +32,13 @@
 //! all of them.
 //!
 //! What holds everywhere: [`wire`], [`registry`] and [`frame`] know no clock, socket or thread; the
-//! hub waits for nobody; every queue and wait has a bound ([`limits`]); every thread that we start
-//! has a name, a small stack, and someone who joins it ([`threads`]). tiny_http starts five or six
-//! threads of its own for each socket and gives no handle on them: they are unnamed and joined by
-//! nobody, hold nothing of the server's state, and end with the process.
+//! hub waits for no fanout thread; every queue and wait has a bound ([`limits`]). Every thread that we
+//! start has a name and a small stack, and is joined ([`threads`]), except for `signals`. tiny_http
+//! starts five or six threads of its own for each socket and gives no handle on them: they have no
+//! name, are not joined, hold nothing of the server's state, and end with the process.
 //!
-//! Read `src/` from the bottom up: `runtime`, `wire`, then in `server` the registry, the hub and
-//! fanout, and last the door and the workers behind it.
+//! Read `src/` from the bottom up: `runtime`, `wire`, then in `server` the [`limits`], the registry, the
+//! hub and fanout, and last the door and the workers behind it.
 //!
 //! [`door`]: server::door
 //! [`workers`]: server::workers
