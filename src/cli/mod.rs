@@ -10,6 +10,7 @@ mod serve;
 mod task;
 
 use std::io::{self, Write as _};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,7 +62,8 @@ fn logged(
     work: impl FnOnce() -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let logging = logging::start(Arc::clone(counters))?;
-    let result = work();
+    // A panic is reported through the log, which has to be written before the process ends.
+    let result = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err("panicked".into()));
     if let Err(error) = &result {
         log::error!("{error}");
     }

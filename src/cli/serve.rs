@@ -30,14 +30,13 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
             log::info!("listening on http://{address}");
         }
         log::info!("pools: {}", pools.join(", "));
-        log::info!(
-            "{}",
-            if is_open {
+        if is_open {
+            log::info!(
                 "viewing is open: whoever can connect to an address above may see the dashboards"
-            } else {
-                "viewing needs a token"
-            }
-        );
+            );
+        } else {
+            log::info!("viewing needs a token");
+        }
         let address = *server.addresses.first().ok_or("no address to listen on")?;
         let first = if args.dev { "  (this machine is its first agent)" } else { "" };
         log::info!("the page: {}{first}", page_url(address));

@@ -5,14 +5,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
-        /// Counters and gauges of one running server.
         #[derive(Debug, Default)]
         pub(crate) struct Counters {
             $($(#[$doc])* pub $name: Count,)*
         }
 
         impl Counters {
-            /// Every counter with its name and present value.
             pub(crate) fn read(&self) -> impl Iterator<Item = (&'static str, u64)> {
                 [$((stringify!($name), self.$name.get()),)*].into_iter()
             }
@@ -53,13 +51,12 @@ counters! {
     buffer_evictions,
     /// Times that a pipe to tiny_http broke and was made anew.
     pipe_breaks,
-    /// Handlers that panicked (500).
     worker_panics,
     /// Heartbeats that became an agent's newest state.
     heartbeats,
     /// Heartbeats that were dropped: a newer one or a goodbye came before them.
     stale,
-    /// Agents evicted for silence.
+    /// Of agents.
     evictions,
     /// Updates that were replaced by a newer one of the same agent before they could be sent.
     conflations,
@@ -69,11 +66,9 @@ counters! {
     cut_offs,
     /// Frames delivered to dashboards.
     deliveries,
-    /// Log lines dropped because the log could not keep up.
     log_lines_dropped,
 }
 
-/// One counter or gauge.
 #[derive(Debug, Default)]
 pub(crate) struct Count(AtomicU64);
 

@@ -30,7 +30,6 @@ const MAX_LINE_BYTES: usize = 4 * 1_024;
 /// Longest text that [`printable`] shows, in characters.
 const MAX_PRINTABLE_CHARS: usize = 256;
 
-/// The environment variable that sets the level.
 const LEVEL_VARIABLE: &str = "AGENT_METRICS_LOG";
 
 /// Our own records' targets begin with this.
@@ -146,10 +145,10 @@ struct Front {
 
 impl Log for Front {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        let most = match metadata.target() {
-            ours if is_ours(ours) => self.level,
+        let most = match metadata.target().split("::").next() {
+            Some(OUR_TARGET) => self.level,
             // It repeats at every attempt what the agent logs once.
-            verifier if verifier.starts_with("rustls_platform_verifier") => LevelFilter::Off,
+            Some("rustls_platform_verifier") => LevelFilter::Off,
             _ => self.level.min(LevelFilter::Warn),
         };
         metadata.level() <= most
@@ -167,10 +166,6 @@ impl Log for Front {
     }
 
     fn flush(&self) {}
-}
-
-fn is_ours(target: &str) -> bool {
-    target.strip_prefix(OUR_TARGET).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
 }
 
 /// At most [`MAX_LINE_BYTES`] of a message.
@@ -220,9 +215,8 @@ fn log_panic(info: &PanicHookInfo<'_>) {
     let place = info.location().map(|location| format!(" at {location}")).unwrap_or_default();
     let message = printable(info.payload_as_str().unwrap_or("(no message)"));
     // Captured only where RUST_BACKTRACE asks for it.
-    let trace = Backtrace::capture();
-    let trace = match trace.status() {
-        BacktraceStatus::Captured => format!("\n{trace}"),
+    let trace = match Backtrace::capture() {
+        trace if trace.status() == BacktraceStatus::Captured => format!("\n{trace}"),
         _ => String::new(),
     };
     log::error!("thread {name} panicked{place}: {message}{trace}");

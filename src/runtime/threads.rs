@@ -81,7 +81,6 @@ impl Threads {
         self.lock().contains_key(name)
     }
 
-    /// How many threads have not been joined.
     pub(crate) fn count(&self) -> usize {
         self.lock().len()
     }

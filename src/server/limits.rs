@@ -91,16 +91,11 @@ impl Limits {
     }
 }
 
-/// An agent is evicted when it was silent for longer than this (seed: five minutes). The setting
-/// `evict_after` overrides it.
+/// Longest silence of an agent before it is evicted (seed: five minutes); `evict_after` overrides it.
 pub(crate) const DEFAULT_EVICT_AFTER: Duration = Duration::from_secs(5 * 60);
 
-/// The longest delay of an eviction.
-const MAX_EVICTION_TICK: Duration = Duration::from_secs(1);
-
-pub(crate) fn eviction_tick(evict_after: Duration) -> Duration {
-    MAX_EVICTION_TICK.min(evict_after / 4)
-}
+/// The longest delay of an eviction. The tick is the lesser of this and a quarter of `evict_after`.
+pub(crate) const MAX_EVICTION_TICK: Duration = Duration::from_secs(1);
 
 /// Events waiting for the hub. When it is full, a worker waits for [`Limits::hub_timeout`], then
 /// answers 503.
@@ -113,12 +108,11 @@ pub(crate) const FANOUT_BATCHES: usize = 64;
 pub(crate) const MAX_BATCH_BYTES: usize = 64 * KIB;
 
 /// Who has taken changed states of as many bytes as this many snapshots, and still has not all, is
-/// slower than the pool changes, and gets a snapshot. Who reads half as fast again as a pool
-/// changes in which all agents change has all before that.
+/// slower than the pool changes, and gets a snapshot. Who reads half as fast again as the pool
+/// changes, even if all agents do, has all before that.
 pub(crate) const SLOW_SNAPSHOTS: usize = 2;
 
-/// Control messages (attach, pong, close) waiting for one fanout thread. When it is full, subscriber
-/// threads wait.
+/// Control messages waiting for one fanout thread. When it is full, subscriber threads wait.
 pub(crate) const FANOUT_CONTROLS: usize = 1_024;
 
 /// Unsent bytes that the kernel may buffer for one connection (TCP_NOTSENT_LOWAT). Otherwise it
@@ -137,8 +131,7 @@ pub(crate) const MAX_GOODBYES: usize = 8_192;
 /// [`Limits::worker_timeout`] at its worker and as long again at the hub.
 pub(crate) const GOODBYE_MEMORY: Duration = Duration::from_secs(60);
 
-/// Departures that a pool can send to a dashboard that fell behind; after more of them it gets a
-/// snapshot.
+/// Departures that a pool can send to a dashboard that fell behind; beyond them it gets a snapshot.
 pub(crate) const MAX_DEPARTURE_CHANGES: usize = 1_024;
 
 /// A dashboard to which nothing was sent for this long gets a `keepalive`. Less than half of the 12 s

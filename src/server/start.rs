@@ -13,7 +13,7 @@ use super::door::{Dashboards, Door, DoorParts};
 use super::event::FanoutIndex;
 use super::fanout::{self, FanoutHandle};
 use super::hub::{self, HubHandle};
-use super::limits::{FANOUT_BATCHES, Limits, MAX_UNSENT_BYTES, eviction_tick};
+use super::limits::{FANOUT_BATCHES, Limits, MAX_EVICTION_TICK, MAX_UNSENT_BYTES};
 use super::registry::Rules;
 use super::relay::Responder;
 use super::sockets::{INGEST, READS, SocketDirectory};
@@ -59,7 +59,7 @@ impl Server {
         let shared = Shared { clock, counters, threads, epoch: epoch()?, pools, limits };
         let rules = Rules {
             evict_after: config.evict_after,
-            tick: eviction_tick(config.evict_after),
+            tick: MAX_EVICTION_TICK.min(config.evict_after / 4),
             max_agents_per_pool: shared.limits.max_agents_per_pool,
             max_pool_bytes: shared.limits.max_pool_bytes,
         };

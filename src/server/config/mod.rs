@@ -19,10 +19,11 @@ use std::time::Duration;
 use toml::de::{DeTable, DeValue};
 
 use self::access::Access;
+use self::settings::milliseconds;
 pub(crate) use self::settings::settable_limits;
 use self::source::{Source, Value};
 use crate::server::auth::{Gate, SecretDigest};
-use crate::server::limits::Limits;
+use crate::server::limits::{DEFAULT_EVICT_AFTER, Limits};
 use crate::wire::id::PoolId;
 
 /// The file that is read when none is named, in the working directory.
@@ -57,7 +58,7 @@ pub(crate) struct PoolConfig {
 pub(crate) struct Config {
     /// Where the door listens; at least one address.
     pub listen: Vec<SocketAddr>,
-    /// See [`DEFAULT_EVICT_AFTER`](crate::server::limits::DEFAULT_EVICT_AFTER).
+    /// See [`DEFAULT_EVICT_AFTER`].
     pub evict_after: Duration,
     /// In the file's order: [`PoolIndex`](crate::wire::id::PoolIndex) is the position here.
     pub pools: Vec<PoolConfig>,
@@ -123,8 +124,8 @@ impl Config {
             config.listen.clone_from(&overrides.listen);
         }
         if let Some(given) = overrides.evict_after {
-            settings::set_evict_after(&mut config.evict_after, given)
-                .map_err(in_option(EVICT_AFTER_OPTION))?;
+            let mut setting = settings::evict_after(&mut config.evict_after);
+            setting.set(milliseconds(given)).map_err(in_option(EVICT_AFTER_OPTION))?;
         }
         Ok(config)
     }
@@ -144,10 +145,12 @@ impl Config {
         ];
         root.allow_only(&known, &[]);
         let access = Access::read(root);
+        let mut evict_after = DEFAULT_EVICT_AFTER;
+        settings::evict_after(&mut evict_after).read(root);
         let may_be_public = access.says_who_may_view || !overrides.listen.is_empty();
         Self {
             listen: read_listen(root, may_be_public),
-            evict_after: settings::read_evict_after(root),
+            evict_after,
             gate: access.gate,
             pools: access.pools,
             limits: settings::read_limits(root),

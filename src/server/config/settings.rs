@@ -6,7 +6,7 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 use super::source::Value;
-use crate::server::limits::{DEFAULT_EVICT_AFTER, Limits};
+use crate::server::limits::Limits;
 use crate::wire::{KIB, MIB};
 
 /// A setting, and where its value goes. Times are numbers of milliseconds.
@@ -25,7 +25,7 @@ enum Field<'a> {
 
 impl Setting<'_> {
     /// Takes the value that `table` gives, if it gives one. Reports one that is a mistake.
-    fn read(&mut self, table: &Value<'_>) {
+    pub(super) fn read(&mut self, table: &Value<'_>) {
         let Some(value) = table.get(self.name) else { return };
         if let Err(why) = self.parse(value.value).and_then(|number| self.set(number)) {
             value.refuse(why);
@@ -47,7 +47,7 @@ impl Setting<'_> {
         number.ok_or_else(|| format!("must be {rule}"))
     }
 
-    fn set(&mut self, number: u64) -> Result<(), String> {
+    pub(super) fn set(&mut self, number: u64) -> Result<(), String> {
         if !(self.min..=self.max).contains(&number) {
             let [given, min, max] = [number, self.min, self.max].map(|number| self.show(number));
             return Err(format!("{given} is out of range, {min} to {max} is allowed"));
@@ -104,25 +104,15 @@ fn show_size(bytes: u64) -> String {
     format!("{} {unit}", bytes / factor)
 }
 
-fn milliseconds(time: Duration) -> u64 {
+pub(super) fn milliseconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// At least 100 ms: the eviction tick is a quarter of it, and a faster one would only burn CPU. At
 /// most 30 days: an agent that is silent for a month is not coming back.
-fn evict_after(field: &mut Duration) -> Setting<'_> {
+pub(super) fn evict_after(field: &mut Duration) -> Setting<'_> {
     let max = 30 * 24 * 60 * 60 * 1_000;
     Setting { name: "evict_after", field: Field::Time(field), min: 100, max }
-}
-
-pub(super) fn read_evict_after(root: &Value<'_>) -> Duration {
-    let mut time = DEFAULT_EVICT_AFTER;
-    evict_after(&mut time).read(root);
-    time
-}
-
-pub(super) fn set_evict_after(field: &mut Duration, given: Duration) -> Result<(), String> {
-    evict_after(field).set(milliseconds(given))
 }
 
 /// The limits that the file may set, in the order of the documentation.

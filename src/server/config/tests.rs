@@ -4,7 +4,6 @@ use super::access::MAX_POOLS;
 use super::secrets::MAX_BYTES;
 use super::*;
 use crate::server::auth::Viewer;
-use crate::server::limits::DEFAULT_EVICT_AFTER;
 use crate::wire::id::PoolIndex;
 
 fn hex(text: &str) -> String {
