@@ -48,18 +48,14 @@ pub(super) const POOL_TOKEN: Secret =
 impl Secret {
     /// What the table gives, if anything, and its digest, if that is no mistake.
     pub(super) fn read<'a>(&self, table: &Value<'a>) -> Option<(Value<'a>, Option<SecretDigest>)> {
-        let (value, digest) = match (table.get(self.sha256_key), table.get(self.file_key)) {
-            (None, None) => return None,
-            (Some(_), Some(file)) => (file, Some(Err(format!("{}, not both", self.ways())))),
-            (Some(hex), None) => {
-                let digest = hex.text().map(from_hex);
-                (hex, digest)
-            }
-            (None, Some(file)) => {
-                let digest = file.text().map(|name| self.read_file(name, file.source.path));
-                (file, digest)
-            }
+        let (hex, file) = (table.get(self.sha256_key), table.get(self.file_key));
+        let digest = match (&hex, &file) {
+            (None, None) => None,
+            (Some(_), Some(_)) => Some(Err(format!("{}, not both", self.ways()))),
+            (Some(hex), None) => hex.text().map(from_hex),
+            (None, Some(file)) => file.text().map(|name| self.read_file(name, file.source.path)),
         };
+        let value = file.or(hex)?;
         let digest = digest.and_then(|digest| digest.map_err(|why| value.refuse(why)).ok());
         Some((value, digest))
     }

@@ -378,8 +378,9 @@ fn hosts_origins_and_proxies_are_checked_one_by_one() {
 
 #[test]
 fn there_are_pools_with_ids_that_differ() {
-    assert_error("", "", &["[[pools]]: there is none"]);
-    assert_error("pools = []", "", &["[[pools]]: there is none"]);
+    assert_error("", ":1:1", &["[[pools]]: there is none"]);
+    assert_error("evict_after = '5m'\n", ":2:1", &["[[pools]]: there is none"]);
+    assert_error("pools = []", ":1:9", &["[[pools]]: there is none"]);
     assert_error("[[pools]]\nname = 'x'", ":1", &["missing field `id`"]);
     assert_error(
         "[[pools]]\nid = 'a b'",
