@@ -11,12 +11,13 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use ureq::config::Config;
-use ureq::http::{HeaderMap, HeaderValue, Response, StatusCode, Uri};
+use ureq::http::{HeaderMap, Response, StatusCode, Uri};
 use ureq::tls::{RootCerts, TlsConfig};
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 use ureq::{Agent, Body};
 
+use super::settings::ServerUrl;
 use super::{AgentError, Settings, tls};
 use crate::runtime::clock::{Clock, UnixMillis};
 use crate::runtime::logging::printable;
@@ -25,7 +26,7 @@ use crate::wire::response::problem_detail;
 /// TLS and the system's name lookup need more than our other threads.
 const STACK_BYTES: usize = 1_024 * 1_024;
 
-/// How much of a response's body is read; a problem has a few hundred bytes.
+/// Of a response's body that is read; a problem has a few hundred.
 const MAX_RESPONSE_BYTES: u64 = 64 * 1_024;
 
 /// Less than the server's `idle_timeout` (75 s), so that we rarely write to a connection that it
@@ -96,51 +97,19 @@ impl ClientThread {
     }
 }
 
-/// Posts to one URL with one app key.
+/// Sends the heartbeats of one agent.
 pub(super) struct Client {
-    config: Config,
+    settings: Settings,
     agent: Agent,
-    url: String,
-    is_tls: bool,
-    app_key: String,
-    headers: HeaderMap,
     clock: Clock,
 }
 
 impl Client {
     pub(super) fn new(settings: &Settings, clock: Clock) -> Result<Self, AgentError> {
-        let mut config = Agent::config_builder()
-            .http_status_as_error(false)
-            // A redirect would send key and secret to another address.
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .user_agent(concat!("agent-metrics/", env!("CARGO_PKG_VERSION")))
-            .max_idle_connections(1)
-            .max_idle_age(MAX_IDLE)
-            .input_buffer_size(BUFFER_BYTES)
-            .output_buffer_size(BUFFER_BYTES)
-            // The certificates that this machine trusts, a company's own authority among them.
-            .tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build());
         if settings.server.is_tls {
             tls::check_cert_file()?;
         }
-        if settings.server.is_loopback {
-            config = config.proxy(None);
-        }
-        let config = config.build();
-        let mut headers = HeaderMap::new();
-        headers.insert("content-type", HeaderValue::from_static("application/json"));
-        headers.insert("x-app-key", settings.app_key.clone());
-        headers.insert("x-app-secret", settings.secret.0.clone());
-        Ok(Self {
-            agent: new_agent(&config),
-            config,
-            url: settings.server.ping_url(&settings.id),
-            is_tls: settings.server.is_tls,
-            app_key: settings.app_key().to_owned(),
-            headers,
-            clock,
-        })
+        Ok(Self { agent: new_agent(&settings.server), settings: settings.clone(), clock })
     }
 
     pub(super) fn send(&mut self, request: &Request) -> HeartbeatResult {
@@ -148,25 +117,31 @@ impl Client {
         // The server may close an idle connection at any time (RFC 9112 section 9.3.1), which is
         // not a failure: try once more on a new one.
         if response.as_ref().is_err_and(is_closed_connection) {
-            self.agent = new_agent(&self.config);
             response = self.post(request);
         }
         match response {
             Ok(response) => self.result_of(response),
             Err(error) => {
-                self.agent = new_agent(&self.config);
                 let reason = self.explain(&error);
                 Err(HeartbeatError::Unavailable { reason, retry_after: None })
             }
         }
     }
 
-    fn post(&self, request: &Request) -> Result<Response<Body>, ureq::Error> {
-        let mut post = self.agent.post(&self.url);
-        for (name, value) in &self.headers {
-            post = post.header(name, value);
+    fn post(&mut self, request: &Request) -> Result<Response<Body>, ureq::Error> {
+        let Settings { server, app_key, secret, id, .. } = &self.settings;
+        let post = self
+            .agent
+            .post(server.ping_url(id))
+            .header("content-type", "application/json")
+            .header("x-app-key", app_key)
+            .header("x-app-secret", &secret.0);
+        let response =
+            post.config().timeout_global(Some(request.timeout)).build().send(&request.json);
+        if response.is_err() {
+            self.agent = new_agent(server);
         }
-        post.config().timeout_global(Some(request.timeout)).build().send(&request.json)
+        response
     }
 
     fn result_of(&self, mut response: Response<Body>) -> HeartbeatResult {
@@ -176,7 +151,7 @@ impl Client {
         let body = body.unwrap_or_default();
         Err(match status.as_u16() {
             200..=299 => return Ok(()),
-            401 => HeartbeatError::Unauthorized { app_key: self.app_key.clone() },
+            401 => HeartbeatError::Unauthorized { app_key: self.settings.app_key.clone() },
             408 | 429 | 500..=599 => HeartbeatError::Unavailable {
                 reason: describe(status, &body),
                 retry_after: retry_after(response.headers(), self.clock.wall()),
@@ -189,7 +164,7 @@ impl Client {
     /// Why there is no response, safe to log.
     fn explain(&self, error: &ureq::Error) -> String {
         let text = error.to_string();
-        if self.is_tls {
+        if self.settings.server.is_tls {
             return tls::explain(&text);
         }
         let text = printable(&text);
@@ -197,14 +172,28 @@ impl Client {
         if is_closed_connection(error) {
             return format!("{text}; if the server speaks TLS there, write https://");
         }
-        text.to_string()
+        text
     }
 }
 
 /// One that looks up the server's name and connects anew.
-fn new_agent(config: &Config) -> Agent {
-    let (connector, resolver) = (DefaultConnector::default(), CachingResolver::default());
-    Agent::with_parts(config.clone(), connector, resolver)
+fn new_agent(server: &ServerUrl) -> Agent {
+    let mut config = Agent::config_builder()
+        .http_status_as_error(false)
+        // A redirect would send key and secret to another address.
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .user_agent(concat!("agent-metrics/", env!("CARGO_PKG_VERSION")))
+        .max_idle_connections(1)
+        .max_idle_age(MAX_IDLE)
+        .input_buffer_size(BUFFER_BYTES)
+        .output_buffer_size(BUFFER_BYTES)
+        // The certificates that this machine trusts, a company's own authority among them.
+        .tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build());
+    if server.is_loopback {
+        config = config.proxy(None);
+    }
+    Agent::with_parts(config.build(), DefaultConnector::default(), CachingResolver::default())
 }
 
 /// Looks up the server's name once. ureq asks before each request, and its own resolver would query
@@ -238,15 +227,11 @@ fn describe(status: StatusCode, body: &[u8]) -> String {
     match problem_detail(body) {
         Some(detail) => format!("{status}: {}", printable(&detail)),
         // What nginx, Apache and Go answer to a plain request on a port for TLS.
-        None if status == StatusCode::BAD_REQUEST && mentions_https(body) => {
+        None if status == 400 && body.windows(5).any(|word| word == b"HTTPS") => {
             format!("{status}: the server speaks TLS at this address, write https://")
         }
         None => status.to_string(),
     }
-}
-
-fn mentions_https(body: &[u8]) -> bool {
-    body.windows(5).any(|word| word == b"HTTPS")
 }
 
 /// Shows the target without parts that may contain secrets.
@@ -271,6 +256,8 @@ fn retry_after(headers: &HeaderMap, now: UnixMillis) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use ureq::http::HeaderValue;
+
     use super::*;
 
     fn headers(name: &'static str, value: &str) -> HeaderMap {

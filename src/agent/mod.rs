@@ -92,7 +92,7 @@ fn run_with<T>(
         settings.id,
         settings.server,
         humantime::format_duration(settings.timing.interval),
-        settings.app_key(),
+        settings.app_key,
     );
     create_task_dirs(settings);
     let mut reporter = Reporter::new(settings, clock);
@@ -215,13 +215,8 @@ impl<'a> Reporter<'a> {
     /// that takes longer ends with the process.
     fn goodbye(&mut self, client: ClientThread) {
         let timeout = self.settings.timing.goodbye_timeout;
-        let deadline = after(timeout);
-        let result = || {
-            select! {
-                recv(client.results) -> result => result.ok(),
-                recv(deadline) -> _ => None,
-            }
-        };
+        let deadline = self.clock.now() + timeout;
+        let result = || client.results.recv_deadline(deadline).ok();
         if self.in_flight.is_some() && result().is_none() {
             log::debug!("no goodbye: the last heartbeat gets no response");
             return;

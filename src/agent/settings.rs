@@ -1,13 +1,14 @@
 //! What an agent is told before it runs: where to send, as whom, how often. Checks each value and
 //! says which one is wrong; never shows a secret; opens no connection.
 
+use std::env;
 use std::ffi::OsString;
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use ureq::http::{HeaderValue, Uri};
@@ -33,7 +34,7 @@ const MAX_CREDENTIAL_BYTES: usize = 1_024;
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
     pub(crate) server: ServerUrl,
-    pub(super) app_key: HeaderValue,
+    pub(super) app_key: String,
     pub(super) secret: Secret,
     pub(crate) id: AgentId,
     pub(super) profile: Profile,
@@ -53,13 +54,9 @@ impl Settings {
     ) -> Result<Self, AgentError> {
         let server = ServerUrl::parse(server)
             .map_err(|why| AgentError::Setting("server address", why.into()))?;
-        let app_key =
-            credential(app_key).map_err(|why| AgentError::Setting("app key", why.into()))?;
-        Ok(Self { server, app_key, secret, id, profile, timing: Timing::new(interval) })
-    }
-
-    pub(super) fn app_key(&self) -> &str {
-        self.app_key.to_str().unwrap_or_default()
+        check_credential(app_key).map_err(|why| AgentError::Setting("app key", why.into()))?;
+        let (app_key, timing) = (app_key.to_owned(), Timing::new(interval));
+        Ok(Self { server, app_key, secret, id, profile, timing })
     }
 }
 
@@ -97,33 +94,34 @@ fn id_from(host: &str) -> Result<AgentId, InvalidId> {
 pub(crate) struct Secret(pub(super) HeaderValue);
 
 impl Secret {
+    /// White space around `text` is ignored.
     pub(crate) fn new(text: &str) -> Result<Self, String> {
-        let mut value = credential(text.trim())?;
+        let text = text.trim();
+        check_credential(text)?;
+        let mut value = HeaderValue::from_str(text).map_err(|error| error.to_string())?;
         value.set_sensitive(true);
         Ok(Self(value))
     }
 
     /// From `file`, the command line's, else from one of the environment variables
-    /// `AGENT_METRICS_APP_SECRET` and `AGENT_METRICS_APP_SECRET_FILE`. White space around it is
-    /// ignored.
+    /// `AGENT_METRICS_APP_SECRET` and `AGENT_METRICS_APP_SECRET_FILE`.
     pub(crate) fn from_env_or_file(file: Option<&Path>) -> Result<Self, AgentError> {
-        let variable_file = std::env::var_os(SECRET_FILE_VARIABLE).map(PathBuf::from);
-        Self::choose(file, std::env::var_os(SECRET_VARIABLE), variable_file)
+        Self::choose(file, env::var_os(SECRET_VARIABLE), env::var_os(SECRET_FILE_VARIABLE))
             .map_err(|why| AgentError::Setting("app secret", why))
     }
 
     fn choose(
         flag: Option<&Path>,
-        variable: Option<OsString>,
-        variable_file: Option<PathBuf>,
+        text: Option<OsString>,
+        file: Option<OsString>,
     ) -> Result<Self, String> {
-        match (flag, variable, variable_file) {
+        match (flag, text, file) {
             (Some(file), _, _) => Self::from_file(file),
             (None, Some(_), Some(_)) => {
                 Err(format!("{SECRET_VARIABLE} and {SECRET_FILE_VARIABLE} are both set: unset one"))
             }
             (None, Some(text), None) => Self::new(&text.to_string_lossy()),
-            (None, None, Some(file)) => Self::from_file(&file),
+            (None, None, Some(file)) => Self::from_file(file.as_ref()),
             (None, None, None) => Err(format!(
                 "there is none: set {SECRET_VARIABLE}, or name a file in {SECRET_FILE_VARIABLE}"
             )),
@@ -143,16 +141,13 @@ impl Secret {
 }
 
 /// A key or secret, which is sent in a header (RFC 9110 section 5.5).
-fn credential(text: &str) -> Result<HeaderValue, &'static str> {
-    if text.is_empty() {
-        return Err("it is empty");
+fn check_credential(text: &str) -> Result<(), &'static str> {
+    match text {
+        "" => Err("it is empty"),
+        _ if text.len() > MAX_CREDENTIAL_BYTES => Err("it is longer than 1,024 bytes"),
+        _ if text.bytes().all(|byte| byte.is_ascii_graphic()) => Ok(()),
+        _ => Err("it contains other characters than visible ASCII"),
     }
-    if text.len() > MAX_CREDENTIAL_BYTES {
-        return Err("it is longer than 1,024 bytes");
-    }
-    let is_visible = text.bytes().all(|byte| byte.is_ascii_graphic());
-    let value = HeaderValue::from_str(text).ok().filter(|_| is_visible);
-    value.ok_or("it contains other characters than visible ASCII")
 }
 
 /// Scheme, authority, and an optional path before `/api`.
@@ -298,7 +293,7 @@ mod tests {
     fn a_secret_is_not_shown_and_comes_from_the_first_place_that_has_one() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "from-file\n").unwrap();
-        let named = || Some(file.path().to_owned());
+        let named = || Some(file.path().into());
         let pick = |flag, variable: Option<&str>, file| {
             Secret::choose(flag, variable.map(OsString::from), file)
         };
