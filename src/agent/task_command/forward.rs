@@ -40,14 +40,14 @@ pub(super) fn listen() -> io::Result<Signals> {
 
 /// Waits for the end of the command, and forwards signals until then.
 pub(super) fn wait(command: &mut Child, signals: &mut Signals) -> io::Result<ExitStatus> {
-    let mut probe = Probe::start();
+    let mut probe = Probe::start().ok();
     let mut received = BTreeMap::new();
     add(&mut received, signals.pending(), command.id());
     // These came before the probe existed, some of them before the command did, so it is unknown
     // whether they reached it. A command with handlers this early may get one twice rather than
     // not at all.
     while let Some((signal, _)) = received.pop_first() {
-        probe.reached_group(signal);
+        reached_group(&mut probe, signal);
         send(command, signal)?;
     }
     // Before each wait: its SIGCHLD may have been among those above.
@@ -58,7 +58,7 @@ pub(super) fn wait(command: &mut Child, signals: &mut Signals) -> io::Result<Exi
         };
         let has_left = has_left_our_group(command);
         let mut reached_command =
-            || if has_left { Some(false) } else { probe.reached_group(signal) };
+            || if has_left { Some(false) } else { reached_group(&mut probe, signal) };
         let _ = after(WINDOW).recv();
         let mut reached = reached_command();
         for _ in 1..MAX_QUESTIONS {
@@ -74,6 +74,19 @@ pub(super) fn wait(command: &mut Child, signals: &mut Signals) -> io::Result<Exi
         }
     }
     command.wait()
+}
+
+/// Whether `signal` was sent to our group since the last question about it; `None` if the probe
+/// cannot tell, and then it is started anew.
+fn reached_group(probe: &mut Option<Probe>, signal: i32) -> Option<bool> {
+    let answer = probe.as_mut().and_then(|probe| probe.has_received(signal).ok());
+    if answer.is_some() {
+        return answer;
+    }
+    // A probe without handlers yet was killed by the signal to its group.
+    let killed_by = probe.as_mut().and_then(Probe::stop);
+    *probe = Probe::start().ok();
+    (killed_by == Some(signal)).then_some(true)
 }
 
 /// timeout(1), setsid(1) and interactive shells have a process group of their own.

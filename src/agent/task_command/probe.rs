@@ -8,16 +8,16 @@
 //! such as pidof(1) with a path, selects both: a signal to each of them looks like one to the
 //! group.
 
+use std::collections::BTreeSet;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::process::getegid;
+use signal_hook::iterator::Signals;
 
 use super::forward::FORWARDED;
 
@@ -27,59 +27,29 @@ pub(crate) const SUBCOMMAND: &str = "signal-probe";
 /// stopped the probe alone.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Records signals, and answers questions on standard input, a socket, until it is closed.
+/// The probe's own process: records signals, and answers questions on standard input, a socket,
+/// until it is closed.
 pub(crate) fn serve() -> io::Result<()> {
-    let mut flags = Vec::new();
-    for signal in FORWARDED {
-        let flag = Arc::new(AtomicBool::new(false));
-        signal_hook::flag::register(signal, Arc::clone(&flag))?;
-        flags.push((signal, flag));
-    }
+    let mut signals = Signals::new(FORWARDED)?;
+    let mut received = BTreeSet::new();
     let mut line = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     let mut question = [0];
     while line.read_exact(&mut question).is_ok() {
-        let asked = i32::from(question[0]);
-        let flag = flags.iter().find(|(signal, _)| *signal == asked);
-        let got = flag.is_some_and(|(_, flag)| flag.swap(false, Ordering::SeqCst));
-        line.write_all(&[u8::from(got)])?;
+        received.extend(signals.pending());
+        let was_received = received.remove(&i32::from(question[0]));
+        line.write_all(&[u8::from(was_received)])?;
     }
     Ok(())
 }
 
-/// Without a running probe nothing is known.
-pub(super) struct Probe(Option<Running>);
-
-impl Probe {
-    pub(super) fn start() -> Self {
-        Self(Running::start().ok())
-    }
-
-    /// Whether `signal` was sent to the group since the last question about it.
-    pub(super) fn reached_group(&mut self, signal: i32) -> Option<bool> {
-        let answer = self.0.as_mut().and_then(|running| running.ask(signal).ok());
-        if answer.is_some() {
-            return answer;
-        }
-        // A probe without handlers yet was killed by the signal to its group.
-        let killed_by = self.0.take().and_then(Running::stop);
-        *self = Self::start();
-        (killed_by == Some(signal)).then_some(true)
-    }
-}
-
-impl Drop for Probe {
-    fn drop(&mut self) {
-        self.0.take().map(Running::stop);
-    }
-}
-
-struct Running {
+/// Dropping it ends the process.
+pub(super) struct Probe {
     process: Child,
     line: UnixStream,
 }
 
-impl Running {
-    fn start() -> io::Result<Self> {
+impl Probe {
+    pub(super) fn start() -> io::Result<Self> {
         let (line, probes_end) = UnixStream::pair()?;
         line.set_read_timeout(Some(ANSWER_TIMEOUT))?;
         // This very program, even if its file has been replaced.
@@ -97,7 +67,8 @@ impl Running {
         Ok(Self { process, line })
     }
 
-    fn ask(&mut self, signal: i32) -> io::Result<bool> {
+    /// Whether it has received `signal` since the last question about it.
+    pub(super) fn has_received(&mut self, signal: i32) -> io::Result<bool> {
         let question = u8::try_from(signal).map_err(io::Error::other)?;
         let mut answer = [0];
         self.line.write_all(&[question])?;
@@ -105,9 +76,15 @@ impl Running {
         Ok(answer == [1])
     }
 
-    /// Kills it, and returns the signal that ended it.
-    fn stop(mut self) -> Option<i32> {
+    /// Kills it if it still runs, and returns the signal that ended it.
+    pub(super) fn stop(&mut self) -> Option<i32> {
         let _ = self.process.kill();
         self.process.wait().ok()?.signal()
+    }
+}
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        self.stop();
     }
 }
