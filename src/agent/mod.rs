@@ -41,9 +41,8 @@ pub(crate) use self::tls::ignore_empty_cert_file;
 use self::client::{Client, ClientThread, Request};
 use self::machine::{FIRST_WINDOW, Machine, Reading};
 use self::schedule::Schedule;
-use self::task_files::{Task, TaskDirs, ensure_dir};
+use self::task_files::{Task, TaskDirs, ensure_dir, shown};
 use crate::runtime::clock::Clock;
-use crate::runtime::logging::printable;
 
 /// How often the task directories are read. Watching them would not do: no file system event tells
 /// that a lock is gone. A directory full of other files is read less often, in proportion.
@@ -114,10 +113,9 @@ fn run_with<T>(
 /// Creates the missing ones, so that everyone can put tasks there.
 fn create_task_dirs(settings: &Settings) {
     for dir in &settings.profile.task_dirs {
-        let shown = dir.display().to_string();
         match ensure_dir(dir) {
-            Ok(_) => log::info!("tasks are the *.json files in {}", printable(&shown)),
-            Err(error) => log::warn!("cannot read tasks in {}: {error}", printable(&shown)),
+            Ok(_) => log::info!("tasks are the *.json files in {}", shown(dir)),
+            Err(error) => log::warn!("cannot read tasks in {}: {error}", shown(dir)),
         }
     }
 }

@@ -10,20 +10,21 @@
 mod tests;
 
 use std::collections::HashMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::fd::OwnedFd;
+use std::mem;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::{AtFlags, Mode, OFlags, openat, renameat, unlinkat};
+use rustix::fs::{Mode, OFlags};
 use rustix::process::geteuid;
 use serde::{Deserialize, Deserializer, Serialize};
+use tempfile::{NamedTempFile, TempPath};
 
 use crate::runtime::logging::printable;
-use crate::wire::MAX_TEXT_CHARS;
-use crate::wire::Object;
+use crate::wire::{MAX_TEXT_CHARS, Object};
 
 /// One directory for all users of a machine, with the sticky bit like `/tmp`, so that the system's
 /// agent sees the tasks of all users.
@@ -86,11 +87,10 @@ pub(crate) fn parse_text(text: &str) -> Result<String, String> {
 /// A task's locked file; dropping it removes the file.
 #[derive(Debug)]
 pub(crate) struct TaskFile {
-    /// Open, so that the file is found even if the directory was renamed.
-    dir: OwnedFd,
-    name: String,
-    /// Holds the lock.
-    _file: File,
+    /// Open, because that holds the lock.
+    _file: NamedTempFile,
+    /// The file's path leads through it.
+    _dir: OwnedFd,
 }
 
 impl TaskFile {
@@ -103,31 +103,19 @@ impl TaskFile {
     pub(crate) fn create(path: &Path, task: &Task) -> io::Result<Self> {
         let dir = ensure_dir(path)?;
         remove_dead_files(path);
-        let json = serde_json::to_vec(task)?;
         let random = getrandom::u64().map_err(|error| io::Error::other(error.to_string()))?;
-        let unique = format!("{}-{random:016x}", std::process::id());
-        let draft = format!(".{unique}{DRAFT_SUFFIX}");
-        let name = format!("{unique}{LOCKED_SUFFIX}");
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        let mut file = File::from(openat(&dir, &draft, flags, Mode::RUSR | Mode::WUSR)?);
-        let created = file
-            .try_lock()
-            .map_err(io::Error::from)
-            .and_then(|()| file.write_all(&json))
-            // Whatever the umask is: the agent may run as another user.
-            .and_then(|()| file.set_permissions(fs::Permissions::from_mode(0o644)))
-            .and_then(|()| Ok(renameat(&dir, &draft, &dir, &name)?));
-        if let Err(error) = created {
-            let _ = unlinkat(&dir, &draft, AtFlags::empty());
-            return Err(error);
-        }
-        Ok(Self { dir, name, _file: file })
-    }
-}
-
-impl Drop for TaskFile {
-    fn drop(&mut self) {
-        let _ = unlinkat(&self.dir, &self.name, AtFlags::empty());
+        let name = format!("{}-{random:016x}", std::process::id());
+        // Leads to the directory even if it is renamed.
+        let place = PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd()));
+        let draft = TempPath::try_from_path(place.join(format!(".{name}{DRAFT_SUFFIX}")))?;
+        let path = TempPath::try_from_path(place.join(name + LOCKED_SUFFIX))?;
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
+        file.try_lock()?;
+        file.write_all(&serde_json::to_vec(task)?)?;
+        // Whatever the umask is: the agent may run as another user.
+        file.set_permissions(fs::Permissions::from_mode(0o644))?;
+        draft.persist(&path)?;
+        Ok(Self { _file: NamedTempFile::from_parts(file, path), _dir: dir })
     }
 }
 
@@ -193,9 +181,8 @@ impl TaskDirs {
                 }
                 Ok(None) => {}
                 Err(error) => {
-                    let (path, error) = (path.display().to_string(), error.to_string());
-                    let (path, error) = (printable(&path), printable(&error));
-                    problems.push(format!("{path} is not a task: {error}"));
+                    let error = printable(&error.to_string());
+                    problems.push(format!("{} is not a task: {error}", shown(&path)));
                 }
             }
         }
@@ -226,8 +213,7 @@ impl TaskDirs {
                 name.ends_with(b".json") && !name.starts_with(b".")
             }));
             if entries.next().is_some() {
-                let dir = dir.display().to_string();
-                let dir = printable(&dir);
+                let dir = shown(dir);
                 large_dirs.push(format!("{dir} has over {MAX_ENTRIES} files: some are not read"));
             }
         }
@@ -238,16 +224,9 @@ impl TaskDirs {
     /// Logs the problems that two consecutive reads found: during the first a script may have been
     /// writing the file. Anyone may fill such a directory, so each read logs at most one line.
     fn log_new(&mut self, problems: Vec<String>) {
-        let mut new = Vec::new();
-        let mut counted = HashMap::with_capacity(problems.len());
-        for problem in problems {
-            let reads = self.problems.get(&problem).map_or(1, |reads| reads.saturating_add(1));
-            if reads == 2 {
-                new.push(problem.clone());
-            }
-            counted.insert(problem, reads);
-        }
-        self.problems = counted;
+        let before = mem::take(&mut self.problems);
+        let reads_of = |problem: &String| before.get(problem).map_or(1, |n| n.saturating_add(1));
+        let new: Vec<_> = problems.iter().filter(|problem| reads_of(problem) == 2).collect();
         match &new[..] {
             [] => {}
             [first] => log::warn!("{first}"),
@@ -255,6 +234,8 @@ impl TaskDirs {
                 log::warn!("{first}; {} other files or directories have problems", others.len());
             }
         }
+        let counted = problems.into_iter().map(|problem| (reads_of(&problem), problem));
+        self.problems = counted.map(|(reads, problem)| (problem, reads)).collect();
     }
 }
 
@@ -293,26 +274,28 @@ fn open(path: &Path) -> io::Result<File> {
 /// [`MAX_ENTRIES`].
 fn remove_dead_files(dir: &Path) {
     let our_uid = geteuid().as_raw();
+    let is_old = |metadata: &Metadata| {
+        let age = metadata.modified().ok().and_then(|at| at.elapsed().ok());
+        age.is_some_and(|age| age > MAX_DRAFT_AGE)
+    };
     let entries = fs::read_dir(dir).into_iter().flatten().take(MAX_ENTRIES).filter_map(Result::ok);
-    let ours = entries.filter(|entry| {
-        let path = entry.path();
-        (has_suffix(&path, LOCKED_SUFFIX) || has_suffix(&path, DRAFT_SUFFIX))
-            && entry.metadata().is_ok_and(|metadata| metadata.uid() == our_uid)
+    let should_be_locked = entries.map(|entry| (entry.path(), entry.metadata())).filter(|entry| {
+        let (path, Ok(metadata)) = entry else { return false };
+        metadata.is_file()
+            && metadata.uid() == our_uid
+            && (has_suffix(path, LOCKED_SUFFIX)
+                || has_suffix(path, DRAFT_SUFFIX) && is_old(metadata))
     });
-    for entry in ours.take(MAX_SWEPT) {
-        let _ = remove_if_dead(&entry.path());
+    for (path, _) in should_be_locked.take(MAX_SWEPT) {
+        if open(&path).is_ok_and(|file| is_unlocked(&file)) {
+            let _ = fs::remove_file(path);
+        }
     }
 }
 
-fn remove_if_dead(path: &Path) -> io::Result<()> {
-    let file = open(path)?;
-    let metadata = file.metadata()?;
-    let may_be_new = has_suffix(path, DRAFT_SUFFIX)
-        && !metadata.modified()?.elapsed().is_ok_and(|age| age > MAX_DRAFT_AGE);
-    if metadata.is_file() && !may_be_new && is_unlocked(&file) {
-        fs::remove_file(path)?;
-    }
-    Ok(())
+/// A path as it may stand in a log line.
+pub(super) fn shown(path: &Path) -> String {
+    printable(&path.display().to_string())
 }
 
 fn has_suffix(path: &Path, suffix: &str) -> bool {

@@ -40,7 +40,7 @@ fn a_locked_file_is_removed_with_its_task_or_its_lock() {
     let mut dirs = TaskDirs::new(vec![tasks_dir.clone()]);
     let file = TaskFile::create(&tasks_dir, &task(7)).unwrap();
     assert_eq!(dirs.read(), [task(7)]);
-    let path = tasks_dir.join(&file.name);
+    let path = tasks_dir.join(file._file.path().file_name().unwrap());
     drop(file);
     assert!(!path.exists());
     assert_eq!(dirs.read(), []);
@@ -55,7 +55,7 @@ fn a_locked_file_is_removed_with_its_task_or_its_lock() {
     fs::write(&path, "").unwrap();
     let alive = TaskFile::create(&tasks_dir, &task(9)).unwrap();
     let _other = TaskFile::create(&tasks_dir, &task(10)).unwrap();
-    assert!(!path.exists() && tasks_dir.join(&alive.name).exists());
+    assert!(!path.exists() && alive._file.path().exists());
 }
 
 /// Its process was killed before the rename. A draft that may be new is kept.
