@@ -42,15 +42,7 @@ pub(super) fn listen() -> io::Result<Signals> {
 pub(super) fn wait(command: &mut Child, signals: &mut Signals) -> io::Result<ExitStatus> {
     let mut probe = Probe::start().ok();
     let mut received = BTreeMap::new();
-    add(&mut received, signals.pending(), command.id());
-    // These came before the probe existed, some of them before the command did, so it is unknown
-    // whether they reached it. A command with handlers this early may get one twice rather than
-    // not at all.
-    while let Some((signal, _)) = received.pop_first() {
-        reached_group(&mut probe, signal);
-        send(command, signal)?;
-    }
-    // Before each wait: its SIGCHLD may have been among those above.
+    // Before each wait: its SIGCHLD may have been among those that `pending` took.
     while command.try_wait()?.is_none() {
         let Some((signal, mut senders)) = received.pop_first() else {
             add(&mut received, signals.wait(), command.id());
