@@ -6,11 +6,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Our control group and those above it, ours first.
+/// The directories of our control group and of those above it, ours first.
 #[derive(Debug)]
-pub(super) struct Cgroup {
-    levels: Vec<PathBuf>,
-}
+pub(super) struct Cgroup(Vec<PathBuf>);
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct CpuLimit {
@@ -40,29 +38,28 @@ impl Cgroup {
         let is_visible = own.is_dir() && !path.split('/').any(|part| part == "..");
         let own = if is_visible { &own } else { root };
         let levels = own.ancestors().take_while(|level| level.starts_with(root));
-        Some(Self { levels: levels.map(Path::to_owned).collect() })
+        Some(Self(levels.map(Path::to_owned).collect()))
     }
 
     /// The lowest CPU limit below `machine_cpus`.
     pub(super) fn cpu(&self, machine_cpus: f64) -> Option<CpuLimit> {
-        let limits = self.levels.iter().filter_map(|level| {
-            let cpus =
-                f64::min(quota(level).unwrap_or(f64::MAX), pinned(level).unwrap_or(f64::MAX));
-            (cpus < machine_cpus).then_some((level, cpus))
+        let limits = self.0.iter().flat_map(|level| {
+            [quota(level), pinned(level)].into_iter().flatten().map(move |cpus| (level, cpus))
         });
-        let (level, cpus) = limits.min_by(|(_, left), (_, right)| left.total_cmp(right))?;
+        let (level, cpus) = limits
+            .filter(|(_, cpus)| *cpus < machine_cpus)
+            .min_by(|(_, left), (_, right)| left.total_cmp(right))?;
         let used_seconds = field(&level.join("cpu.stat"), "usage_usec")? as f64 / 1e6;
         Some(CpuLimit { cpus, used_seconds })
     }
 
     /// The lowest memory limit below `machine_bytes`.
     pub(super) fn memory(&self, machine_bytes: u64) -> Option<MemoryLimit> {
-        let limits = self.levels.iter().filter_map(|level| {
-            let bytes: u64 = read(&level.join("memory.max"))?.trim().parse().ok()?;
-            (bytes < machine_bytes).then_some((level, bytes))
-        });
-        let (level, bytes) = limits.min_by_key(|(_, bytes)| *bytes)?;
-        let current: u64 = read(&level.join("memory.current"))?.trim().parse().ok()?;
+        let limit = |level: &PathBuf| number(&level.join("memory.max"));
+        let limits = self.0.iter().filter_map(|level| Some((level, limit(level)?)));
+        let lowest = limits.min_by_key(|(_, bytes)| *bytes);
+        let (level, bytes) = lowest.filter(|(_, bytes)| *bytes < machine_bytes)?;
+        let current = number(&level.join("memory.current"))?;
         let cache = field(&level.join("memory.stat"), "inactive_file").unwrap_or(0);
         Some(MemoryLimit { bytes, used_bytes: current.saturating_sub(cache) })
     }
@@ -70,7 +67,7 @@ impl Cgroup {
 
 /// `cpu.max`: quota and period in microseconds; `max` is no limit.
 fn quota(level: &Path) -> Option<f64> {
-    let text = read(&level.join("cpu.max"))?;
+    let text = fs::read_to_string(level.join("cpu.max")).ok()?;
     let (quota, period) = text.trim().split_once(' ')?;
     let (quota, period): (f64, f64) = (quota.parse().ok()?, period.parse().ok()?);
     (quota > 0.0 && period > 0.0).then_some(quota / period)
@@ -78,7 +75,7 @@ fn quota(level: &Path) -> Option<f64> {
 
 /// `cpuset.cpus.effective`: the CPUs that the group may run on, such as `0-3,7`.
 fn pinned(level: &Path) -> Option<f64> {
-    let text = read(&level.join("cpuset.cpus.effective"))?;
+    let text = fs::read_to_string(level.join("cpuset.cpus.effective")).ok()?;
     let counts = text.trim().split(',').map(|range| {
         let (first, last) = range.split_once('-').unwrap_or((range, range));
         let (first, last): (f64, f64) = (first.parse().ok()?, last.parse().ok()?);
@@ -89,13 +86,13 @@ fn pinned(level: &Path) -> Option<f64> {
 
 /// The number after `name` in a file of lines `name number`.
 fn field(path: &Path, name: &str) -> Option<u64> {
-    let text = read(path)?;
+    let text = fs::read_to_string(path).ok()?;
     let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
     value.trim().parse().ok()
 }
 
-fn read(path: &Path) -> Option<String> {
-    fs::read_to_string(path).ok()
+fn number(path: &Path) -> Option<u64> {
+    fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
 #[cfg(test)]

@@ -167,16 +167,14 @@ impl Client {
         if self.settings.server.is_tls {
             return tls::explain(&text);
         }
-        let text = printable(&text);
         // Some servers with TLS close the connection on a plain request; for others see `describe`.
         if is_closed_connection(error) {
-            return format!("{text}; if the server speaks TLS there, write https://");
+            return printable(&text) + "; if the server speaks TLS there, write https://";
         }
-        text
+        printable(&text)
     }
 }
 
-/// One that looks up the server's name and connects anew.
 fn new_agent(server: &ServerUrl) -> Agent {
     let mut config = Agent::config_builder()
         .http_status_as_error(false)

@@ -24,7 +24,6 @@ pub(super) struct Reading {
     pub(super) memory_percent: f64,
 }
 
-/// This machine by sysinfo's figures, and the limits of our control group.
 pub(super) struct Machine {
     system: System,
     cgroup: Option<Cgroup>,
@@ -69,11 +68,8 @@ impl Machine {
         let limit = self.cgroup.as_ref()?.cpu(self.cpus)?;
         let (then, before) = self.last.replace((now, limit)).unwrap_or((now, limit));
         let allowed = limit.cpus * now.saturating_duration_since(then).as_secs_f64();
-        Some(if allowed > 0.0 {
-            (limit.used_seconds - before.used_seconds) / allowed * 100.0
-        } else {
-            0.0
-        })
+        let used = limit.used_seconds - before.used_seconds;
+        Some(if allowed > 0.0 { used / allowed * 100.0 } else { 0.0 })
     }
 
     pub(super) fn read(&mut self, now: Instant) -> Reading {

@@ -51,7 +51,6 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// Between a heartbeat and the one that is sent because tasks have changed.
 const MIN_GAP: Duration = Duration::from_secs(1);
 
-/// Why an agent cannot start, or had to end.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AgentError {
     /// Which setting, and what is wrong with it; never shows a secret.
@@ -93,7 +92,13 @@ fn run_with<T>(
         humantime::format_duration(settings.timing.interval),
         settings.app_key,
     );
-    create_task_dirs(settings);
+    // Creates missing ones, so that everyone can put tasks there.
+    for dir in &settings.profile.task_dirs {
+        match ensure_dir(dir) {
+            Ok(_) => log::info!("tasks are the *.json files in {}", shown(dir)),
+            Err(error) => log::warn!("cannot read tasks in {}: {error}", shown(dir)),
+        }
+    }
     let mut reporter = Reporter::new(settings, clock);
     loop {
         let due = if reporter.in_flight.is_some() { never() } else { at(reporter.due) };
@@ -108,16 +113,6 @@ fn run_with<T>(
     }
     reporter.goodbye(client);
     Ok(())
-}
-
-/// Creates the missing ones, so that everyone can put tasks there.
-fn create_task_dirs(settings: &Settings) {
-    for dir in &settings.profile.task_dirs {
-        match ensure_dir(dir) {
-            Ok(_) => log::info!("tasks are the *.json files in {}", shown(dir)),
-            Err(error) => log::warn!("cannot read tasks in {}: {error}", shown(dir)),
-        }
-    }
 }
 
 /// Sends one heartbeat, after measuring for a moment.
@@ -145,9 +140,8 @@ struct Reporter<'a> {
     reported: Vec<Task>,
     sent_at: Option<Instant>,
     due: Instant,
-    /// When the task directories are read next.
     look_at: Instant,
-    /// When the heartbeat was due whose result is awaited.
+    /// When the heartbeat was due that has no result yet.
     in_flight: Option<Instant>,
     /// Whether the last heartbeat was received: a server that is unavailable does not get more
     /// requests because tasks change.
@@ -192,7 +186,6 @@ impl<'a> Reporter<'a> {
         self.look_at = self.clock.now() + LOOK_INTERVAL.saturating_mul(factor);
     }
 
-    /// Logs a heartbeat's result and sets when the next one is due.
     fn finish(&mut self, result: &HeartbeatResult) {
         match self.schedule.log_line(result) {
             Some((level, text)) => log::log!(level, "{}: {text}", self.settings.server),

@@ -1,5 +1,5 @@
-//! What an agent is told before it runs: where to send, as whom, how often. Checks each value and
-//! says which one is wrong; never shows a secret; opens no connection.
+//! What an agent is told before it runs: where to send, as whom, how often. Checks each value,
+//! without a connection, and says which one is wrong; never shows a secret.
 
 use std::env;
 use std::ffi::OsString;
@@ -30,7 +30,6 @@ pub(crate) const INTERVALS: RangeInclusive<Duration> =
 /// Of a key or a secret; the server takes a head of at most 8 KiB.
 const MAX_CREDENTIAL_BYTES: usize = 1_024;
 
-/// What an agent needs to send heartbeats.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
     pub(crate) server: ServerUrl,
@@ -89,7 +88,7 @@ fn id_from(host: &str) -> Result<AgentId, InvalidId> {
     AgentId::parse(&id).or_else(|_| AgentId::parse("agent"))
 }
 
-/// An app key's secret; `Debug` does not show it.
+/// `Debug` does not show it.
 #[derive(Debug, Clone)]
 pub(crate) struct Secret(pub(super) HeaderValue);
 
@@ -172,15 +171,12 @@ impl ServerUrl {
             Some(_) => return Err("its scheme is neither http nor https"),
             None => return Err("it has no scheme: write http://... or https://..."),
         };
-        let authority = uri
-            .authority()
-            .filter(|authority| !authority.host().is_empty())
-            .ok_or("it has no host")?;
-        if authority.as_str().contains('@') {
+        let host = uri.host().filter(|host| !host.is_empty()).ok_or("it has no host")?;
+        if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
             return Err("it contains credentials (user@): key and secret have their own settings");
         }
         let text = text.trim_end_matches('/').to_owned();
-        Ok(Self { text, is_tls, is_loopback: is_loopback(authority.host()) })
+        Ok(Self { text, is_tls, is_loopback: is_loopback(host) })
     }
 
     /// An id needs no escaping in a path.
@@ -196,14 +192,12 @@ impl fmt::Display for ServerUrl {
 }
 
 fn is_loopback(host: &str) -> bool {
-    match host.trim_matches(['[', ']']).parse::<IpAddr>() {
-        Ok(address) => address.is_loopback(),
-        // RFC 6761 section 6.3: names under localhost are this machine.
-        Err(_) => {
-            let name = host.trim_end_matches('.').to_ascii_lowercase();
-            name == "localhost" || name.ends_with(".localhost")
-        }
+    if let Ok(address) = host.trim_matches(['[', ']']).parse::<IpAddr>() {
+        return address.is_loopback();
     }
+    // RFC 6761 section 6.3: names under localhost are this machine.
+    let name = host.trim_end_matches('.').to_ascii_lowercase();
+    name == "localhost" || name.ends_with(".localhost")
 }
 
 #[cfg(test)]

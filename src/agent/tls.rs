@@ -42,25 +42,25 @@ pub(crate) fn ignore_empty_cert_file() -> io::Result<()> {
 pub(super) fn check_cert_file() -> Result<(), AgentError> {
     let Some(path) = env::var_os(CERT_FILE_VARIABLE).map(PathBuf::from) else { return Ok(()) };
     let mut pem = Vec::new();
-    let read =
-        File::open(&path).and_then(|file| file.take(MAX_CERT_FILE_BYTES).read_to_end(&mut pem));
-    let why = match read {
-        Err(error) => error.to_string(),
-        Ok(_) if parse_pem(&pem).any(|item| matches!(item, Ok(PemItem::Certificate(_)))) => {
-            return Ok(());
-        }
-        Ok(_) => "it holds no certificate (PEM, -----BEGIN CERTIFICATE-----)".to_owned(),
-    };
-    Err(AgentError::Setting(CERT_FILE_VARIABLE, format!("{}: {why}", path.display())))
+    let is_wrong =
+        |why| AgentError::Setting(CERT_FILE_VARIABLE, format!("{}: {why}", path.display()));
+    File::open(&path)
+        .and_then(|file| file.take(MAX_CERT_FILE_BYTES).read_to_end(&mut pem))
+        .map_err(|error| is_wrong(error.to_string()))?;
+    if !parse_pem(&pem).any(|item| matches!(item, Ok(PemItem::Certificate(_)))) {
+        return Err(is_wrong("it holds no certificate (PEM, -----BEGIN CERTIFICATE-----)".into()));
+    }
+    Ok(())
 }
 
 /// What an error of a request over https means, safe to log.
 pub(super) fn explain(error: &str) -> String {
-    if let Some((_, meaning)) = MEANINGS.iter().find(|(text, _)| error.contains(text)) {
-        return (*meaning).to_owned();
-    }
-    let explained = explain_expired(error).or_else(|| explain_wrong_name(error));
-    explained.unwrap_or_else(|| printable(error))
+    let known = MEANINGS.iter().find(|(text, _)| error.contains(text));
+    known
+        .map(|(_, meaning)| (*meaning).to_owned())
+        .or_else(|| explain_expired(error))
+        .or_else(|| explain_wrong_name(error))
+        .unwrap_or_else(|| printable(error))
 }
 
 const MEANINGS: [(&str, &str); 9] = [

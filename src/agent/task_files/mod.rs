@@ -9,10 +9,9 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::mem;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -51,9 +50,8 @@ const MAX_TASKS_BYTES: usize = 60 * 1_024;
 /// Directory entries that are examined, so that a large directory costs little.
 const MAX_ENTRIES: usize = 4_096;
 
-/// Files that a new task examines, before its command starts, to remove those of killed tasks. No
-/// heartbeat holds more tasks.
-const MAX_SWEPT: usize = MAX_TASKS;
+/// Files of its user that a new task examines, so that its command starts soon.
+const MAX_SWEPT: usize = 256;
 
 /// A draft is locked, then renamed within microseconds: if an older one is not locked, the process
 /// that made it was killed.
@@ -76,7 +74,6 @@ fn deserialize_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String
     parse_text(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
 }
 
-/// Checks the length of a task's text.
 pub(crate) fn parse_text(text: &str) -> Result<String, String> {
     if text.chars().count() > MAX_TEXT_CHARS {
         return Err(format!("must have at most {MAX_TEXT_CHARS} characters"));
@@ -150,14 +147,14 @@ fn open_dir(dir: &Path, refuse_symlink: bool) -> io::Result<OwnedFd> {
 pub(crate) struct TaskDirs {
     dirs: Vec<PathBuf>,
     /// The problems of the last read, each with the number of consecutive reads that found it.
-    problems: HashMap<String, u32>,
+    problems: BTreeMap<String, u32>,
     /// Files that the last read opened.
     opened: usize,
 }
 
 impl TaskDirs {
     pub(crate) fn new(dirs: Vec<PathBuf>) -> Self {
-        Self { dirs, problems: HashMap::new(), opened: 0 }
+        Self { dirs, problems: BTreeMap::new(), opened: 0 }
     }
 
     /// The tasks that run now, ordered by file name, at most as many as fit into a heartbeat; files
@@ -224,18 +221,17 @@ impl TaskDirs {
     /// Logs the problems that two consecutive reads found: during the first a script may have been
     /// writing the file. Anyone may fill such a directory, so each read logs at most one line.
     fn log_new(&mut self, problems: Vec<String>) {
-        let before = mem::take(&mut self.problems);
-        let reads_of = |problem: &String| before.get(problem).map_or(1, |n| n.saturating_add(1));
-        let new: Vec<_> = problems.iter().filter(|problem| reads_of(problem) == 2).collect();
-        match &new[..] {
-            [] => {}
-            [first] => log::warn!("{first}"),
-            [first, others @ ..] => {
-                log::warn!("{first}; {} other files or directories have problems", others.len());
-            }
+        let counted = problems.into_iter().map(|problem| {
+            let reads = self.problems.get(&problem).map_or(1, |reads| reads.saturating_add(1));
+            (problem, reads)
+        });
+        self.problems = counted.collect();
+        let mut new = self.problems.iter().filter(|(_, reads)| **reads == 2);
+        let Some((first, _)) = new.next() else { return };
+        match new.count() {
+            0 => log::warn!("{first}"),
+            others => log::warn!("{first}; {others} other files or directories have problems"),
         }
-        let counted = problems.into_iter().map(|problem| (reads_of(&problem), problem));
-        self.problems = counted.map(|(reads, problem)| (problem, reads)).collect();
     }
 }
 
