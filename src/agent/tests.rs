@@ -6,6 +6,7 @@ use std::thread::{Builder, JoinHandle};
 
 use crossbeam_channel::{Sender, bounded};
 
+use super::client::HeartbeatError;
 use super::machine::Reading;
 use super::schedule::Timing;
 use super::*;
@@ -235,6 +236,30 @@ fn a_401_and_a_503_are_retried() {
     drop(agent.stop);
     server.until_goodbye();
     agent.thread.join().unwrap().unwrap();
+}
+
+#[test]
+fn changed_tasks_are_sent_soon_after_a_success_and_not_after_a_401() {
+    let tasks = tempfile::tempdir().unwrap();
+    let mut settings = settings("http://localhost");
+    settings.timing = Timing::new(NEVER);
+    settings.profile.task_dirs = vec![tasks.path().to_owned()];
+    let clock = Clock::start();
+    let reading = Reading { cpu_percent: 1.0, memory_percent: 1.0 };
+    let mut reporter = Reporter::new(&settings, clock);
+    for result in [Err(HeartbeatError::Unauthorized { app_key: "key".to_owned() }), Ok(())] {
+        reporter.heartbeat(reading);
+        reporter.finish(&result);
+        let due = reporter.due;
+        assert!(due > clock.now() + NEVER / 3, "half the interval at least");
+        reporter.look();
+        assert_eq!(reporter.due, due, "no task has changed");
+        let task = r#"{"task_id":1,"task_type":"","workspace_id":"","started_at":""}"#;
+        std::fs::write(tasks.path().join(format!("{}.json", result.is_ok())), task).unwrap();
+        reporter.look();
+        let is_soon = reporter.due <= clock.now() + MIN_GAP;
+        assert_eq!(is_soon, result.is_ok(), "{result:?}");
+    }
 }
 
 #[test]

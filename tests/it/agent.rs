@@ -1,7 +1,6 @@
 //! `agent-metrics agent`: correct measurements, a server that restarts, a wrong key, the goodbye,
 //! `--once` and `--print`.
 
-use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,6 +17,7 @@ use super::support::flood::heavy;
 use super::support::machine::{CpuTimes, memory_percent};
 use super::support::server::free_address;
 use super::support::setup::{KEY_A, Key};
+use super::support::status::Status;
 use super::support::tools::left_out;
 use super::support::wait::{DEADLINE, Deadline, eventually, eventually_within, pause, within};
 use super::support::{Conn, Dashboard, Launch, Process, Server, Setup};
@@ -140,7 +140,7 @@ fn wait_for_agents(addr: SocketAddr, count: usize) {
 }
 
 #[test]
-fn a_wrong_key_is_logged_and_the_agent_goes_on() {
+fn a_wrong_key_is_logged_once_and_retried_slowly() {
     let server = Server::start(&Setup::open().toml());
     let tasks = no_tasks();
     let wrong = Key { key: "key-a", secret: "not-the-secret-0c1f" };
@@ -152,30 +152,13 @@ fn a_wrong_key_is_logged_and_the_agent_goes_on() {
     std::fs::write(tasks.path().join("t.json"), "{}").unwrap();
     pause(Duration::from_secs(3));
     assert!(process.is_running());
+    let refused = Status::read(server.addr()).counter("refused_wrong_secret");
+    assert_eq!(refused, 1, "no request at the interval");
     let log = process.stderr.text();
     assert_eq!(log.matches("401").count(), 1, "{log}");
     assert!(!log.contains(wrong.secret), "{log}");
     process.signal(Signal::TERM);
     assert_eq!(process.wait().code(), Some(0));
-}
-
-/// The test's own server counts the connections.
-#[test]
-fn a_wrong_key_is_retried_slowly() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let tasks = no_tasks();
-    let mut command = agent(listener.local_addr().unwrap(), KEY_A, "a", tasks.path());
-    let process = Process::start(command.args(["--interval", "1s"]));
-    let (mut stream, _) = listener.accept().unwrap();
-    assert!(stream.read(&mut [0; 4_096]).unwrap() > 0);
-    let answer = "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
-    stream.write_all(answer.as_bytes()).unwrap();
-    drop(stream);
-    process.stderr.wait_for("401");
-    pause(Duration::from_secs(4));
-    listener.set_nonblocking(true).unwrap();
-    let next = listener.accept().map(|_| ()).map_err(|error| error.kind());
-    assert_eq!(next, Err(ErrorKind::WouldBlock), "no request at the interval");
 }
 
 #[test]
