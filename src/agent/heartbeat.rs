@@ -7,14 +7,13 @@ use serde::Serialize;
 use super::machine::Reading;
 use super::task_files::Task;
 
-/// What an agent is told to report beside its measurements.
+/// What is reported beside measurements.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Profile {
     /// What dashboards show instead of the id.
     pub name: Option<String>,
     /// Without one it is `busy` while tasks run, else `idle`.
     pub status: Option<String>,
-    /// The directories of the running tasks.
     pub task_dirs: Vec<PathBuf>,
 }
 

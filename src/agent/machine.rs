@@ -1,5 +1,5 @@
-//! CPU and memory of this machine, or of the container that we run in, as percentages. Reads what
-//! the operating system counts; keeps only the counters of the last CPU reading.
+//! CPU and memory of this machine, or of the container that we run in, as percentages. Keeps only
+//! the counters of the last CPU reading.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use crate::wire::MIB;
 pub(super) const FIRST_WINDOW: Duration =
     sysinfo::MINIMUM_CPU_UPDATE_INTERVAL.saturating_add(Duration::from_millis(50));
 
-/// CPU and memory in percent, finite, 0..=100, with two decimals.
+/// In percent: finite, 0..=100, with two decimals.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Reading {
     /// Used of all CPU time since the last reading.
@@ -52,11 +52,12 @@ impl Machine {
     /// What the percentages are of, for the log.
     pub(super) fn describe(&self) -> String {
         let total = self.system.total_memory();
-        let cpu = self.cgroup.as_ref().and_then(|cgroup| cgroup.cpu(self.cpus));
-        let memory = self.cgroup.as_ref().and_then(|cgroup| cgroup.memory(total));
+        let cgroup = self.cgroup.as_ref();
+        let cpu = cgroup.and_then(|cgroup| cgroup.cpu(self.cpus));
+        let memory = cgroup.and_then(|cgroup| cgroup.memory(total));
         let cpu = cpu.map(|limit| format!("{} CPUs", limit.cpus));
         let memory = memory.map(|limit| format!("{} MiB", limit.bytes / MIB as u64));
-        let limits: Vec<String> = cpu.into_iter().chain(memory).collect();
+        let limits: Vec<String> = [cpu, memory].into_iter().flatten().collect();
         if limits.is_empty() {
             return "this machine".to_owned();
         }

@@ -12,11 +12,9 @@ use super::machine::FIRST_WINDOW;
 /// The agent's delays and timeouts; only tests use others than [`Timing::new`].
 #[derive(Debug, Clone)]
 pub(super) struct Timing {
-    /// Between heartbeats that are received.
     pub(super) interval: Duration,
-    /// Before the first heartbeat.
     pub(super) first_window: Duration,
-    /// The first delay after a failure; it doubles with each further failure.
+    /// After a failure; it doubles with each further one, up to `backoff_max`.
     pub(super) backoff_min: Duration,
     pub(super) backoff_max: Duration,
     /// After a 401, which only a person can end.
@@ -49,11 +47,10 @@ impl Timing {
 #[derive(Debug)]
 pub(super) struct Schedule {
     timing: Timing,
-    /// Consecutive failures that call for a back-off.
+    /// Since the last success.
     failures: u32,
-    /// Whether a heartbeat has been received.
     has_succeeded: bool,
-    /// The failure that the log has last, unless a success came after it.
+    /// The last failure in the log, unless a success came after it.
     logged: Option<HeartbeatError>,
 }
 
@@ -96,18 +93,15 @@ impl Schedule {
             let text = "the server receives our heartbeats again".to_owned();
             return self.logged.take().map(|_| (Level::Info, text));
         };
-        match &self.logged {
+        match (&self.logged, error) {
             // Whatever the reasons are: they alternate while a server restarts.
-            Some(Unavailable { .. }) if matches!(error, Unavailable { .. }) => return None,
-            Some(logged) if logged == error => return None,
-            _ => {}
+            (Some(Unavailable { .. }), Unavailable { .. }) => return None,
+            (Some(logged), error) if logged == error => return None,
+            _ => self.logged = Some(error.clone()),
         }
-        self.logged = Some(error.clone());
+        let retry = humantime::format_duration(self.timing.unauthorized_retry);
         Some(match error {
-            Unauthorized { .. } => {
-                let retry = humantime::format_duration(self.timing.unauthorized_retry);
-                (Level::Error, format!("{error}; trying again every {retry}"))
-            }
+            Unauthorized { .. } => (Level::Error, format!("{error}; trying again every {retry}")),
             Rejected(_) => (Level::Error, error.to_string()),
             Unavailable { .. } => {
                 (Level::Warn, format!("{error}; trying again, with the newest state"))
