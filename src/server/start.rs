@@ -9,7 +9,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::config::Config;
 use super::descriptors::fit_to_descriptors;
-use super::door::{Dashboards, Door, DoorParts};
+use super::door::{Door, DoorParts};
 use super::event::FanoutIndex;
 use super::fanout::{self, FanoutHandle};
 use super::hub::{self, HubHandle};
@@ -85,11 +85,10 @@ impl Server {
             backends: [directory.socket(INGEST), directory.socket(READS)],
             gate,
             pools: shared.pools.to_vec(),
-            dashboards: Dashboards::new(&shared.limits, Arc::clone(&shared.counters)),
             limits: shared.limits.clone(),
             clock,
             counters: Arc::clone(&shared.counters),
-            feed: Box::new(subscribers),
+            open_feed: Box::new(move |upgrade| subscribers.open(upgrade)),
         })
         .map_err(|error| StartError::Resource("the door", error))?;
         let backends = [

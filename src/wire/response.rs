@@ -3,7 +3,9 @@
 //! wire form; no sockets.
 
 use std::io::Write as _;
-use std::sync::Arc;
+use std::ops::Deref;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use http::StatusCode;
 
@@ -26,14 +28,55 @@ impl Status {
 #[derive(Debug, Clone)]
 pub(crate) enum Body {
     /// Made for this response, or for all who ask for the same at the same time.
-    Shared(Arc<Vec<u8>>),
+    Shared(Arc<SharedBody>),
     /// Part of the binary.
     Static(&'static [u8]),
 }
 
+/// Bytes that count once in a sum of memory, from [`SharedBody::count_in`] to the last response's
+/// end.
+#[derive(Debug)]
+pub(crate) struct SharedBody {
+    bytes: Vec<u8>,
+    sum: OnceLock<Arc<AtomicUsize>>,
+}
+
+impl SharedBody {
+    pub(crate) fn new(bytes: Vec<u8>) -> Arc<Self> {
+        Arc::new(Self { bytes, sum: OnceLock::new() })
+    }
+
+    pub(crate) fn is_counted(&self) -> bool {
+        self.sum.get().is_some()
+    }
+
+    pub(crate) fn count_in(&self, sum: &Arc<AtomicUsize>) {
+        self.sum.get_or_init(|| {
+            sum.fetch_add(self.len(), Ordering::Relaxed);
+            Arc::clone(sum)
+        });
+    }
+}
+
+impl Deref for SharedBody {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for SharedBody {
+    fn drop(&mut self) {
+        if let Some(sum) = self.sum.get() {
+            sum.fetch_sub(self.len(), Ordering::Relaxed);
+        }
+    }
+}
+
 impl From<Vec<u8>> for Body {
     fn from(bytes: Vec<u8>) -> Self {
-        Self::Shared(Arc::new(bytes))
+        Self::Shared(SharedBody::new(bytes))
     }
 }
 
@@ -168,6 +211,24 @@ mod tests {
         assert_eq!(body["error"], body["detail"]);
         assert_eq!(body["status"], 503);
         assert_eq!(body["type"], "about:blank");
+    }
+
+    /// However many share a body, it counts once, and as long as one of them holds it.
+    #[test]
+    fn a_shared_body_counts_once() {
+        let (sum, other) = (Arc::new(AtomicUsize::new(0)), SharedBody::new(vec![0; 9]));
+        let body = SharedBody::new(vec![0; 1_000]);
+        assert!(!body.is_counted());
+        let shared = Arc::clone(&body);
+        for body in [&body, &shared, &other] {
+            body.count_in(&sum);
+            assert!(body.is_counted() && shared.is_counted());
+        }
+        assert_eq!(sum.load(Ordering::Relaxed), 1_009);
+        drop((body, other));
+        assert_eq!(sum.load(Ordering::Relaxed), 1_000);
+        drop(shared);
+        assert_eq!(sum.load(Ordering::Relaxed), 0);
     }
 
     #[test]

@@ -1,12 +1,12 @@
-//! Counts by client address: the unit that caps and delays go by, and the places for dashboards.
-//! Counts; closes nothing.
+//! Counts by client address: the unit that caps and delays go by, and permits for connections and
+//! for dashboards. Counts; closes nothing.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::runtime::counters::Counters;
-use crate::server::limits::Limits;
+use crate::runtime::counters::{Count, Counters};
 
 /// What counts as one address: an IPv4 address (written as IPv6 or not), or an IPv6 /64, since
 /// that is what one subscriber gets (RFC 6177).
@@ -25,86 +25,87 @@ impl From<IpAddr> for Address {
     }
 }
 
-/// How many of something each address has.
+/// A semaphore with a second bound, for each address. Dashboards' threads release permits that the
+/// door acquired, hence the lock.
+#[derive(Debug)]
+pub(super) struct Permits {
+    held: Mutex<Held>,
+    max: usize,
+    max_per_address: usize,
+    counters: Arc<Counters>,
+    gauge: fn(&Counters) -> &Count,
+}
+
 #[derive(Debug, Default)]
-pub(super) struct Occupancy {
+struct Held {
     total: usize,
     by_address: HashMap<Address, usize>,
 }
 
-impl Occupancy {
-    pub(super) fn of(&self, address: Address) -> usize {
-        self.by_address.get(&address).copied().unwrap_or_default()
+/// Which bound is reached.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Full {
+    Total,
+    Address,
+}
+
+impl Permits {
+    /// Those that are held show in `gauge`.
+    pub(super) fn new(
+        max: usize,
+        max_per_address: usize,
+        counters: Arc<Counters>,
+        gauge: fn(&Counters) -> &Count,
+    ) -> Arc<Self> {
+        Arc::new(Self { held: Mutex::default(), max, max_per_address, counters, gauge })
     }
 
-    pub(super) fn add(&mut self, address: Address) {
-        self.total += 1;
-        *self.by_address.entry(address).or_default() += 1;
-    }
-
-    pub(super) fn remove(&mut self, address: Address) {
-        self.total = self.total.saturating_sub(1);
-        if let Some(count) = self.by_address.get_mut(&address) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                self.by_address.remove(&address);
+    /// Without an `address` only the total is bounded.
+    pub(super) fn acquire(self: &Arc<Self>, address: Option<Address>) -> Result<Permit, Full> {
+        let mut held = self.held();
+        if let Some(address) = address {
+            let here = held.by_address.get(&address).copied().unwrap_or_default();
+            if here >= self.max_per_address {
+                return Err(Full::Address);
             }
         }
-    }
-}
-
-/// The places for dashboards, shared by the door, which gives them out, and the dashboards'
-/// threads, which give them back.
-#[derive(Debug)]
-pub(crate) struct Dashboards {
-    taken: Mutex<Occupancy>,
-    max: usize,
-    max_per_address: usize,
-    counters: Arc<Counters>,
-}
-
-impl Dashboards {
-    /// As many places as `limits` says, all free; taken ones show in the gauge `dashboards`.
-    #[must_use]
-    pub(crate) fn new(limits: &Limits, counters: Arc<Counters>) -> Arc<Self> {
-        Arc::new(Self {
-            taken: Mutex::default(),
-            max: limits.max_dashboards,
-            max_per_address: limits.max_dashboards_per_address,
-            counters,
-        })
-    }
-
-    /// A place for a dashboard at `address`, if there is one.
-    #[must_use]
-    pub(crate) fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Permit> {
-        let address = Address::from(address);
-        let mut taken = self.taken();
-        if taken.total >= self.max || taken.of(address) >= self.max_per_address {
-            return None;
+        if held.total >= self.max {
+            return Err(Full::Total);
         }
-        taken.add(address);
-        self.counters.dashboards.add_one();
-        Some(Permit { places: Arc::clone(self), address })
+        held.total += 1;
+        if let Some(address) = address {
+            *held.by_address.entry(address).or_default() += 1;
+        }
+        (self.gauge)(&self.counters).add_one();
+        Ok(Permit { permits: Arc::clone(self), address })
     }
 
     /// A panic elsewhere cannot leave the counts inconsistent, so a poisoned lock is usable.
-    fn taken(&self) -> MutexGuard<'_, Occupancy> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// One dashboard's place; dropping it frees the place.
+/// Released when dropped.
 #[derive(Debug)]
 pub(crate) struct Permit {
-    places: Arc<Dashboards>,
-    address: Address,
+    permits: Arc<Permits>,
+    pub(super) address: Option<Address>,
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.places.taken().remove(self.address);
-        self.places.counters.dashboards.remove_one();
+        let mut held = self.permits.held();
+        held.total -= 1;
+        if let Some(address) = self.address
+            && let Entry::Occupied(mut here) = held.by_address.entry(address)
+        {
+            *here.get_mut() -= 1;
+            if *here.get() == 0 {
+                here.remove();
+            }
+        }
+        (self.permits.gauge)(&self.permits.counters).remove_one();
     }
 }
 
@@ -112,36 +113,37 @@ impl Drop for Permit {
 mod tests {
     use super::*;
 
-    fn address(text: &str) -> IpAddr {
-        text.parse().unwrap()
+    fn address(text: &str) -> Address {
+        Address::from(text.parse::<IpAddr>().unwrap())
     }
 
     #[test]
     fn ipv6_counts_by_its_network_and_mapped_ipv4_as_ipv4() {
-        let unit = |text| Address::from(address(text));
-        assert_eq!(unit("2001:db8::1"), unit("2001:db8::ffff:0:0:2"));
-        assert_ne!(unit("2001:db8:0:1::1"), unit("2001:db8::1"));
-        assert_eq!(unit("::ffff:192.0.2.7"), unit("192.0.2.7"));
-        assert_ne!(unit("192.0.2.8"), unit("192.0.2.7"));
+        assert_eq!(address("2001:db8::1"), address("2001:db8::ffff:0:0:2"));
+        assert_ne!(address("2001:db8:0:1::1"), address("2001:db8::1"));
+        assert_eq!(address("::ffff:192.0.2.7"), address("192.0.2.7"));
+        assert_ne!(address("192.0.2.8"), address("192.0.2.7"));
     }
 
     #[test]
-    fn places_are_bounded_in_all_and_by_address_and_come_back() {
-        let limits =
-            Limits { max_dashboards: 3, max_dashboards_per_address: 2, ..Limits::default() };
+    fn permits_are_bounded_in_all_and_by_address_and_come_back() {
         let counters = Arc::new(Counters::default());
-        let places = Dashboards::new(&limits, Arc::clone(&counters));
-        let (here, there) = (address("192.0.2.1"), address("192.0.2.2"));
-        let first = places.admit(here).unwrap();
-        let _second = places.admit(here).unwrap();
-        assert!(places.admit(here).is_none(), "the address has all of its places");
-        let third = places.admit(there).unwrap();
-        assert!(places.admit(there).is_none(), "all places are taken");
+        let permits = Permits::new(3, 2, Arc::clone(&counters), |it| &it.dashboards);
+        let (here, there) = (Some(address("192.0.2.1")), Some(address("192.0.2.2")));
+        let first = permits.acquire(here).unwrap();
+        let _second = permits.acquire(here).unwrap();
+        assert_eq!(permits.acquire(here).unwrap_err(), Full::Address);
+        let third = permits.acquire(there).unwrap();
+        assert_eq!(permits.acquire(there).unwrap_err(), Full::Total);
+        assert_eq!(permits.acquire(None).unwrap_err(), Full::Total);
         assert_eq!(counters.dashboards.get(), 3);
         drop(first);
-        let _again = places.admit(here).unwrap();
+        let again = permits.acquire(here).unwrap();
         drop(third);
         assert_eq!(counters.dashboards.get(), 2);
-        assert_eq!(places.taken().by_address.len(), 1);
+        assert_eq!(permits.held().by_address.len(), 1);
+        drop(again);
+        let _exempt = [permits.acquire(None).unwrap(), permits.acquire(None).unwrap()];
+        assert_eq!(counters.dashboards.get(), 3);
     }
 }

@@ -2,14 +2,17 @@
 //! time go in; requests, one at a time, and bytes to send come out. Frames requests and responses
 //! and knows its own deadline. Holds no socket, and decides nothing about a request: `policy` does.
 
+use std::io::Write as _;
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use super::cors::Cors;
 use super::head::{Head, Scan};
 use super::input::Input;
 use super::policy::{Action, Decision, Handshake, Policy, Relay};
 use super::refusals::{Refusal, Requester};
+use crate::runtime::clock::UnixMillis;
 use crate::server::limits::Limits;
 use crate::wire::response::{Body, Response};
 use crate::wire::{KIB, MIB};
@@ -29,35 +32,32 @@ enum State {
     /// Nothing of a request has come.
     Idle,
     Head(Scan),
-    Body(Box<Incoming>),
+    /// The body is not whole; without a `relay` it is that of a request which the door answers.
+    Body {
+        relay: Option<Box<Relay>>,
+        body_bytes: usize,
+    },
     /// Whole, and at a worker or waiting for one.
-    Relayed(Relayed),
+    Pending(Pending),
     /// The response is sent when the deadline comes: a 401 for a client that guesses.
-    Delayed(Then),
-    /// The response is being sent.
-    Responding(Then),
+    Delayed {
+        _counted: Arc<()>,
+    },
+    /// The response is being sent; so many bytes of it since the deadline was set.
+    Responding(usize),
     /// Answered and closed on our side; up to so many bytes more are read and dropped, so that no
     /// reset overtakes the response (RFC 9112 section 9.6).
     Lingering(usize),
-    Closed,
 }
 
-/// A request whose body is not whole; without a `relay` one that the door answers itself.
+/// A request that waits for its response.
 #[derive(Debug)]
-struct Incoming {
-    relay: Option<Relay>,
-    body_bytes: usize,
-    options: ResponseOptions,
-}
-
-#[derive(Debug)]
-struct Relayed {
-    number: u64,
-    options: ResponseOptions,
+pub(super) struct Pending {
+    pub(super) number: u64,
     /// The agent, when it is an agent's request.
-    requester: Option<Requester>,
+    pub(super) requester: Option<Requester>,
     /// The request, while no pipe has room for it.
-    queued: Vec<u8>,
+    pub(super) queued: Vec<u8>,
 }
 
 /// What follows a response.
@@ -67,55 +67,34 @@ pub(super) enum Then {
     Keep,
     /// The end: everything that the client sent was read.
     Close,
-    /// The end, but the client may still be sending.
+    /// The end, but the client may still be sending: only our side is closed.
     Linger,
 }
 
 /// How a request is to be responded to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct ResponseOptions {
     pub(super) then: Then,
     /// HEAD was asked: the response's head only.
     pub(super) head_only: bool,
-    pub(super) cors: Cors,
+    cors: Cors,
 }
 
-impl ResponseOptions {
-    /// For a client whose request is not known.
-    pub(super) const UNKNOWN: Self =
-        Self { then: Then::Linger, head_only: false, cors: Cors::Silent };
-
-    /// For a response that ends the connection before the request was read whole.
-    fn lingering(self) -> Self {
-        Self { then: Then::Linger, ..self }
-    }
-}
+/// For a client whose request is not known.
+const UNKNOWN: ResponseOptions =
+    ResponseOptions { then: Then::Linger, head_only: false, cors: Cors::Silent };
 
 /// What the connection calls for.
 #[derive(Debug)]
 pub(super) enum Event {
-    /// Nothing.
     None,
     /// This response, by [`Connection::respond`].
-    Respond { response: Response, options: ResponseOptions, refusal: Option<Refusal> },
-    /// A request and its body are whole; [`Connection::relay`] follows.
-    Relay { relay: Relay, body: Vec<u8>, options: ResponseOptions },
+    Respond(Response, Option<Refusal>),
+    /// A request and its body are whole; [`Connection::wait_for_worker`] follows.
+    Relay(Box<Relay>, Vec<u8>),
     /// A WebSocket handshake is in order; the bytes are what came behind it.
     Upgrade(Handshake, Vec<u8>),
-}
-
-impl Event {
-    fn problem(status: u16, detail: &str, options: ResponseOptions) -> Self {
-        Self::Respond { response: Response::problem(status, detail), options, refusal: None }
-    }
-}
-
-/// What there is to do once all output is sent.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Flushed {
-    Continue,
-    /// Closing our side of the connection; what the client sends is read on.
-    ShutDown,
+    /// The end.
     Close,
 }
 
@@ -125,8 +104,29 @@ pub(super) struct Context {
     pub(super) limits: Limits,
     /// The time of this turn of the loop.
     pub(super) now: Instant,
+    /// The value of `Date` (RFC 9110 section 6.6.1), and the second since 1970 that it is of.
+    date: (u64, String),
     /// The server is stopping: requests are refused, and no connection is kept.
     pub(super) is_stopping: bool,
+}
+
+impl Context {
+    pub(super) fn new(policy: Policy, limits: Limits, now: Instant) -> Self {
+        let date = (u64::MAX, String::new());
+        Self { policy, limits, now, date, is_stopping: false }
+    }
+
+    /// A turn begins. The date is formatted once a second and not once a response.
+    pub(super) fn set_time(&mut self, now: Instant, wall: UnixMillis) {
+        // The last second that HTTP's four-digit year can write.
+        const LAST: u64 = 253_402_300_799;
+        self.now = now;
+        let second = (wall.0 / 1_000).min(LAST);
+        if self.date.0 != second {
+            let date = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(second));
+            self.date = (second, date);
+        }
+    }
 }
 
 /// See the module.
@@ -136,14 +136,14 @@ pub(super) struct Connection {
     /// Whose request it is: the peer's, or that of whom a trusted proxy names.
     pub(super) client: IpAddr,
     state: State,
+    /// Of the request at hand, from the end of its head on.
+    pub(super) options: ResponseOptions,
     pub(super) deadline: Instant,
     /// When the state began, or later bytes went either way.
     pub(super) last_progress: Instant,
     /// Received, and not yet part of a request that was passed on.
     input: Input,
     output: Output,
-    /// Bytes sent since somebody asked.
-    progress_bytes: usize,
     /// When the previous request's response was sent.
     pub(super) responded_at: Option<Instant>,
 }
@@ -171,18 +171,21 @@ impl Connection {
             peer,
             client: peer,
             state: State::Idle,
+            options: UNKNOWN,
             deadline,
             last_progress: now,
             input: Input::default(),
             output: Output::default(),
-            progress_bytes: 0,
             responded_at: None,
         }
     }
 
     /// Whether what the client sends is read in this state.
     pub(super) fn takes_input(&self) -> bool {
-        matches!(self.state, State::Idle | State::Head(_) | State::Body(_) | State::Lingering(_))
+        matches!(
+            self.state,
+            State::Idle | State::Head(_) | State::Body { .. } | State::Lingering(_)
+        )
     }
 
     /// Whether [`Connection::advance`] may find another request in what has come.
@@ -192,64 +195,32 @@ impl Connection {
 
     /// Whether it may be closed when another client needs its place.
     pub(super) fn is_idle(&self) -> bool {
-        matches!(self.state, State::Idle | State::Delayed(_) | State::Lingering(_))
+        matches!(self.state, State::Idle | State::Delayed { .. } | State::Lingering(_))
     }
 
     pub(super) fn is_delayed(&self) -> bool {
-        matches!(self.state, State::Delayed(_))
+        matches!(self.state, State::Delayed { .. })
     }
 
     /// Whether the client waits for a response or the rest of one.
     pub(super) fn is_unanswered(&self) -> bool {
-        matches!(self.state, State::Relayed(_) | State::Responding(_))
+        matches!(self.state, State::Pending(_) | State::Responding(_))
     }
 
-    /// The number of the request that is at a worker or waits for one.
-    pub(super) fn relayed(&self) -> Option<u64> {
-        match &self.state {
-            State::Relayed(relayed) => Some(relayed.number),
-            _ => None,
-        }
-    }
-
-    /// The request with this number, which waits for room in a pipe. From here on a worker has it.
-    pub(super) fn take_queued(&mut self, number: u64) -> Option<Vec<u8>> {
+    pub(super) fn pending(&mut self) -> Option<&mut Pending> {
         match &mut self.state {
-            State::Relayed(relayed) if relayed.number == number => {
-                Some(std::mem::take(&mut relayed.queued))
-            }
+            State::Pending(pending) => Some(pending),
             _ => None,
-        }
-    }
-
-    /// The agent whose request is at a worker; once.
-    pub(super) fn take_requester(&mut self) -> Option<Requester> {
-        match &mut self.state {
-            State::Relayed(relayed) => relayed.requester.take(),
-            _ => None,
-        }
-    }
-
-    /// How the request at hand wants its response.
-    pub(super) fn options(&self) -> ResponseOptions {
-        match &self.state {
-            State::Body(incoming) => incoming.options,
-            State::Relayed(relayed) => relayed.options,
-            _ => ResponseOptions::UNKNOWN,
         }
     }
 
     /// The client has sent these bytes.
     pub(super) fn receive(&mut self, bytes: &[u8], now: Instant) {
         self.last_progress = now;
-        if let State::Lingering(left) = &mut self.state {
-            *left = left.saturating_sub(bytes.len());
-            if *left == 0 {
-                self.state = State::Closed;
-            }
-            return;
+        match &mut self.state {
+            State::Lingering(left) => *left = left.saturating_sub(bytes.len()),
+            _ => self.input.append(bytes),
         }
-        self.input.append(bytes);
     }
 
     /// Looks for the next request in what has come: at most one.
@@ -269,20 +240,18 @@ impl Connection {
             State::Head(scan) => match scan.end(&self.input, context.limits.max_head_bytes) {
                 Ok(Some(end)) => self.read_head(end, context),
                 Ok(None) => Event::None,
-                Err(malformed) => self.refuse(malformed.status, malformed.detail),
+                Err(malformed) => self.fail(malformed.status, malformed.detail),
             },
-            State::Body(incoming) if self.input.len() >= incoming.body_bytes => {
-                let (relay, options) = (incoming.relay.take(), incoming.options);
-                let body = self.input[..incoming.body_bytes].to_vec();
+            State::Body { relay, body_bytes } if self.input.len() >= *body_bytes => {
+                let body = self.input[..*body_bytes].to_vec();
                 self.input.remove_front(body.len());
-                match relay {
-                    Some(relay) => Event::Relay { relay, body, options },
-                    None => {
-                        let response = Response::json(200, Body::Static(br#"{"status":"ok"}"#));
-                        Event::Respond { response, options, refusal: None }
-                    }
+                let live = || Response::json(200, Body::Static(br#"{"status":"ok"}"#));
+                match relay.take() {
+                    Some(relay) => Event::Relay(relay, body),
+                    None => Event::Respond(live(), None),
                 }
             }
+            State::Lingering(0) => Event::Close,
             _ => Event::None,
         }
     }
@@ -290,36 +259,34 @@ impl Connection {
     fn read_head(&mut self, end: usize, context: &Context) -> Event {
         let head = match Head::parse(&self.input[..end], context.limits.max_headers) {
             Ok(head) => head,
-            Err(malformed) => return self.refuse(malformed.status, malformed.detail),
+            Err(malformed) => return self.fail(malformed.status, malformed.detail),
         };
         let Decision { client, cors, action } = context.policy.decide(&head, self.peer);
         let then = if head.keep_alive { Then::Keep } else { Then::Close };
-        let options = ResponseOptions { then, head_only: head.method == "HEAD", cors };
         let expects_continue = head.fields.expects_continue;
         // Beyond all memory is beyond the limit too.
         let length = head.fields.content_length.unwrap_or_default();
         let body_bytes = usize::try_from(length).unwrap_or(usize::MAX);
+        self.options = ResponseOptions { then, head_only: head.method == "HEAD", cors };
         self.client = client;
         self.input.remove_front(end);
         let relay = match action {
-            Action::Upgrade(handshake) => {
-                return Event::Upgrade(handshake, self.input.to_vec());
-            }
+            Action::Upgrade(handshake) => return Event::Upgrade(handshake, self.input.to_vec()),
             Action::Respond(response, refusal) => {
-                return self.respond_to_head(response, options, body_bytes, refusal);
+                return self.respond_to_head(response, body_bytes, refusal);
             }
             Action::Relay(_) if context.is_stopping => {
                 let stopping = Response::problem(503, "the server is stopping");
-                return self.respond_to_head(stopping, options, body_bytes, None);
+                return self.respond_to_head(stopping, body_bytes, None);
             }
-            Action::Relay(relay) => Some(relay),
+            Action::Relay(relay) => Some(Box::new(relay)),
             Action::Live => None,
         };
         if expects_continue && self.input.is_empty() && body_bytes > 0 {
             self.output.head.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
         }
-        let incoming = Incoming { relay, body_bytes, options };
-        self.enter(State::Body(Box::new(incoming)), context.now, context.limits.body_timeout);
+        let state = State::Body { relay, body_bytes };
+        self.enter(state, context.now, context.limits.body_timeout);
         self.advance(context)
     }
 
@@ -329,59 +296,65 @@ impl Connection {
     fn respond_to_head(
         &mut self,
         response: Response,
-        options: ResponseOptions,
         body_bytes: usize,
         refusal: Option<Refusal>,
     ) -> Event {
         if body_bytes <= self.input.len() && response.status.0 != 411 {
             self.input.remove_front(body_bytes);
-            return Event::Respond { response, options, refusal };
-        }
-        self.input = Input::default();
-        Event::Respond { response, options: options.lingering(), refusal }
-    }
-
-    /// What is no request leaves the connection out of step.
-    fn refuse(&mut self, status: u16, detail: &'static str) -> Event {
-        self.input = Input::default();
-        Event::problem(status, detail, ResponseOptions::UNKNOWN)
-    }
-
-    /// The request that [`Event::Relay`] gave is with the workers; `queued` is the request when no
-    /// pipe had room for it, else empty.
-    pub(super) fn relay(
-        &mut self,
-        number: u64,
-        options: ResponseOptions,
-        requester: Option<Requester>,
-        queued: Vec<u8>,
-        context: &Context,
-    ) {
-        let relayed = Relayed { number, options, requester, queued };
-        self.enter(State::Relayed(relayed), context.now, context.limits.worker_timeout);
-    }
-
-    /// Sends a response: its `head`, to the empty line, and its body.
-    pub(super) fn respond(&mut self, head: &[u8], body: Body, then: Then, context: &Context) {
-        self.output.head.extend_from_slice(head);
-        if body.as_bytes().len() <= SMALL_BODY_BYTES {
-            self.output.head.extend_from_slice(body.as_bytes());
         } else {
-            self.output.body = body;
+            self.out_of_step();
         }
-        self.begin_response(then, context);
+        Event::Respond(response, refusal)
+    }
+
+    /// Ends the connection with this response, although the request was not read whole.
+    pub(super) fn fail(&mut self, status: u16, detail: &str) -> Event {
+        self.out_of_step();
+        Event::Respond(Response::problem(status, detail), None)
+    }
+
+    /// Where the next request begins cannot be known.
+    fn out_of_step(&mut self) {
+        self.input = Input::default();
+        self.options.then = Then::Linger;
+    }
+
+    /// The request that [`Event::Relay`] gave is with the workers.
+    pub(super) fn wait_for_worker(&mut self, pending: Pending, context: &Context) {
+        self.enter(State::Pending(pending), context.now, context.limits.worker_timeout);
+    }
+
+    /// Sends a response, at once unless [`Connection::delay`] follows.
+    pub(super) fn respond(&mut self, response: Response, context: &Context) {
+        if self.options.then == Then::Keep && context.is_stopping {
+            self.options.then = Then::Close;
+        }
+        let ResponseOptions { then, head_only, cors } = self.options;
+        let head = &mut self.output.head;
+        head.reserve(512);
+        response.write_head(head, head_only);
+        let (date, cors) = (&context.date.1, context.policy.cors_lines(cors));
+        // Writing to a Vec cannot fail.
+        let _ = write!(head, "Date: {date}\r\nX-Content-Type-Options: nosniff\r\n{cors}");
+        if then != Then::Keep {
+            head.extend_from_slice(b"Connection: close\r\n");
+        }
+        head.extend_from_slice(b"\r\n");
+        if !head_only && response.body.as_bytes().len() <= SMALL_BODY_BYTES {
+            head.extend_from_slice(response.body.as_bytes());
+        } else if !head_only {
+            self.output.body = response.body;
+        }
+        self.begin_response(context);
     }
 
     /// Has the response that was given wait.
-    pub(super) fn delay(&mut self, time: Duration, now: Instant) {
-        if let State::Responding(then) = self.state {
-            self.enter(State::Delayed(then), now, time);
-        }
+    pub(super) fn delay(&mut self, time: Duration, counted: Arc<()>, now: Instant) {
+        self.enter(State::Delayed { _counted: counted }, now, time);
     }
 
-    fn begin_response(&mut self, then: Then, context: &Context) {
-        self.progress_bytes = 0;
-        self.enter(State::Responding(then), context.now, context.limits.lag_timeout);
+    fn begin_response(&mut self, context: &Context) {
+        self.enter(State::Responding(0), context.now, context.limits.lag_timeout);
     }
 
     /// What is to be sent next; empty when there is nothing to send now.
@@ -392,37 +365,34 @@ impl Connection {
     /// The client has taken so many bytes of [`Connection::unsent`].
     pub(super) fn sent(&mut self, count: usize, now: Instant) {
         self.output.sent += count;
-        self.progress_bytes += count;
+        if let State::Responding(sent) = &mut self.state {
+            *sent += count;
+        }
         self.last_progress = now;
         if self.output.unsent().is_empty() {
             self.output = Output::default();
         }
     }
 
-    /// When all output is sent: the next request, or the end. Called last, whatever was done with
-    /// the connection. `has_unread` says whether the client
-    /// may have sent what was not read: closing then would reset the connection, and the response
-    /// with it.
-    pub(super) fn finish(&mut self, has_unread: bool, context: &Context) -> Flushed {
-        let State::Responding(then) = self.state else {
-            let is_closed = matches!(self.state, State::Closed);
-            return if is_closed { Flushed::Close } else { Flushed::Continue };
-        };
-        if !self.output.unsent().is_empty() {
-            return Flushed::Continue;
+    /// What follows, once all output is sent. Called last, whatever was done with the connection.
+    /// `has_unread` says whether the client may have sent what was not read: closing then would
+    /// reset the connection, and the response with it.
+    pub(super) fn finish(&mut self, has_unread: bool, context: &Context) -> Then {
+        if !matches!(self.state, State::Responding(_)) || !self.output.unsent().is_empty() {
+            return Then::Keep;
         }
-        if then == Then::Keep && !context.is_stopping {
+        if self.options.then == Then::Keep && !context.is_stopping {
+            self.options = UNKNOWN;
             self.responded_at = Some(context.now);
             self.enter(State::Idle, context.now, context.limits.idle_timeout);
-            return Flushed::Continue;
+            return Then::Keep;
         }
-        if then == Then::Linger || has_unread || !self.input.is_empty() {
+        if self.options.then == Then::Linger || has_unread || !self.input.is_empty() {
             self.input = Input::default();
             self.enter(State::Lingering(LINGER_BYTES), context.now, LINGER_TIMEOUT);
-            return Flushed::ShutDown;
+            return Then::Linger;
         }
-        self.state = State::Closed;
-        Flushed::Close
+        Then::Close
     }
 
     /// The time has come to look at the deadline.
@@ -430,66 +400,53 @@ impl Connection {
         if self.deadline > context.now {
             return Event::None;
         }
-        let options = self.options();
         match self.state {
-            State::Head(_) => Event::problem(408, "the head did not come in time", options),
-            State::Body(_) => {
-                Event::problem(408, "the body did not come in time", options.lingering())
+            State::Head(_) => self.fail(408, "the head did not come in time"),
+            State::Body { .. } => self.fail(408, "the body did not come in time"),
+            State::Pending(_) => {
+                Event::Respond(Response::problem(503, "no worker answered in time"), None)
             }
-            State::Relayed(_) => Event::problem(503, "no worker answered in time", options),
-            State::Delayed(then) => {
-                self.begin_response(then, context);
+            State::Delayed { .. } => {
+                self.begin_response(context);
                 Event::None
             }
             // A client that goes on taking a response gets all of it, however long that takes.
-            State::Responding(_) if self.progress_bytes >= context.limits.lag_min_bytes => {
-                self.progress_bytes = 0;
+            State::Responding(sent) if sent >= context.limits.lag_min_bytes => {
+                self.state = State::Responding(0);
                 self.deadline = context.now + context.limits.lag_timeout;
                 Event::None
             }
-            State::Responding(_) | State::Idle | State::Lingering(_) | State::Closed => {
-                self.close()
-            }
+            State::Responding(_) | State::Idle | State::Lingering(_) => Event::Close,
         }
     }
 
     /// The client is to be disconnected: with a 503 if no response has begun.
-    pub(super) fn evict(&mut self) -> Event {
-        self.input = Input::default();
-        let is_answered = matches!(self.state, State::Delayed(_) | State::Responding(_));
+    pub(super) fn evict(&mut self, _: &Context) -> Event {
+        let is_answered = matches!(self.state, State::Delayed { .. } | State::Responding(_));
         if is_answered || !self.output.unsent().is_empty() {
-            return self.close();
+            return Event::Close;
         }
-        let detail = "the server holds too many requests at once";
-        Event::problem(503, detail, self.options().lingering())
+        self.fail(503, "the server holds too many requests at once")
     }
 
     /// The server begins to stop: requests that are whole are served still.
     pub(super) fn stop(&mut self, context: &Context) -> Event {
         match self.state {
-            State::Idle | State::Lingering(_) | State::Closed => self.close(),
-            State::Head(_) | State::Body(_) => {
-                Event::problem(503, "the server is stopping", self.options().lingering())
-            }
-            State::Delayed(then) => {
-                self.begin_response(then, context);
+            State::Idle | State::Lingering(_) => Event::Close,
+            State::Head(_) | State::Body { .. } => self.fail(503, "the server is stopping"),
+            State::Delayed { .. } => {
+                self.begin_response(context);
                 Event::None
             }
-            State::Relayed(_) | State::Responding(_) => Event::None,
+            State::Pending(_) | State::Responding(_) => Event::None,
         }
-    }
-
-    /// [`Connection::finish`] says so.
-    fn close(&mut self) -> Event {
-        self.state = State::Closed;
-        Event::None
     }
 
     /// Memory for what is buffered, in bytes, a large body aside: several may share one.
     pub(super) fn held_bytes(&self) -> usize {
         let request = match &self.state {
-            State::Body(incoming) => incoming.relay.as_ref().map_or(0, |it| it.head.capacity()),
-            State::Relayed(relayed) => relayed.queued.capacity(),
+            State::Body { relay: Some(relay), .. } => relay.head.capacity(),
+            State::Pending(pending) => pending.queued.capacity(),
             _ => 0,
         };
         self.input.held_bytes() + self.output.head.capacity() + request

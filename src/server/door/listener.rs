@@ -8,82 +8,63 @@ use std::time::{Duration, Instant};
 /// delay those that are there.
 pub(super) const MAX_ACCEPTS_PER_TURN: usize = 64;
 
-/// First wait after a failure that only time (or a closed connection) can end; doubles up to
-/// [`MAX_BACKOFF`].
-const MIN_BACKOFF: Duration = Duration::from_millis(10);
-
-/// Longest wait after a failure: nothing tells us that descriptors were freed.
-const MAX_BACKOFF: Duration = Duration::from_secs(1);
-
 /// Time between two log lines about failing accepts.
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
-/// What one attempt brought.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Accepted<C> {
-    /// A connection.
-    Connection(C),
-    /// The system lacks descriptors or memory; the next attempt is for later.
-    Exhausted,
-    /// The backlog is empty.
-    Nothing,
-}
-
-/// When to accept from one acceptor. Readiness is edge-triggered: what is left in the backlog after
+/// When to accept from one listener. Readiness is edge-triggered: what is left in the backlog after
 /// a turn's share or a failure is not announced again, so it is remembered here.
 #[derive(Debug)]
 pub(super) struct Acceptor {
-    is_ready: bool,
+    pub(super) is_ready: bool,
     backoff: Backoff,
     logged_at: Option<Instant>,
 }
 
+impl Default for Acceptor {
+    fn default() -> Self {
+        Self { is_ready: true, backoff: Backoff::default(), logged_at: None }
+    }
+}
+
 impl Acceptor {
-    pub(super) fn new() -> Self {
-        Self { is_ready: true, backoff: Backoff::new(MIN_BACKOFF, MAX_BACKOFF), logged_at: None }
-    }
-
-    /// Connections have come.
-    pub(super) fn set_ready(&mut self) {
-        self.is_ready = true;
-    }
-
-    /// When to accept next; `None` while the backlog is empty. An instant that is past means now.
+    /// When to accept next; `None` while the backlog is empty.
     pub(super) fn due(&self, now: Instant) -> Option<Instant> {
-        self.is_ready.then(|| self.backoff.until().unwrap_or(now))
+        self.is_ready.then(|| self.backoff.until.unwrap_or(now))
     }
 
-    /// Accepts one connection with `accept`.
+    /// Accepts one connection with `accept`, if it is time to.
+    ///
+    /// # Errors
+    /// `WouldBlock` when there is nothing to accept; any other kind when the system lacks
+    /// descriptors or memory, and the next attempt is for later.
     pub(super) fn accept<C>(
         &mut self,
         now: Instant,
         mut accept: impl FnMut() -> io::Result<C>,
-    ) -> Accepted<C> {
+    ) -> io::Result<C> {
+        if self.due(now).is_none_or(|due| due > now) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
         loop {
-            match accept() {
-                Ok(connection) => {
-                    self.backoff.reset();
-                    return Accepted::Connection(connection);
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.is_ready = false;
-                    return Accepted::Nothing;
-                }
-                // accept(2): failures of the one connection that was about to be accepted.
-                Err(error) if concerns_one_connection(&error) => {}
+            let accepted = accept();
+            match &accepted {
+                Ok(_) => self.backoff = Backoff::default(),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.is_ready = false,
+                Err(error) if concerns_one_connection(error) => continue,
                 Err(error) => {
                     self.backoff.fail(now);
                     if self.logged_at.is_none_or(|at| now >= at + LOG_EVERY) {
                         self.logged_at = Some(now);
                         log::warn!("cannot accept a connection, trying again: {error}");
                     }
-                    return Accepted::Exhausted;
                 }
             }
+            return accepted;
         }
     }
 }
 
+/// accept(2) reports failures of the connection that was about to be accepted.
 fn concerns_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind as Kind;
     matches!(
@@ -97,33 +78,23 @@ fn concerns_one_connection(error: &io::Error) -> bool {
     )
 }
 
-/// Waits that double from one bound to the other with each failure in a row.
-#[derive(Debug)]
+/// When to try again after failures that only time can end: the wait doubles with each in a row.
+#[derive(Debug, Default)]
 pub(super) struct Backoff {
-    min: Duration,
-    max: Duration,
-    next: Duration,
-    until: Option<Instant>,
+    pub(super) failures: u32,
+    /// Set by a failure.
+    pub(super) until: Option<Instant>,
 }
 
 impl Backoff {
-    pub(super) fn new(min: Duration, max: Duration) -> Self {
-        Self { min, max, next: min, until: None }
-    }
+    pub(super) const MIN: Duration = Duration::from_millis(10);
+    /// Nothing tells us that descriptors were freed.
+    pub(super) const MAX: Duration = Duration::from_secs(1);
 
     pub(super) fn fail(&mut self, now: Instant) {
-        self.until = Some(now + self.next);
-        self.next = (self.next * 2).min(self.max);
-    }
-
-    pub(super) fn reset(&mut self) {
-        self.next = self.min;
-        self.until = None;
-    }
-
-    /// The end of the wait, if there was a failure.
-    pub(super) fn until(&self) -> Option<Instant> {
-        self.until
+        let wait = Self::MIN.saturating_mul(2_u32.saturating_pow(self.failures)).min(Self::MAX);
+        self.failures += 1;
+        self.until = Some(now + wait);
     }
 }
 
@@ -148,17 +119,21 @@ mod tests {
         let mut now = Clock::start().now();
         let errors = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS, Errno::PERM];
         let script = (0..10).map(|turn| errno(errors[turn % errors.len()])).chain([Ok(7)]);
-        let (mut acceptor, mut accept) = (Acceptor::new(), accept(script.collect()));
+        let (mut acceptor, mut accept) = (Acceptor::default(), accept(script.collect()));
         for wait in [10, 20, 40, 80, 160, 320, 640, 1_000, 1_000, 1_000] {
-            assert_eq!(acceptor.accept(now, &mut accept), Accepted::Exhausted);
+            let error = acceptor.accept(now, &mut accept).unwrap_err();
+            assert_ne!(error.kind(), io::ErrorKind::WouldBlock);
             assert_eq!(acceptor.due(now), Some(now + Duration::from_millis(wait)));
+            let early = now + Duration::from_millis(wait - 1);
+            let error = acceptor.accept(early, || Ok(0)).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::WouldBlock, "too early");
             now += Duration::from_millis(wait);
         }
-        assert_eq!(acceptor.accept(now, &mut accept), Accepted::Connection(7));
+        assert_eq!(acceptor.accept(now, &mut accept).unwrap(), 7);
         assert_eq!(acceptor.due(now), Some(now), "there may be more in the backlog");
-        assert_eq!(acceptor.accept(now, &mut accept), Accepted::Nothing);
+        assert!(acceptor.accept(now, &mut accept).is_err());
         assert_eq!(acceptor.due(now), None);
-        acceptor.set_ready();
+        acceptor.is_ready = true;
         assert_eq!(acceptor.due(now), Some(now));
     }
 
@@ -167,6 +142,6 @@ mod tests {
         use rustix::io::Errno;
         let now = Clock::start().now();
         let mut accept = accept(vec![errno(Errno::CONNABORTED), errno(Errno::INTR), Ok(1)]);
-        assert_eq!(Acceptor::new().accept(now, &mut accept), Accepted::Connection(1));
+        assert_eq!(Acceptor::default().accept(now, &mut accept).unwrap(), 1);
     }
 }

@@ -24,10 +24,10 @@
 //! | `Clients` | the table of clients: sockets, sums over all of them, the sweep of deadlines | read, write |
 //! | `Connection` | one client's state, input, output and deadline | none |
 //! | `Head`, `Policy`, `Origins` | bytes to a head, a head to a decision, what browsers are told | none |
-//! | `Pipe` | the connection to one tiny_http server, and the requests at its workers | write |
+//! | `Pipe` | the connection to one tiny_http server, and the requests at its workers | read, write |
 //! | `Moderation` | whether the loop waits a moment, to do more at once | none |
 //! | `Guesses`, `Refusals` | which 401 is delayed, and what the log says of refusals | none |
-//! | `Dashboards` | the places for dashboards | none |
+//! | `Permits` | how many connections and dashboards there may be, in all and of one address | none |
 //!
 //! Four rules keep the loop responsive and its memory bounded. Work per client and turn is bounded:
 //! one read, one request; the rest is listed for the next turn. Readiness is edge-triggered, so
@@ -54,30 +54,30 @@ mod tests;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::never;
-use mio::event::Event;
+use mio::event::Event as Readiness;
 use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token, Waker};
 
-pub(crate) use self::addresses::{Dashboards, Permit};
-
+use self::addresses::{Permit, Permits};
 use self::clients::Clients;
-use self::connection::Context;
+use self::connection::{Context, Event};
 use self::listener::Acceptor;
 use self::moderation::Moderation;
 use self::pipe::Pipe;
 use self::policy::Policy;
 use self::refusals::{Guesses, Refusals};
-use crate::runtime::clock::{Clock, UnixMillis};
+use crate::runtime::clock::Clock;
 use crate::runtime::counters::Counters;
 use crate::server::auth::Gate;
 use crate::server::limits::Limits;
 use crate::server::relay::{DoorWaker, Responder};
 use crate::wire::KIB;
 use crate::wire::id::{PoolId, PoolIndex};
+use crate::wire::response::Response;
 
 /// How long requests in flight have for their responses when the door stops.
 pub(crate) const STOP_GRACE: Duration = Duration::from_millis(400);
@@ -107,8 +107,7 @@ const FIRST_LISTENER: usize = usize::MAX / 2;
 pub(crate) struct DoorParts {
     /// Bound and listening; at least one.
     pub listeners: Vec<std::net::TcpListener>,
-    /// The Unix sockets of the tiny_http servers: for heartbeats, goodbyes and `/readyz`, and for
-    /// everything else.
+    /// The Unix sockets of the tiny_http servers, in the order of [`policy::Backend`].
     pub backends: [PathBuf; 2],
     pub gate: Arc<Gate>,
     /// Pools by their [`PoolIndex`].
@@ -116,8 +115,7 @@ pub(crate) struct DoorParts {
     pub limits: Limits,
     pub clock: Clock,
     pub counters: Arc<Counters>,
-    pub dashboards: Arc<Dashboards>,
-    pub feed: Box<dyn OpenFeed>,
+    pub open_feed: OpenFeed,
 }
 
 /// A checked WebSocket handshake (RFC 6455 section 4.2) and its socket. Nothing has been sent yet.
@@ -131,19 +129,13 @@ pub(crate) struct Upgrade {
     pub read_ahead: Vec<u8>,
     /// The pool that it may and wants to watch.
     pub pool: PoolIndex,
-    /// Its place among the dashboards; given back when dropped.
+    /// Counts it among the dashboards.
     pub permit: Permit,
 }
 
-/// Serves dashboards: the door itself writes no 101 and reads no frame.
-pub(crate) trait OpenFeed: Send {
-    /// Takes over the client, without waiting for it.
-    ///
-    /// # Errors
-    /// When it cannot be served (no thread, say), it is given back with the reason, and the
-    /// door responds with 503.
-    fn open(&self, upgrade: Upgrade) -> Result<(), (Upgrade, io::Error)>;
-}
+/// Takes over a dashboard, without waiting for it: the door itself writes no 101 and reads no frame.
+/// One that cannot be served (no thread, say) is given back with the reason, and gets 503.
+pub(crate) type OpenFeed = Box<dyn Fn(Upgrade) -> Result<(), (Upgrade, io::Error)> + Send>;
 
 /// See the module. Runs on a thread of its own until its [`DoorHandle`] says stop.
 pub(crate) struct Door {
@@ -155,16 +147,18 @@ pub(crate) struct Door {
     context: Context,
     clock: Clock,
     counters: Arc<Counters>,
-    dashboards: Arc<Dashboards>,
-    feed: Box<dyn OpenFeed>,
+    connections: Arc<Permits>,
+    dashboards: Arc<Permits>,
+    open_feed: OpenFeed,
     guesses: Guesses,
+    /// Referred to once more by each delayed response.
+    delayed: Arc<()>,
     refusals: Refusals,
     moderation: Moderation,
     /// The last stamp's number.
     stamped: u64,
-    /// The value of `Date` (RFC 9110 section 6.6.1), and the second since 1970 that it is of.
-    date: String,
-    date_second: u64,
+    /// Memory for large bodies of which clients have not taken all.
+    body_bytes: Arc<AtomicUsize>,
     /// What was read, until its client's connection has it: one buffer for all.
     scratch: Box<[u8]>,
     waker: Arc<DoorWaker>,
@@ -206,6 +200,7 @@ impl Door {
     /// # Errors
     /// When the system refuses to watch the listeners, or the workers cannot be reached.
     pub(crate) fn new(parts: DoorParts) -> io::Result<(Self, DoorHandle, [Responder; 2])> {
+        let DoorParts { backends, gate, pools, limits, clock, counters, open_feed, .. } = parts;
         let poll = Poll::new()?;
         let waker = DoorWaker::new(Waker::new(poll.registry(), Token(WAKER))?);
         let mut listeners = Vec::with_capacity(parts.listeners.len());
@@ -214,12 +209,9 @@ impl Door {
             let mut listener = TcpListener::from_std(listener);
             let token = Token(FIRST_LISTENER + index);
             poll.registry().register(&mut listener, token, Interest::READABLE)?;
-            listeners.push((listener, Acceptor::new()));
+            listeners.push((listener, Acceptor::default()));
         }
-        let now = parts.clock.now();
-        let reads = (parts.limits.max_in_flight / READS_SHARE).max(1);
-        let ingest = parts.limits.max_in_flight.saturating_sub(reads).max(1);
-        let [ingest_path, reads_path] = parts.backends;
+        let now = clock.now();
         let pipe = |path, token, max_in_flight, max_responses| {
             let (responder, responses) = Responder::new(max_responses, Arc::clone(&waker));
             let mut pipe = Pipe::new(path, Token(token), responses, max_in_flight);
@@ -227,32 +219,40 @@ impl Door {
             pipe.connect(poll.registry(), now)?;
             io::Result::Ok((pipe, responder))
         };
+        let reads = (limits.max_in_flight / READS_SHARE).max(1);
+        let ingest = limits.max_in_flight.saturating_sub(reads).max(1);
+        let [ingest_path, reads_path] = backends;
         let (ingest, ingest_responder) = pipe(ingest_path, PIPES[0], ingest, ingest)?;
         let (reads, reads_responder) = pipe(reads_path, PIPES[1], reads, MAX_READS_RESPONSES)?;
-        let max_connections = parts.limits.max_connections;
         let stop = Arc::new(AtomicBool::new(false));
         let handle = DoorHandle { stop: Arc::clone(&stop), waker: Arc::clone(&waker) };
         let door = Self {
             poll,
             listeners,
-            clients: Clients::new(max_connections, Arc::clone(&parts.counters), now),
+            clients: Clients::new(limits.max_connections, now),
             pipes: [ingest, reads],
-            context: Context {
-                policy: Policy::new(parts.gate, parts.pools, parts.limits.max_body_bytes),
-                limits: parts.limits,
-                now,
-                is_stopping: false,
-            },
-            clock: parts.clock,
-            counters: parts.counters,
-            dashboards: parts.dashboards,
-            feed: parts.feed,
+            connections: Permits::new(
+                limits.max_connections,
+                limits.max_connections_per_address,
+                Arc::clone(&counters),
+                |counters| &counters.connections,
+            ),
+            dashboards: Permits::new(
+                limits.max_dashboards,
+                limits.max_dashboards_per_address,
+                Arc::clone(&counters),
+                |counters| &counters.dashboards,
+            ),
+            context: Context::new(Policy::new(gate, pools, limits.max_body_bytes), limits, now),
+            clock,
+            counters,
+            open_feed,
             guesses: Guesses::default(),
+            delayed: Arc::default(),
             refusals: Refusals::default(),
             moderation: Moderation::default(),
             stamped: 0,
-            date: String::new(),
-            date_second: 0,
+            body_bytes: Arc::default(),
             scratch: vec![0; READ_BYTES].into_boxed_slice(),
             waker,
             stop,
@@ -268,10 +268,9 @@ impl Door {
     pub(crate) fn run(mut self) -> Result<(), DoorError> {
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
         loop {
-            // In this order: what comes after the look wakes us.
+            // In this order: what comes after the look at what there is wakes us.
             self.waker.set_sleeping(true);
-            let timeout = if self.has_work() { Some(Duration::ZERO) } else { self.timeout() };
-            let polled = self.poll.poll(&mut events, timeout);
+            let polled = self.poll.poll(&mut events, self.timeout());
             self.waker.set_sleeping(false);
             match polled {
                 Ok(()) => {}
@@ -283,118 +282,21 @@ impl Door {
             }
             let wait = self.moderation.wait(self.context.now, self.clock.now());
             // Who takes a large response as fast as we send it is not slowed down.
-            if !wait.is_zero() && self.clients.body_bytes() == 0 {
+            if !wait.is_zero() && self.body_bytes.load(Ordering::Relaxed) == 0 {
                 // Nothing that comes meanwhile ends the wait: that is its purpose.
                 let _ = never::<()>().recv_timeout(wait);
             }
         }
     }
 
-    /// One turn of the loop; true when it was the last. Whatever has come is taken in before
-    /// deadlines are looked at, so that a delay of ours is not held against others.
-    fn turn(&mut self, events: &Events) -> Result<bool, DoorError> {
-        self.context.now = self.clock.now();
-        self.update_date(self.clock.wall());
-        let listed = self.clients.listed();
-        for event in events {
-            self.on_event(event);
-        }
-        for _ in 0..listed {
-            let Some(slot) = self.clients.next_listed() else { break };
-            self.serve(slot);
-        }
-        self.accept();
-        for index in 0..self.pipes.len() {
-            for _ in 0..MAX_RESPONSES_PER_TURN {
-                let Some((number, slot, response)) = self.pipes[index].next_response() else {
-                    break;
-                };
-                self.deliver(number, slot, response);
-            }
-        }
-        self.keep_pipes()?;
-        self.relay_waiting();
-        self.keep_deadlines();
-        self.log_refusals(false);
-        self.flush_pipes();
-        self.make_room_in_memory();
-        Ok(self.stop.load(Ordering::SeqCst) && self.wind_down())
-    }
-
-    fn on_event(&mut self, event: &Event) {
-        match event.token().0 {
-            WAKER => {}
-            token if PIPES.contains(&token) => {
-                // Writability needs no note: every turn ends with a try to write.
-                if event.is_readable() || event.is_read_closed() || event.is_error() {
-                    self.pipes[PIPES[0] - token].set_readable();
-                }
-            }
-            token if token >= FIRST_LISTENER => {
-                if let Some((_, acceptor)) = self.listeners.get_mut(token - FIRST_LISTENER) {
-                    acceptor.set_ready();
-                }
-            }
-            slot => self.on_client_event(slot, event),
-        }
-    }
-
-    /// The client may have been closed in this turn already. New ones are accepted after all
-    /// events, so that none gets the event of the slot's previous client.
-    fn on_client_event(&mut self, slot: usize, event: &Event) {
-        let Some(client) = self.clients.get(slot) else { return };
-        let has_hung_up = event.is_read_closed() && client.connection.is_delayed();
-        if event.is_error() || event.is_write_closed() || has_hung_up {
-            // Reset, closed on both sides, or gone before its response had waited.
-            return self.close(slot);
-        }
-        if event.is_writable() {
-            client.set_writable();
-        }
-        if event.is_readable() || event.is_read_closed() {
-            client.set_readable(event.is_read_closed());
-        }
-        if !client.connection.unsent().is_empty() {
-            self.settle(slot);
-        }
-        self.serve(slot);
-    }
-
-    /// Connects pipes that broke. Responses that came before they broke were taken before.
-    ///
-    /// # Errors
-    /// [`DoorError::Workers`] when the workers cannot be reached any more.
-    fn keep_pipes(&mut self) -> Result<(), DoorError> {
-        let now = self.context.now;
-        for index in 0..self.pipes.len() {
-            if let Err(error) = self.pipes[index].check() {
-                self.fail_pipe(index, &error);
-            }
-            let pipe = &mut self.pipes[index];
-            if pipe.retry_at(now).is_some_and(|at| at <= now) {
-                pipe.connect(self.poll.registry(), now).map_err(DoorError::Workers)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn flush_pipes(&mut self) {
-        for index in 0..self.pipes.len() {
-            if let Err(error) = self.pipes[index].flush(self.poll.registry()) {
-                self.fail_pipe(index, &error);
-            }
-        }
-    }
-
-    /// Whether there is something to do that no event reports.
-    fn has_work(&self) -> bool {
-        self.clients.listed() > 0
-            || self.pipes.iter().any(Pipe::has_response)
-            || self.stop.load(Ordering::SeqCst) && self.ends_at.is_none()
-    }
-
     /// How long the loop may sleep: until the first of all deadlines, or for ever.
     fn timeout(&self) -> Option<Duration> {
+        let has_work = self.clients.listed() > 0
+            || self.pipes.iter().any(|pipe| !pipe.responses.is_empty())
+            || self.stop.load(Ordering::SeqCst) && self.ends_at.is_none();
+        if has_work {
+            return Some(Duration::ZERO);
+        }
         let now = self.clock.now();
         let accepts = self.listeners.iter().filter_map(|(_, acceptor)| acceptor.due(now));
         let pipes = self.pipes.iter().filter_map(|pipe| pipe.retry_at(now));
@@ -403,14 +305,92 @@ impl Door {
         Some(first.saturating_duration_since(now))
     }
 
-    /// The date is formatted once a second and not once a response.
-    fn update_date(&mut self, now: UnixMillis) {
-        // The last second that HTTP's four-digit year can write.
-        const LAST: u64 = 253_402_300_799;
-        let second = (now.0 / 1_000).min(LAST);
-        if self.date_second != second || self.date.is_empty() {
-            self.date_second = second;
-            self.date = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(second));
+    /// One turn of the loop; true when it was the last. Whatever has come is taken in before
+    /// deadlines are looked at, so that a delay of ours is not held against others.
+    fn turn(&mut self, events: &Events) -> Result<bool, DoorError> {
+        self.context.set_time(self.clock.now(), self.clock.wall());
+        let listed = self.clients.listed();
+        for event in events {
+            self.on_readiness(event);
         }
+        for _ in 0..listed {
+            let Some(slot) = self.clients.next_listed() else { break };
+            self.serve(slot);
+        }
+        self.accept();
+        for index in 0..self.pipes.len() {
+            self.take_responses(index);
+        }
+        self.keep_deadlines();
+        for index in 0..self.pipes.len() {
+            let pipe = &mut self.pipes[index];
+            pipe.connect(self.poll.registry(), self.context.now).map_err(DoorError::Workers)?;
+            self.relay_waiting(index);
+            if let Err(error) = self.pipes[index].flush(self.poll.registry()) {
+                self.fail_pipe(index, &error);
+            }
+        }
+        self.log_refusals(false);
+        Ok(self.stop.load(Ordering::SeqCst) && self.wind_down())
+    }
+
+    fn on_readiness(&mut self, event: &Readiness) {
+        let token = event.token().0;
+        if let Some(index) = PIPES.iter().position(|pipe| *pipe == token) {
+            // Responses that came before it broke are valid.
+            self.take_responses(index);
+            if let Err(error) = self.pipes[index].check() {
+                self.fail_pipe(index, &error);
+            }
+        } else if token >= FIRST_LISTENER {
+            if let Some((_, acceptor)) = self.listeners.get_mut(token - FIRST_LISTENER) {
+                acceptor.is_ready = true;
+            }
+        } else {
+            self.on_client_readiness(token, event);
+        }
+    }
+
+    /// The client may have been closed in this turn already. New ones are accepted after all
+    /// events, so that none gets the event of the slot's previous client.
+    fn on_client_readiness(&mut self, slot: usize, event: &Readiness) {
+        let Some(client) = self.clients.get(slot) else { return };
+        let has_hung_up = event.is_read_closed() && client.connection.is_delayed();
+        if event.is_error() || event.is_write_closed() || has_hung_up {
+            // Reset, closed on both sides, or gone before its response had waited.
+            return self.close(slot);
+        }
+        client.is_writable |= event.is_writable();
+        client.is_readable |= event.is_readable() || event.is_read_closed();
+        client.is_half_closed |= event.is_read_closed();
+        if !client.connection.unsent().is_empty() {
+            self.settle(slot);
+        }
+        self.serve(slot);
+    }
+
+    /// What was in flight gets 503; the pipe is connected again in time.
+    fn fail_pipe(&mut self, index: usize, error: &io::Error) {
+        log::warn!("a pipe to the workers broke and is connected again: {error}");
+        self.counters.pipe_breaks.add_one();
+        for (number, slot) in self.pipes[index].fail(self.context.now) {
+            if self.clients.pending(number, slot).is_some() {
+                let lost = Response::problem(503, "the request was lost on its way; try again");
+                self.act(slot, Event::Respond(lost, None));
+            }
+        }
+    }
+}
+
+/// One read or write: `None` when it would block. The end of the connection is an error.
+fn nonblocking(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<Option<usize>> {
+    loop {
+        return match call() {
+            Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => Ok(Some(count)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => Err(error),
+        };
     }
 }

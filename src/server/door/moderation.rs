@@ -34,9 +34,10 @@ impl Moderation {
 
     /// How long to wait at `now`, after a turn that began at `began`.
     pub(super) fn wait(&self, began: Instant, now: Instant) -> Duration {
-        let is_unmoderated =
-            self.last_prompt.is_some_and(|at| now.saturating_duration_since(at) < UNMODERATED);
-        if is_unmoderated { Duration::ZERO } else { (began + WAIT).saturating_duration_since(now) }
+        if self.last_prompt.is_some_and(|at| now.saturating_duration_since(at) < UNMODERATED) {
+            return Duration::ZERO;
+        }
+        (began + WAIT).saturating_duration_since(now)
     }
 }
 

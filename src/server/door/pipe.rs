@@ -6,13 +6,14 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Read as _, Write as _};
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crossbeam_channel::Receiver;
 use mio::net::UnixStream;
 use mio::{Interest, Registry, Token};
 
 use super::listener::Backoff;
+use super::nonblocking;
 use crate::wire::KIB;
 use crate::wire::response::Response;
 
@@ -23,14 +24,8 @@ const MAX_UNSENT_BYTES: usize = 256 * KIB;
 /// What a pipe keeps of its buffer when it is empty, in bytes: a turn's worth of heartbeats.
 const USUAL_UNSENT_BYTES: usize = 64 * KIB;
 
-/// First wait before a pipe that broke is connected again.
-const MIN_RETRY: Duration = Duration::from_millis(10);
-
-/// Longest wait: tiny_http is in this process and unreachable only while something is very wrong.
-const MAX_RETRY: Duration = Duration::from_secs(1);
-
-/// Failures in a row, half a minute of them, after which connecting is given up. Counted and not
-/// timed, so that a stall of ours is none.
+/// Failures without a response between them, half a minute of them, after which connecting is given
+/// up. Counted and not timed, so that a stall of ours is none.
 const MAX_FAILURES: u32 = 30;
 
 /// See the module.
@@ -39,19 +34,17 @@ pub(super) struct Pipe {
     path: PathBuf,
     token: Token,
     socket: Option<UnixStream>,
-    retry: Backoff,
-    /// How often in a row connecting has failed.
-    failures: u32,
-    responses: Receiver<(u64, Response)>,
+    backoff: Backoff,
+    pub(super) responses: Receiver<(u64, Response)>,
     /// Slots of the requests that tiny_http or a worker has, by number: the bound of their queue.
     in_flight: HashMap<u64, usize>,
     max_in_flight: usize,
-    /// Slots of the requests for which there was no room, by number: first come, first served.
-    waiting: BTreeMap<u64, usize>,
-    unsent: Vec<u8>,
+    /// Slots of the requests for which there was no room, by number: first come, first served. Who
+    /// stops waiting is to be removed: while the workers hang, those who come and go would fill it.
+    pub(super) waiting: BTreeMap<u64, usize>,
+    pub(super) unsent: Vec<u8>,
     /// Whether the socket takes no more at the moment.
     is_blocked: bool,
-    is_readable: bool,
 }
 
 impl Pipe {
@@ -65,61 +58,59 @@ impl Pipe {
             path,
             token,
             socket: None,
-            retry: Backoff::new(MIN_RETRY, MAX_RETRY),
-            failures: 0,
+            backoff: Backoff::default(),
             responses,
             in_flight: HashMap::new(),
             max_in_flight,
             waiting: BTreeMap::new(),
             unsent: Vec::new(),
             is_blocked: false,
-            is_readable: false,
         }
     }
 
     /// When to connect again; `None` while it is connected.
     pub(super) fn retry_at(&self, now: Instant) -> Option<Instant> {
-        self.socket.is_none().then(|| self.retry.until().unwrap_or(now))
+        self.socket.is_none().then(|| self.backoff.until.unwrap_or(now))
     }
 
-    /// Connects, or notes when to try again.
+    /// Connects if it is time to.
     ///
     /// # Errors
-    /// When trying again is of no use: the socket is gone or not listened on, or all of
+    /// When trying again is of no use: the socket is gone or not listened on, or the last of
     /// [`MAX_FAILURES`] tries failed.
     pub(super) fn connect(&mut self, registry: &Registry, now: Instant) -> io::Result<()> {
+        if self.retry_at(now).is_none_or(|at| at > now) {
+            return Ok(());
+        }
         let connected = UnixStream::connect(&self.path).and_then(|mut socket| {
             registry.register(&mut socket, self.token, Interest::READABLE)?;
             Ok(socket)
         });
         match connected {
-            Ok(socket) => {
-                self.socket = Some(socket);
-                self.failures = 0;
-            }
+            Ok(socket) => self.socket = Some(socket),
             Err(error) => {
-                self.failures += 1;
-                let is_gone = matches!(
-                    error.kind(),
-                    io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
-                );
-                if is_gone || self.failures >= MAX_FAILURES {
+                use io::ErrorKind::{ConnectionRefused, NotFound};
+                self.backoff.fail(now);
+                if matches!(error.kind(), NotFound | ConnectionRefused)
+                    || self.backoff.failures >= MAX_FAILURES
+                {
                     return Err(error);
                 }
-                if self.failures == 1 {
-                    log::warn!("cannot reach the workers, trying again: {error}");
-                }
-                self.retry.fail(now);
+                log::warn!("cannot reach the workers, trying again: {error}");
             }
         }
         Ok(())
     }
 
-    /// Whether a request may be pushed.
-    pub(super) fn has_room(&self) -> bool {
+    fn has_room(&self) -> bool {
         self.socket.is_some()
             && self.unsent.len() < MAX_UNSENT_BYTES
             && self.in_flight.len() < self.max_in_flight
+    }
+
+    /// Whether a request that comes now may be pushed: there is room, and no other waits for it.
+    pub(super) fn is_free(&self) -> bool {
+        self.has_room() && self.waiting.is_empty()
     }
 
     /// Takes a whole request; it goes out with the next [`Pipe::flush`].
@@ -128,35 +119,9 @@ impl Pipe {
         self.unsent.extend_from_slice(request);
     }
 
-    /// Whether a request that comes now must wait for others.
-    pub(super) fn is_awaited(&self) -> bool {
-        !self.waiting.is_empty()
-    }
-
-    /// The request waits for [`Pipe::next_waiting`], or for [`Pipe::forget_waiting`].
-    pub(super) fn wait(&mut self, number: u64, slot: usize) {
-        self.waiting.insert(number, slot);
-    }
-
     /// Number and slot of the request that has waited for longest, if there is room for it now.
     pub(super) fn next_waiting(&mut self) -> Option<(u64, usize)> {
         if self.has_room() { self.waiting.pop_first() } else { None }
-    }
-
-    /// The client of this request waits no longer. Without this, those who come and go while the
-    /// workers hang would fill the queue.
-    pub(super) fn forget_waiting(&mut self, number: u64) {
-        self.waiting.remove(&number);
-    }
-
-    #[cfg(test)]
-    pub(super) fn capacity(&self) -> Option<usize> {
-        self.responses.capacity()
-    }
-
-    /// Whether a response has come.
-    pub(super) fn has_response(&self) -> bool {
-        !self.responses.is_empty()
     }
 
     /// The next response, with its request's number and slot. Those to requests of a connection
@@ -165,7 +130,7 @@ impl Pipe {
         loop {
             let (number, response) = self.responses.try_recv().ok()?;
             if let Some(slot) = self.in_flight.remove(&number) {
-                self.retry.reset();
+                self.backoff = Backoff::default();
                 return Some((number, slot, response));
             }
         }
@@ -179,21 +144,15 @@ impl Pipe {
     pub(super) fn flush(&mut self, registry: &Registry) -> io::Result<()> {
         let Some(socket) = &mut self.socket else { return Ok(()) };
         let mut sent = 0;
-        let is_blocked = loop {
-            if sent == self.unsent.len() {
-                break false;
-            }
-            match socket.write(&self.unsent[sent..]) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(count) => sent += count,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break true,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        };
+        while sent < self.unsent.len()
+            && let Some(count) = nonblocking(|| socket.write(&self.unsent[sent..]))?
+        {
+            sent += count;
+        }
         self.unsent.drain(..sent);
         // One burst must not keep its memory.
         self.unsent.shrink_to(USUAL_UNSENT_BYTES);
+        let is_blocked = !self.unsent.is_empty();
         if std::mem::replace(&mut self.is_blocked, is_blocked) == is_blocked {
             return Ok(());
         }
@@ -202,39 +161,26 @@ impl Pipe {
         registry.reregister(socket, self.token, interest)
     }
 
-    /// There is something to read, which is not expected.
-    pub(super) fn set_readable(&mut self) {
-        self.is_readable = true;
-    }
-
     /// Whether the connection is intact. tiny_http writes only what ends it: a refusal of a request
     /// that it cannot parse.
     ///
     /// # Errors
     /// Why it is not.
     pub(super) fn check(&mut self) -> io::Result<()> {
-        let Some(socket) = self.socket.as_mut().filter(|_| self.is_readable) else { return Ok(()) };
-        self.is_readable = false;
-        match socket.read(&mut [0]) {
-            Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(_) => Err(io::Error::other("tiny_http has refused a request")),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
-            Err(error) => Err(error),
+        let Some(socket) = &mut self.socket else { return Ok(()) };
+        match nonblocking(|| socket.read(&mut [0]))? {
+            None => Ok(()),
+            Some(_) => Err(io::Error::other("tiny_http has refused a request")),
         }
     }
 
     /// Gives the connection up, and returns numbers and slots of the requests in flight.
     pub(super) fn fail(&mut self, now: Instant) -> HashMap<u64, usize> {
         self.socket = None;
-        self.retry.fail(now);
+        self.backoff.fail(now);
         self.unsent = Vec::new();
         self.is_blocked = false;
         std::mem::take(&mut self.in_flight)
-    }
-
-    /// Memory for requests on their way, in bytes.
-    pub(super) fn held_bytes(&self) -> usize {
-        self.unsent.len()
     }
 }
 
@@ -260,7 +206,7 @@ mod tests {
         for failure in 1..MAX_FAILURES {
             assert!(pipe.connect(poll.registry(), now).is_ok(), "failure {failure}");
             let retry = pipe.retry_at(now).unwrap();
-            assert!(retry > now && retry <= now + MAX_RETRY);
+            assert!(retry > now && retry <= now + Backoff::MAX);
             now = retry;
         }
         assert!(pipe.connect(poll.registry(), now).is_err());
@@ -274,23 +220,23 @@ mod tests {
     #[test]
     fn requests_in_flight_are_bounded_and_others_wait_in_order() {
         let (mut pipe, responses) = pipe(PathBuf::new());
-        assert!(!pipe.has_room(), "not connected");
+        assert!(!pipe.is_free(), "not connected");
         pipe.socket = Some(UnixStream::pair().unwrap().0);
         for number in [1, 2] {
-            assert!(pipe.has_room() && !pipe.is_awaited());
+            assert!(pipe.is_free());
             pipe.push(number, 10, b"request");
         }
-        assert!(!pipe.has_room());
-        for (number, slot) in [(4, 40), (3, 30), (5, 50)] {
-            pipe.wait(number, slot);
-        }
-        pipe.forget_waiting(4);
+        assert!(!pipe.is_free());
+        pipe.waiting.extend([(4, 40), (3, 30), (5, 50)]);
+        pipe.waiting.remove(&4);
         assert_eq!(pipe.next_waiting(), None);
         responses.send((2, Response::json(200, Vec::new()))).unwrap();
-        assert!(pipe.has_response());
+        assert!(!pipe.is_free(), "not before it is taken");
         assert_eq!(pipe.next_response().map(|(number, slot, _)| (number, slot)), Some((2, 10)));
+        assert!(!pipe.is_free(), "others wait");
         assert_eq!(pipe.next_waiting(), Some((3, 30)));
-        assert_eq!((pipe.next_waiting(), pipe.is_awaited()), (Some((5, 50)), false));
+        assert_eq!(pipe.next_waiting(), Some((5, 50)));
+        assert!(pipe.is_free());
     }
 
     /// What comes for requests that were in flight then is not taken for the new connection's.
@@ -300,10 +246,10 @@ mod tests {
         let now = Clock::start().now();
         pipe.socket = Some(UnixStream::pair().unwrap().0);
         pipe.push(1, 10, b"request");
-        pipe.wait(2, 20);
+        pipe.waiting.insert(2, 20);
         assert_eq!(pipe.fail(now), HashMap::from([(1, 10)]));
-        assert_eq!(pipe.retry_at(now), Some(now + MIN_RETRY));
-        assert_eq!((pipe.held_bytes(), pipe.is_awaited()), (0, true));
+        assert_eq!(pipe.retry_at(now), Some(now + Backoff::MIN));
+        assert_eq!((pipe.unsent.len(), pipe.waiting.len()), (0, 1));
         responses.send((1, Response::json(200, Vec::new()))).unwrap();
         assert!(pipe.next_response().is_none());
     }
@@ -313,15 +259,12 @@ mod tests {
         let (mut pipe, _responses) = pipe(PathBuf::new());
         let (socket, mut other) = UnixStream::pair().unwrap();
         pipe.socket = Some(socket);
-        pipe.set_readable();
         assert!(pipe.check().is_ok());
         other.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap();
-        pipe.set_readable();
         assert!(pipe.check().is_err());
         let (socket, other) = UnixStream::pair().unwrap();
         pipe.socket = Some(socket);
         drop(other);
-        pipe.set_readable();
         assert_eq!(pipe.check().unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     }
 }

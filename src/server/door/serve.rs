@@ -2,13 +2,15 @@
 //! out to the dashboards. Another part of [`Door`].
 
 use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::clients::{Client, Received};
-use super::connection::{Connection, Event, ResponseOptions, Then};
+use super::addresses::Address;
+use super::connection::{Event, Pending, SMALL_BODY_BYTES, Then};
 use super::policy::{Handshake, Relay};
-use super::refusals::{Cause, Refusal};
-use super::{Door, READ_BYTES, Upgrade};
+use super::refusals::{Cause, Refusal, Requester};
+use super::{Door, MAX_RESPONSES_PER_TURN, READ_BYTES, Upgrade};
 use crate::server::event::Stamp;
 use crate::server::relay::Relayed;
 use crate::wire::response::{Body, Response};
@@ -35,14 +37,13 @@ impl Door {
         let mut event = client.connection.advance(&self.context);
         if matches!(event, Event::None) {
             match client.read(&mut self.scratch, self.context.now) {
-                Received::Bytes => event = client.connection.advance(&self.context),
-                Received::Nothing => {}
-                Received::End => return self.close(slot),
+                Ok(true) => event = client.connection.advance(&self.context),
+                Ok(false) => {}
+                Err(_) => event = Event::Close,
             }
         }
-        if !matches!(event, Event::None) {
-            let responded_at = client.connection.responded_at;
-            self.moderation.note_request(responded_at, self.context.now);
+        if matches!(event, Event::Respond(..) | Event::Relay(..) | Event::Upgrade(..)) {
+            self.moderation.note_request(client.connection.responded_at, self.context.now);
         }
         self.act(slot, event);
         self.make_room_in_memory();
@@ -52,20 +53,21 @@ impl Door {
     pub(super) fn act(&mut self, slot: usize, event: Event) {
         match event {
             Event::None => {}
-            Event::Respond { response, options, refusal } => {
+            Event::Respond(response, refusal) => {
                 if let Some(refusal) = refusal {
                     self.note_refusal(refusal);
                 }
-                self.respond(slot, response, options);
+                self.respond(slot, response);
             }
-            Event::Relay { relay, body, options } => self.relay(slot, relay, &body, options),
+            Event::Relay(relay, body) => self.relay(slot, *relay, &body),
             Event::Upgrade(handshake, read_ahead) => self.upgrade(slot, handshake, read_ahead),
+            Event::Close => self.close(slot),
         }
         self.settle(slot);
     }
 
     /// Stamps a request that is whole, and hands it to a backend or has it wait for one.
-    fn relay(&mut self, slot: usize, relay: Relay, body: &[u8], options: ResponseOptions) {
+    fn relay(&mut self, slot: usize, relay: Relay, body: &[u8]) {
         let Some(client) = self.clients.get(slot) else { return };
         self.stamped += 1;
         let number = self.stamped;
@@ -77,116 +79,94 @@ impl Door {
             request.extend_from_slice(body);
         }
         let pipe = &mut self.pipes[backend as usize];
-        if pipe.has_room() && !pipe.is_awaited() {
+        if pipe.is_free() {
             pipe.push(number, slot, &request);
             self.counters.requests.add_one();
             request = Vec::new();
         } else {
-            pipe.wait(number, slot);
+            pipe.waiting.insert(number, slot);
         }
-        client.connection.relay(number, options, requester, request, &self.context);
+        let pending = Pending { number, requester, queued: request };
+        client.connection.wait_for_worker(pending, &self.context);
     }
 
-    /// Hands requests that wait to backends that have room again. The slot of one whose client is
-    /// gone may be another's by now.
-    pub(super) fn relay_waiting(&mut self) {
-        for pipe in &mut self.pipes {
-            while let Some((number, slot)) = pipe.next_waiting() {
-                let Some(client) = self.clients.get(slot) else { continue };
-                if let Some(request) = client.connection.take_queued(number) {
-                    pipe.push(number, slot, &request);
-                    self.counters.requests.add_one();
-                    self.clients.update(slot);
-                }
+    /// Hands requests that wait to a backend that has room again.
+    pub(super) fn relay_waiting(&mut self, index: usize) {
+        while let Some((number, slot)) = self.pipes[index].next_waiting() {
+            if let Some(pending) = self.clients.pending(number, slot) {
+                self.pipes[index].push(number, slot, &std::mem::take(&mut pending.queued));
+                self.counters.requests.add_one();
+                self.clients.update(slot);
             }
         }
     }
 
-    /// Gives a worker's response to its client, if that still waits for it.
-    pub(super) fn deliver(&mut self, number: u64, slot: usize, response: Response) {
-        let Some(client) = self.clients.get(slot) else { return };
-        if client.connection.relayed() != Some(number) {
-            return;
+    /// Gives the workers' responses to the clients that still wait for them.
+    pub(super) fn take_responses(&mut self, index: usize) {
+        for _ in 0..MAX_RESPONSES_PER_TURN {
+            let Some((number, slot, mut response)) = self.pipes[index].next_response() else {
+                return;
+            };
+            let Some(pending) = self.clients.pending(number, slot) else { continue };
+            let requester = pending.requester.take();
+            self.note_worker_refusal(slot, requester, &response);
+            if !self.has_room_for(slot, &response.body) {
+                let full = "no room for a response of this size at the moment (max_buffered_bytes)";
+                response = Response::problem(503, full);
+            }
+            self.act(slot, Event::Respond(response, None));
+            // A large response for a client that does not take it must not wait for the turn's end.
+            self.make_room_in_memory();
         }
-        let options = client.connection.options();
-        self.note_worker_refusal(slot, &response);
-        let response = if options.head_only || self.has_room_for(&response.body) {
-            response
-        } else {
-            let full = "no room for a response of this size at the moment (max_buffered_bytes)";
-            Response::problem(503, full)
-        };
-        self.respond(slot, response, options);
-        self.settle(slot);
-        // A large response for a client that does not take it must not wait for the turn's end.
-        self.make_room_in_memory();
     }
 
     /// Whether a response may be begun: when it is refused now, no other response is cut short.
-    fn has_room_for(&mut self, body: &Body) -> bool {
+    fn has_room_for(&mut self, slot: usize, body: &Body) -> bool {
         let Body::Shared(bytes) = body else { return true };
+        let is_free = bytes.len() <= READ_BYTES || bytes.is_counted();
         let budget = self.context.limits.max_buffered_bytes;
-        bytes.len() <= READ_BYTES
-            || self.clients.has_body(bytes)
-            || self.clients.body_bytes() + bytes.len() <= budget - budget / REQUESTS_SHARE
+        let held = self.body_bytes.load(Ordering::Relaxed);
+        is_free
+            || held + bytes.len() <= budget - budget / REQUESTS_SHARE
+            || self.clients.get(slot).is_some_and(|client| client.connection.options.head_only)
     }
 
     /// Gives a client its response, or delays it when it is a 401 and the client guesses.
-    pub(super) fn respond(&mut self, slot: usize, response: Response, options: ResponseOptions) {
+    fn respond(&mut self, slot: usize, response: Response) {
+        self.forget_waiting(slot);
         let Some(client) = self.clients.get(slot) else { return };
         let (address, status) = (client.connection.client, response.status);
-        if let Some(number) = client.connection.relayed() {
-            self.pipes.iter_mut().for_each(|pipe| pipe.forget_waiting(number));
-        }
         if status.0 >= 400 {
             log::debug!("refused {address} with {}: {}", status.0, status.phrase());
         }
         if status.0 == 503 {
             self.counters.overloads.add_one();
         }
-        let is_stopping = self.context.is_stopping;
-        let keeps = options.then == Then::Keep && !is_stopping;
-        let then = if keeps || options.then == Then::Linger { options.then } else { Then::Close };
-        let head = self.compose_head(&response, options, !keeps);
-        let body = if options.head_only { Body::default() } else { response.body };
-        self.clients.count_body(&body);
-        let Some(client) = self.clients.get(slot) else { return };
-        client.connection.respond(&head, body, then, &self.context);
+        if let Body::Shared(bytes) = &response.body
+            && bytes.len() > SMALL_BODY_BYTES
+            && !client.connection.options.head_only
+        {
+            bytes.count_in(&self.body_bytes);
+        }
+        client.connection.respond(response, &self.context);
         // A stopping server does not live long enough to send it later.
-        if status.0 == 401 && !is_stopping && self.guesses.note(address, self.context.now) {
+        if status.0 == 401
+            && !self.context.is_stopping
+            && self.guesses.note(address, self.context.now)
+        {
             self.delay(slot);
         }
-    }
-
-    /// A response's head as the client gets it, empty line included.
-    fn compose_head(
-        &mut self,
-        response: &Response,
-        options: ResponseOptions,
-        closes: bool,
-    ) -> Vec<u8> {
-        let mut head = Vec::with_capacity(512);
-        response.write_head(&mut head, options.head_only);
-        head.extend_from_slice(b"Date: ");
-        head.extend_from_slice(self.date.as_bytes());
-        head.extend_from_slice(b"\r\nX-Content-Type-Options: nosniff\r\n");
-        head.extend_from_slice(self.context.policy.cors_lines(options.cors).as_bytes());
-        if closes {
-            head.extend_from_slice(b"Connection: close\r\n");
-        }
-        head.extend_from_slice(b"\r\n");
-        head
     }
 
     /// Delays a response. Its client may be closed meanwhile to make room for others.
     fn delay(&mut self, slot: usize) {
         let max = (self.context.limits.max_connections / DELAYED_SHARE).max(1);
-        if self.clients.delayed() >= max {
+        if Arc::strong_count(&self.delayed) > max {
             return self.close(slot);
         }
         self.counters.refusals_delayed.add_one();
         if let Some(client) = self.clients.get(slot) {
-            client.connection.delay(GUESS_DELAY, self.context.now);
+            client.connection.delay(GUESS_DELAY, Arc::clone(&self.delayed), self.context.now);
         }
     }
 
@@ -197,21 +177,20 @@ impl Door {
     }
 
     /// Notes what a worker refused: a heartbeat for its body, or a login.
-    fn note_worker_refusal(&mut self, slot: usize, response: &Response) {
-        let Some(client) = self.clients.get(slot) else { return };
-        let requester = client.connection.take_requester();
+    fn note_worker_refusal(
+        &mut self,
+        slot: usize,
+        requester: Option<Requester>,
+        response: &Response,
+    ) {
         let (cause, why) = match response.status.0 {
             400 if requester.is_some() => (Cause::BadHeartbeat, response.problem_detail()),
             401 => (Cause::WrongToken, Some("login".to_owned())),
             _ => return,
         };
-        let address = client.connection.client;
-        self.note_refusal(Refusal {
-            cause,
-            address,
-            requester: requester.unwrap_or_default(),
-            why,
-        });
+        let Some(client) = self.clients.get(slot) else { return };
+        let (address, requester) = (client.connection.client, requester.unwrap_or_default());
+        self.note_refusal(Refusal { cause, address, requester, why });
     }
 
     /// Sends what a client can take, and does what follows. The last step of whatever is done with
@@ -219,15 +198,22 @@ impl Door {
     pub(super) fn settle(&mut self, slot: usize) {
         let Some(client) = self.clients.get(slot) else { return };
         match client.flush(&self.context) {
-            Ok(super::connection::Flushed::Close) | Err(_) => self.close(slot),
-            Ok(_) => self.clients.update(slot),
+            Ok(Then::Close) | Err(_) => self.close(slot),
+            Ok(Then::Keep | Then::Linger) => self.clients.update(slot),
         }
     }
 
     pub(super) fn close(&mut self, slot: usize) {
-        let number = self.clients.remove(slot).and_then(|client| client.connection.relayed());
-        if let Some(number) = number {
-            self.pipes.iter_mut().for_each(|pipe| pipe.forget_waiting(number));
+        self.forget_waiting(slot);
+        self.clients.remove(slot);
+    }
+
+    /// A client's request, if it waits for a worker, does so no longer.
+    fn forget_waiting(&mut self, slot: usize) {
+        if let Some(pending) = self.clients.get(slot).and_then(|it| it.connection.pending()) {
+            for pipe in &mut self.pipes {
+                pipe.waiting.remove(&pending.number);
+            }
         }
     }
 
@@ -235,10 +221,10 @@ impl Door {
     fn upgrade(&mut self, slot: usize, handshake: Handshake, read_ahead: Vec<u8>) {
         let Some(client) = self.clients.get(slot) else { return };
         let address = client.connection.client;
-        let permit = self.dashboards.admit(address).filter(|_| !self.context.is_stopping);
-        let Some(permit) = permit else {
-            let full = Response::problem(503, "too many dashboards");
-            return self.respond(slot, full, ResponseOptions::UNKNOWN);
+        let permit = self.dashboards.acquire(Some(Address::from(address)));
+        let Some(permit) = permit.ok().filter(|_| !self.context.is_stopping) else {
+            let event = client.connection.fail(503, "too many dashboards");
+            return self.act(slot, event);
         };
         let Some(mut client) = self.clients.remove(slot) else { return };
         let _ = self.poll.registry().deregister(&mut client.socket);
@@ -249,43 +235,9 @@ impl Door {
         }
         let Handshake { accept_key, pool } = handshake;
         let upgrade = Upgrade { socket, accept_key, read_ahead, pool, permit };
-        if let Err((upgrade, error)) = self.feed.open(upgrade) {
+        if let Err((upgrade, error)) = (self.open_feed)(upgrade) {
             log::warn!("cannot serve a dashboard: {error}");
-            let socket = upgrade.socket;
-            if socket.set_nonblocking(true).is_ok() {
-                let socket = mio::net::TcpStream::from_std(socket);
-                self.reject(socket, "no dashboard can be served now");
-            }
+            self.reject(upgrade.socket, address, "no dashboard can be served now");
         }
-    }
-
-    /// Watches a socket from here on, as that of an idle client.
-    pub(super) fn register(
-        &mut self,
-        mut socket: mio::net::TcpStream,
-        peer: std::net::IpAddr,
-    ) -> std::io::Result<()> {
-        let slot = self.clients.next_slot();
-        let interest = mio::Interest::READABLE | mio::Interest::WRITABLE;
-        self.poll.registry().register(&mut socket, mio::Token(slot), interest)?;
-        let address = (!self.context.policy.is_proxy(peer)).then(|| peer.into());
-        let now = self.context.now;
-        let connection = Connection::new(peer, now, now + self.context.limits.head_timeout);
-        self.clients.insert(Client::new(socket, address, connection));
-        Ok(())
-    }
-
-    /// Tells a client that is not in the table why it is closed. Best effort: a socket to which
-    /// nothing was sent takes a few hundred bytes at once.
-    pub(super) fn reject(&mut self, mut socket: mio::net::TcpStream, detail: &str) {
-        use std::io::{Read as _, Write as _};
-        self.counters.overloads.add_one();
-        let response = Response::problem(503, detail);
-        let mut bytes = self.compose_head(&response, ResponseOptions::UNKNOWN, true);
-        bytes.extend_from_slice(response.body.as_bytes());
-        let _ = socket.write(&bytes);
-        let _ = socket.shutdown(std::net::Shutdown::Write);
-        // Closing with bytes unread would reset the connection, and the response with it.
-        let _ = socket.read(&mut self.scratch);
     }
 }

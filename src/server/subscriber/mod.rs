@@ -16,7 +16,7 @@ use tungstenite::protocol::{Role as Side, WebSocket, WebSocketConfig};
 
 use crate::runtime::clock::Clock;
 use crate::runtime::threads::{Role, Threads};
-use crate::server::door::{OpenFeed, Upgrade};
+use crate::server::door::Upgrade;
 use crate::server::event::{Action, Control};
 use crate::server::fanout::{FanoutHandle, Stopped};
 use crate::server::hub::HubHandle;
@@ -59,10 +59,9 @@ impl Subscribers {
         let shared = Arc::new(Shared { hub, fanouts, clock });
         Self { threads, shared, next: AtomicU64::new(0) }
     }
-}
 
-impl OpenFeed for Subscribers {
-    fn open(&self, upgrade: Upgrade) -> Result<(), (Upgrade, io::Error)> {
+    /// See [`OpenFeed`](crate::server::door::OpenFeed).
+    pub(crate) fn open(&self, upgrade: Upgrade) -> Result<(), (Upgrade, io::Error)> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let shared = Arc::clone(&self.shared);
         // A thread that cannot be spawned drops its closure; the socket has to survive that.

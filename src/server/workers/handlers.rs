@@ -18,7 +18,7 @@ use crate::server::hub::{HubError, HubHandle};
 use crate::server::relay::Caller;
 use crate::server::route::Route;
 use crate::wire::id::{AgentId, PoolIndex};
-use crate::wire::response::{Body, Response, Status};
+use crate::wire::response::{Body, Response, SharedBody, Status};
 use crate::wire::{self, Object, Ping};
 
 /// How long a browser keeps the viewer's cookie, in seconds: wall screens run for weeks.
@@ -56,7 +56,7 @@ pub(crate) struct SnapshotBody(Mutex<LastBody>);
 struct LastBody {
     seq: u64,
     server_time_ms: u64,
-    bytes: Weak<Vec<u8>>,
+    bytes: Weak<SharedBody>,
 }
 
 impl SnapshotBody {
@@ -70,7 +70,7 @@ impl SnapshotBody {
         {
             return Body::Shared(bytes);
         }
-        let bytes = Arc::new(encode());
+        let bytes = SharedBody::new(encode());
         *last = LastBody { seq, server_time_ms, bytes: Arc::downgrade(&bytes) };
         Body::Shared(bytes)
     }

@@ -6,17 +6,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::support::{HANDSHAKE, ping};
-use crate::runtime::clock::Clock;
+use crate::runtime::clock::{Clock, UnixMillis};
 use crate::server::auth::{Gate, SecretDigest, Viewer};
-use crate::server::door::connection::{Connection, Context, Event, Flushed, ResponseOptions, Then};
+use crate::server::door::connection::{Connection, Context, Event, Pending, Then};
 use crate::server::door::policy::Policy;
 use crate::server::limits::Limits;
 use crate::wire::MIB;
 use crate::wire::id::{PoolId, PoolIndex};
-use crate::wire::response::Body;
+use crate::wire::response::{Body, Response, Status};
 
 const PEER: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
-const HEAD: &[u8] = b"HEAD\r\n\r\n";
+/// What a client gets of [`answer`], and what when it is the last.
+const ANSWER: &[u8] = b"HTTP/1.1 204 No Content\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\n\
+                        X-Content-Type-Options: nosniff\r\n\r\n";
+const LAST_ANSWER: &[u8] = b"HTTP/1.1 204 No Content\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\n\
+      X-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n";
 const LIVE: &[u8] = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n";
 
 /// A connection, its client, and workers who respond at once unless `is_manual`.
@@ -29,7 +33,12 @@ struct Stage {
     sent: Vec<u8>,
     /// How much the client takes.
     room: usize,
-    flushed: Flushed,
+    /// What followed last, other than the next request.
+    end: Option<Then>,
+}
+
+fn answer() -> Response {
+    Response { status: Status(204), headers: Vec::new(), body: Body::default() }
 }
 
 impl Stage {
@@ -41,7 +50,8 @@ impl Stage {
         let pools = vec![PoolId::parse("a").unwrap()];
         let policy = Policy::new(Arc::new(gate), pools, limits.max_body_bytes);
         let now = Clock::start().now();
-        let context = Context { policy, limits, now, is_stopping: false };
+        let mut context = Context::new(policy, limits, now);
+        context.set_time(now, UnixMillis(0));
         Self {
             connection: Connection::new(PEER, now, now + context.limits.head_timeout),
             context,
@@ -49,7 +59,7 @@ impl Stage {
             log: Vec::new(),
             sent: Vec::new(),
             room: usize::MAX,
-            flushed: Flushed::Continue,
+            end: None,
         }
     }
 
@@ -71,7 +81,7 @@ impl Stage {
                 true => self.connection.advance(&self.context),
                 false => Event::None,
             };
-            let is_over = matches!(event, Event::None);
+            let is_over = matches!(event, Event::None | Event::Close);
             self.act(event);
             if is_over {
                 return;
@@ -82,18 +92,21 @@ impl Stage {
     fn act(&mut self, event: Event) {
         match event {
             Event::None => {}
-            Event::Respond { response, options, .. } => {
-                let detail = response.problem_detail().unwrap_or_default();
-                self.log.push(format!("{} {:?} {detail}", response.status.0, options.then));
-                self.respond(options, Body::default());
+            Event::Close => self.end = Some(Then::Close),
+            Event::Respond(response, _) => {
+                let (detail, then) =
+                    (response.problem_detail().unwrap_or_default(), self.connection.options.then);
+                self.log.push(format!("{} {then:?} {detail}", response.status.0));
+                self.respond(answer());
             }
-            Event::Relay { relay, body, options } => {
+            Event::Relay(relay, body) => {
                 let line = String::from_utf8(relay.head).unwrap();
                 let (line, body) = (line.lines().next().unwrap(), String::from_utf8(body).unwrap());
-                self.log.push(format!("{line} {body:?} {:?}", options.then));
-                self.connection.relay(1, options, relay.requester, Vec::new(), &self.context);
+                self.log.push(format!("{line} {body:?} {:?}", self.connection.options.then));
+                let pending = Pending { number: 1, requester: relay.requester, queued: Vec::new() };
+                self.connection.wait_for_worker(pending, &self.context);
                 if !self.is_manual {
-                    self.respond(options, Body::default());
+                    self.respond(answer());
                 }
             }
             Event::Upgrade(_, rest) => {
@@ -105,8 +118,8 @@ impl Stage {
         self.settle();
     }
 
-    fn respond(&mut self, options: ResponseOptions, body: Body) {
-        self.connection.respond(HEAD, body, options.then, &self.context);
+    fn respond(&mut self, response: Response) {
+        self.connection.respond(response, &self.context);
     }
 
     /// The client takes what it has room for.
@@ -122,8 +135,8 @@ impl Stage {
             self.connection.sent(count, self.context.now);
         }
         match self.connection.finish(false, &self.context) {
-            Flushed::Continue => {}
-            flushed => self.flushed = flushed,
+            Then::Keep => {}
+            then => self.end = Some(then),
         }
     }
 
@@ -143,7 +156,7 @@ impl Stage {
     }
 
     fn is_closed(&self) -> bool {
-        self.flushed == Flushed::Close
+        self.end == Some(Then::Close)
     }
 }
 
@@ -211,7 +224,7 @@ fn a_refused_body_that_is_not_here_ends_the_connection() {
     let mut stage = Stage::new();
     stage.receive(&[&head[..], b"bod"].concat());
     assert_eq!(stage.log, ["404 Linger no such path"]);
-    assert_eq!(stage.flushed, Flushed::ShutDown);
+    assert_eq!(stage.end, Some(Then::Linger));
     stage.receive(&[b"y", LIVE].concat());
     assert_eq!(stage.log.len(), 1, "what comes then is dropped");
     stage.receive(&vec![b'x'; MIB]);
@@ -236,10 +249,10 @@ fn continue_is_said_before_the_body_comes() {
     stage.receive(head.as_bytes());
     assert_eq!(stage.sent, b"HTTP/1.1 100 Continue\r\n\r\n");
     stage.receive(body.as_bytes());
-    assert_eq!(stage.sent, [b"HTTP/1.1 100 Continue\r\n\r\n", HEAD].concat());
+    assert_eq!(stage.sent, [b"HTTP/1.1 100 Continue\r\n\r\n", ANSWER].concat());
     let mut stage = Stage::new();
     stage.receive(request.as_bytes());
-    assert_eq!(stage.sent, HEAD, "the body was there already");
+    assert_eq!(stage.sent, ANSWER, "the body was there already");
 }
 
 /// One request at a time: what follows it is not looked at before it is answered.
@@ -248,12 +261,11 @@ fn what_is_pipelined_waits() {
     let mut stage = Stage::manual();
     stage.receive(&[ping("a", b""), ping("b", b"")].concat());
     assert_eq!((stage.log.len(), stage.connection.takes_input()), (1, false));
-    let options = stage.connection.options();
-    stage.respond(options, Body::default());
+    stage.respond(answer());
     stage.settle();
     assert!(stage.connection.has_input());
     stage.go_on();
-    assert_eq!((stage.log.len(), stage.sent.as_slice()), (2, HEAD));
+    assert_eq!((stage.log.len(), stage.sent.as_slice()), (2, ANSWER));
 }
 
 /// The head's deadline is that of its first byte, the body's that of the head's last.
@@ -295,7 +307,7 @@ fn a_response_that_is_taken_slowly_goes_on() {
     let mut stage = Stage::manual();
     stage.receive(&ping("a", b""));
     stage.room = 0;
-    stage.respond(stage.connection.options(), vec![b'x'; MIB].into());
+    stage.respond(Response { body: vec![b'x'; MIB].into(), ..answer() });
     stage.settle();
     let min = stage.context.limits.lag_min_bytes;
     for _ in 0..20 {
@@ -315,13 +327,13 @@ fn a_response_that_is_taken_slowly_goes_on() {
 fn a_delayed_response_waits_for_its_time_and_takes_nothing_more_in() {
     let mut stage = Stage::manual();
     stage.receive(&ping("a", b""));
-    stage.respond(stage.connection.options(), Body::default());
-    stage.connection.delay(Duration::from_secs(1), stage.context.now);
+    stage.respond(answer());
+    stage.connection.delay(Duration::from_secs(1), Arc::default(), stage.context.now);
     stage.receive(LIVE);
     assert!(stage.connection.is_delayed() && stage.sent.is_empty());
     stage.pass_to_deadline();
-    assert_eq!(stage.sent, HEAD);
-    assert_eq!(stage.connection.options().then, Then::Linger, "idle: nothing is known");
+    assert_eq!(stage.sent, ANSWER);
+    assert_eq!(stage.connection.options.then, Then::Linger, "idle: nothing is known");
     assert!(stage.connection.takes_input());
 }
 
@@ -330,14 +342,14 @@ fn a_delayed_response_waits_for_its_time_and_takes_nothing_more_in() {
 fn who_must_go_is_told_if_it_can_be() {
     let mut stage = Stage::manual();
     stage.receive(&ping("a", b"body")[..100]);
-    let event = stage.connection.evict();
+    let event = stage.connection.evict(&stage.context);
     stage.act(event);
     assert_eq!(stage.log, ["503 Linger the server holds too many requests at once"]);
     let mut stage = Stage::manual();
     stage.receive(&ping("a", b""));
     stage.room = 3;
-    stage.respond(stage.connection.options(), Body::default());
-    let event = stage.connection.evict();
+    stage.respond(answer());
+    let event = stage.connection.evict(&stage.context);
     stage.act(event);
     assert!(stage.is_closed());
 }
@@ -360,9 +372,9 @@ fn the_stop_lets_whole_requests_end() {
     whole.receive(&ping("a", b""));
     stop(&mut whole);
     assert!(!whole.is_closed() && whole.connection.is_unanswered());
-    whole.respond(whole.connection.options(), Body::default());
+    whole.respond(answer());
     whole.settle();
-    assert!(whole.is_closed() && whole.sent == HEAD);
+    assert!(whole.is_closed() && whole.sent == LAST_ANSWER);
     // A request that came meanwhile is refused.
     let mut late = Stage::new();
     late.context.is_stopping = true;

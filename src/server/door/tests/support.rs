@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use crate::runtime::clock::Clock;
 use crate::runtime::counters::Counters;
 use crate::server::auth::{Gate, SecretDigest, Viewer};
-use crate::server::door::{Dashboards, Door, DoorError, DoorHandle, DoorParts, OpenFeed, Upgrade};
+use crate::server::door::{Door, DoorError, DoorHandle, DoorParts, OpenFeed, Upgrade};
 use crate::server::limits::{Limits, MAX_UNSENT_BYTES};
 use crate::server::relay::{HEADER, Responder};
 use crate::wire::id::{PoolId, PoolIndex};
@@ -40,19 +40,14 @@ pub(super) struct TestDoor {
     directory: TempDir,
 }
 
-struct Feed {
-    out: Sender<Upgrade>,
-    works: Arc<Mutex<bool>>,
-}
-
-impl OpenFeed for Feed {
-    fn open(&self, upgrade: Upgrade) -> Result<(), (Upgrade, std::io::Error)> {
-        if !*self.works.lock().unwrap() {
+fn feed(out: Sender<Upgrade>, works: Arc<Mutex<bool>>) -> OpenFeed {
+    Box::new(move |upgrade| {
+        if !*works.lock().unwrap() {
             return Err((upgrade, std::io::ErrorKind::OutOfMemory.into()));
         }
-        self.out.send(upgrade).unwrap();
+        out.send(upgrade).unwrap();
         Ok(())
-    }
+    })
 }
 
 impl TestDoor {
@@ -91,8 +86,7 @@ impl TestDoor {
     ) -> (Self, [Responder; 2]) {
         let (out, dashboards) = bounded(16);
         let feed_works = Arc::new(Mutex::new(true));
-        let feed = Feed { out, works: Arc::clone(&feed_works) };
-        let parts = parts(limits, gate, feed, &directory);
+        let parts = parts(limits, gate, feed(out, Arc::clone(&feed_works)), &directory);
         let address = parts.listeners[0].local_addr().unwrap();
         let counters = Arc::clone(&parts.counters);
         let (door, handle, responders) = Door::new(parts).unwrap();
@@ -167,11 +161,10 @@ impl Drop for TestDoor {
     }
 }
 
-fn parts(limits: Limits, gate: Gate, feed: Feed, directory: &TempDir) -> DoorParts {
+fn parts(limits: Limits, gate: Gate, open_feed: OpenFeed, directory: &TempDir) -> DoorParts {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     // As the server has it: accepted sockets inherit it.
     socket2::SockRef::from(&listener).set_tcp_notsent_lowat(MAX_UNSENT_BYTES).unwrap();
-    let counters = Arc::new(Counters::default());
     let gate = gate
         .with_key("ka", PoolIndex(0), SecretDigest::of("sa"))
         .with_key("kb", PoolIndex(1), SecretDigest::of("sb"))
@@ -183,10 +176,9 @@ fn parts(limits: Limits, gate: Gate, feed: Feed, directory: &TempDir) -> DoorPar
         gate: Arc::new(gate),
         pools: vec![PoolId::parse("a").unwrap(), PoolId::parse("b").unwrap()],
         clock: Clock::start(),
-        dashboards: Dashboards::new(&limits, Arc::clone(&counters)),
-        counters,
+        counters: Arc::default(),
         limits,
-        feed: Box::new(feed),
+        open_feed,
     }
 }
 
@@ -195,7 +187,7 @@ fn parts(limits: Limits, gate: Gate, feed: Feed, directory: &TempDir) -> DoorPar
 pub(super) fn idle_door() -> (Door, [Responder; 2], ([UnixListener; 2], TempDir)) {
     let directory = tempfile::tempdir().unwrap();
     let sockets = paths(&directory).map(|path| UnixListener::bind(path).unwrap());
-    let feed = Feed { out: bounded(0).0, works: Arc::default() };
+    let feed = feed(bounded(0).0, Arc::default());
     let parts = parts(Limits::default(), Gate::default(), feed, &directory);
     let (door, _, responders) = Door::new(parts).unwrap();
     (door, responders, (sockets, directory))

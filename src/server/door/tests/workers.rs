@@ -11,7 +11,8 @@ use crossbeam_channel::never;
 use super::support::{DEADLINE, GET, TestDoor, idle_door, ok, paths, pause, ping};
 use crate::runtime::clock::Clock;
 use crate::server::auth::Gate;
-use crate::server::door::connection::{Event, ResponseOptions};
+use crate::server::door::connection::{Event, Pending};
+use crate::server::door::listener::Backoff;
 use crate::server::hub;
 use crate::server::limits::Limits;
 use crate::server::registry::Rules;
@@ -419,15 +420,15 @@ fn stop(workers: Running) {
 fn an_evicted_clients_place_in_the_queue_is_not_taken_for_the_next_clients() {
     let (mut door, _responders, _sockets) = idle_door();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let register = |door: &mut super::super::Door| {
+    // The only client, so its slot is the first.
+    let admit = |door: &mut super::super::Door| {
         let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         socket.set_nonblocking(true).unwrap();
-        let (slot, socket) = (door.clients.next_slot(), mio::net::TcpStream::from_std(socket));
-        door.register(socket, Ipv4Addr::LOCALHOST.into()).unwrap();
-        slot
+        door.admit(mio::net::TcpStream::from_std(socket), Ipv4Addr::LOCALHOST.into());
+        assert!(door.clients.get(0).is_some());
     };
-    let now = door.context.now;
-    let slot = register(&mut door);
+    let (now, slot) = (door.context.now, 0);
+    admit(&mut door);
     let request = String::from_utf8(ping("a", b"{}")).unwrap();
     let request = request.replace("Content-Length", "Expect: 100-continue\r\nContent-Length");
     let (head, body) = request.as_bytes().split_at(request.len() - 2);
@@ -439,16 +440,17 @@ fn an_evicted_clients_place_in_the_queue_is_not_taken_for_the_next_clients() {
     let event = client.connection.advance(&door.context);
     door.pipes[0].fail(now);
     door.act(slot, event);
-    assert!(door.pipes[0].is_awaited());
+    assert_eq!(door.pipes[0].waiting.len(), 1);
     door.context.limits.max_buffered_bytes = 0;
     door.make_room_in_memory();
     assert!(door.clients.get(slot).is_none(), "it cannot be told why");
 
-    assert_eq!(register(&mut door), slot);
+    admit(&mut door);
     let next = door.clients.get(slot).unwrap();
-    next.connection.relay(2, ResponseOptions::UNKNOWN, None, b"queued".to_vec(), &door.context);
-    door.pipes[0].connect(door.poll.registry(), now).unwrap();
-    door.relay_waiting();
+    let pending = Pending { number: 2, requester: None, queued: b"queued".to_vec() };
+    next.connection.wait_for_worker(pending, &door.context);
+    door.pipes[0].connect(door.poll.registry(), now + Backoff::MIN).unwrap();
+    door.relay_waiting(0);
     assert_eq!(door.pipes[0].fail(now).into_iter().collect::<Vec<_>>(), []);
 }
 
@@ -457,8 +459,8 @@ fn an_evicted_clients_place_in_the_queue_is_not_taken_for_the_next_clients() {
 #[test]
 fn few_responses_of_reads_wait_for_the_door() {
     let (mut door, [ingest, reads], _sockets) = idle_door();
-    assert!(door.pipes[0].capacity() >= Some(700), "heartbeats never wait");
-    assert_eq!(door.pipes[1].capacity(), Some(4));
+    assert!(door.pipes[0].responses.capacity() >= Some(700), "heartbeats never wait");
+    assert_eq!(door.pipes[1].responses.capacity(), Some(4));
     let send = move || {
         for number in 0..100 {
             reads.send(number, ok(""));
