@@ -3,7 +3,6 @@
 //! wire form; no sockets.
 
 use std::io::Write as _;
-use std::ops::Deref;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -33,11 +32,10 @@ pub(crate) enum Body {
     Static(&'static [u8]),
 }
 
-/// Bytes that count once in a sum of memory, from [`SharedBody::count_in`] to the last response's
-/// end.
+/// Counts once in a sum of memory, from [`SharedBody::count_in`] to the end of the last response.
 #[derive(Debug)]
 pub(crate) struct SharedBody {
-    bytes: Vec<u8>,
+    pub bytes: Vec<u8>,
     sum: OnceLock<Arc<AtomicUsize>>,
 }
 
@@ -52,24 +50,16 @@ impl SharedBody {
 
     pub(crate) fn count_in(&self, sum: &Arc<AtomicUsize>) {
         self.sum.get_or_init(|| {
-            sum.fetch_add(self.len(), Ordering::Relaxed);
+            sum.fetch_add(self.bytes.len(), Ordering::Relaxed);
             Arc::clone(sum)
         });
-    }
-}
-
-impl Deref for SharedBody {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        &self.bytes
     }
 }
 
 impl Drop for SharedBody {
     fn drop(&mut self) {
         if let Some(sum) = self.sum.get() {
-            sum.fetch_sub(self.len(), Ordering::Relaxed);
+            sum.fetch_sub(self.bytes.len(), Ordering::Relaxed);
         }
     }
 }
@@ -90,7 +80,7 @@ impl Body {
     #[must_use]
     pub(crate) fn as_bytes(&self) -> &[u8] {
         match self {
-            Self::Shared(bytes) => bytes,
+            Self::Shared(body) => &body.bytes,
             Self::Static(bytes) => bytes,
         }
     }

@@ -11,7 +11,7 @@ use super::cors::Cors;
 use super::head::{Head, Scan};
 use super::input::Input;
 use super::policy::{Action, Decision, Handshake, Policy, Relay};
-use super::refusals::{Refusal, Requester};
+use super::refusals::{Cause, Refusal, Requester};
 use crate::runtime::clock::UnixMillis;
 use crate::server::limits::Limits;
 use crate::wire::response::{Body, Response};
@@ -56,8 +56,8 @@ pub(super) struct Pending {
     pub(super) number: u64,
     /// The agent, when it is an agent's request.
     pub(super) requester: Option<Requester>,
-    /// The request, while no pipe has room for it.
-    pub(super) queued: Vec<u8>,
+    /// The request, until a pipe has room for it.
+    pub(super) request: Vec<u8>,
 }
 
 /// What follows a response.
@@ -324,6 +324,18 @@ impl Connection {
         self.enter(State::Pending(pending), context.now, context.limits.worker_timeout);
     }
 
+    /// A worker has responded. Of its refusals, those of heartbeats and logins are noted.
+    pub(super) fn take_response(&mut self, response: Response) -> Event {
+        let requester = self.pending().and_then(|pending| pending.requester.take());
+        let (cause, why) = match response.status.0 {
+            400 if requester.is_some() => (Cause::BadHeartbeat, response.problem_detail()),
+            401 => (Cause::WrongToken, Some("login".to_owned())),
+            _ => return Event::Respond(response, None),
+        };
+        let requester = requester.unwrap_or_default();
+        Event::Respond(response, Some(Refusal { cause, address: self.client, requester, why }))
+    }
+
     /// Sends a response, at once unless [`Connection::delay`] follows.
     pub(super) fn respond(&mut self, response: Response, context: &Context) {
         if self.options.then == Then::Keep && context.is_stopping {
@@ -446,7 +458,7 @@ impl Connection {
     pub(super) fn held_bytes(&self) -> usize {
         let request = match &self.state {
             State::Body { relay: Some(relay), .. } => relay.head.capacity(),
-            State::Pending(pending) => pending.queued.capacity(),
+            State::Pending(pending) => pending.request.capacity(),
             _ => 0,
         };
         self.input.held_bytes() + self.output.head.capacity() + request

@@ -85,9 +85,6 @@ pub(crate) const STOP_GRACE: Duration = Duration::from_millis(400);
 /// Readiness events taken in one turn. Others come in the next.
 const EVENTS_PER_TURN: usize = 1_024;
 
-/// Responses of one backend taken in one turn.
-const MAX_RESPONSES_PER_TURN: usize = 1_024;
-
 /// One read of a client: a heartbeat of the largest size in one or two.
 const READ_BYTES: usize = 64 * KIB;
 

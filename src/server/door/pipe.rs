@@ -39,8 +39,8 @@ pub(super) struct Pipe {
     /// Slots of the requests that tiny_http or a worker has, by number: the bound of their queue.
     in_flight: HashMap<u64, usize>,
     max_in_flight: usize,
-    /// Slots of the requests for which there was no room, by number: first come, first served. Who
-    /// stops waiting is to be removed: while the workers hang, those who come and go would fill it.
+    /// Slots of the requests that wait for room, by number: first come, first served. Who stops
+    /// waiting is removed: while the workers hang, those who come and go would fill it.
     pub(super) waiting: BTreeMap<u64, usize>,
     pub(super) unsent: Vec<u8>,
     /// Whether the socket takes no more at the moment.
@@ -106,11 +106,6 @@ impl Pipe {
         self.socket.is_some()
             && self.unsent.len() < MAX_UNSENT_BYTES
             && self.in_flight.len() < self.max_in_flight
-    }
-
-    /// Whether a request that comes now may be pushed: there is room, and no other waits for it.
-    pub(super) fn is_free(&self) -> bool {
-        self.has_room() && self.waiting.is_empty()
     }
 
     /// Takes a whole request; it goes out with the next [`Pipe::flush`].
@@ -220,23 +215,22 @@ mod tests {
     #[test]
     fn requests_in_flight_are_bounded_and_others_wait_in_order() {
         let (mut pipe, responses) = pipe(PathBuf::new());
-        assert!(!pipe.is_free(), "not connected");
+        assert!(!pipe.has_room(), "not connected");
         pipe.socket = Some(UnixStream::pair().unwrap().0);
         for number in [1, 2] {
-            assert!(pipe.is_free());
+            pipe.waiting.insert(number, 10);
+            assert_eq!(pipe.next_waiting(), Some((number, 10)));
             pipe.push(number, 10, b"request");
         }
-        assert!(!pipe.is_free());
         pipe.waiting.extend([(4, 40), (3, 30), (5, 50)]);
         pipe.waiting.remove(&4);
         assert_eq!(pipe.next_waiting(), None);
         responses.send((2, Response::json(200, Vec::new()))).unwrap();
-        assert!(!pipe.is_free(), "not before it is taken");
+        assert_eq!(pipe.next_waiting(), None, "not before it is taken");
         assert_eq!(pipe.next_response().map(|(number, slot, _)| (number, slot)), Some((2, 10)));
-        assert!(!pipe.is_free(), "others wait");
         assert_eq!(pipe.next_waiting(), Some((3, 30)));
         assert_eq!(pipe.next_waiting(), Some((5, 50)));
-        assert!(pipe.is_free());
+        assert!(pipe.has_room() && pipe.waiting.is_empty());
     }
 
     /// What comes for requests that were in flight then is not taken for the new connection's.

@@ -9,8 +9,8 @@ use std::time::Duration;
 use super::addresses::Address;
 use super::connection::{Event, Pending, SMALL_BODY_BYTES, Then};
 use super::policy::{Handshake, Relay};
-use super::refusals::{Cause, Refusal, Requester};
-use super::{Door, MAX_RESPONSES_PER_TURN, READ_BYTES, Upgrade};
+use super::refusals::Refusal;
+use super::{Door, READ_BYTES, Upgrade};
 use crate::server::event::Stamp;
 use crate::server::relay::Relayed;
 use crate::wire::response::{Body, Response};
@@ -66,7 +66,7 @@ impl Door {
         self.settle(slot);
     }
 
-    /// Stamps a request that is whole, and hands it to a backend or has it wait for one.
+    /// Stamps a request that is whole, and has it wait for room in its pipe.
     fn relay(&mut self, slot: usize, relay: Relay, body: &[u8]) {
         let Some(client) = self.clients.get(slot) else { return };
         self.stamped += 1;
@@ -78,23 +78,16 @@ impl Door {
         if wants_body {
             request.extend_from_slice(body);
         }
-        let pipe = &mut self.pipes[backend as usize];
-        if pipe.is_free() {
-            pipe.push(number, slot, &request);
-            self.counters.requests.add_one();
-            request = Vec::new();
-        } else {
-            pipe.waiting.insert(number, slot);
-        }
-        let pending = Pending { number, requester, queued: request };
+        let pending = Pending { number, requester, request };
         client.connection.wait_for_worker(pending, &self.context);
+        self.pipes[backend as usize].waiting.insert(number, slot);
     }
 
-    /// Hands requests that wait to a backend that has room again.
+    /// Hands requests that wait to a pipe that has room.
     pub(super) fn relay_waiting(&mut self, index: usize) {
         while let Some((number, slot)) = self.pipes[index].next_waiting() {
             if let Some(pending) = self.clients.pending(number, slot) {
-                self.pipes[index].push(number, slot, &std::mem::take(&mut pending.queued));
+                self.pipes[index].push(number, slot, &std::mem::take(&mut pending.request));
                 self.counters.requests.add_one();
                 self.clients.update(slot);
             }
@@ -103,38 +96,36 @@ impl Door {
 
     /// Gives the workers' responses to the clients that still wait for them.
     pub(super) fn take_responses(&mut self, index: usize) {
-        for _ in 0..MAX_RESPONSES_PER_TURN {
-            let Some((number, slot, mut response)) = self.pipes[index].next_response() else {
-                return;
-            };
-            let Some(pending) = self.clients.pending(number, slot) else { continue };
-            let requester = pending.requester.take();
-            self.note_worker_refusal(slot, requester, &response);
-            if !self.has_room_for(slot, &response.body) {
-                let full = "no room for a response of this size at the moment (max_buffered_bytes)";
-                response = Response::problem(503, full);
+        while let Some((number, slot, response)) = self.pipes[index].next_response() {
+            if self.clients.pending(number, slot).is_some() {
+                self.advise(slot, |connection, _| connection.take_response(response));
+                // A large response that its client does not take must not wait for the turn's end.
+                self.make_room_in_memory();
             }
-            self.act(slot, Event::Respond(response, None));
-            // A large response for a client that does not take it must not wait for the turn's end.
-            self.make_room_in_memory();
         }
     }
 
-    /// Whether a response may be begun: when it is refused now, no other response is cut short.
-    fn has_room_for(&mut self, slot: usize, body: &Body) -> bool {
-        let Body::Shared(bytes) = body else { return true };
-        let is_free = bytes.len() <= READ_BYTES || bytes.is_counted();
-        let budget = self.context.limits.max_buffered_bytes;
-        let held = self.body_bytes.load(Ordering::Relaxed);
-        is_free
-            || held + bytes.len() <= budget - budget / REQUESTS_SHARE
-            || self.clients.get(slot).is_some_and(|client| client.connection.options.head_only)
-    }
-
     /// Gives a client its response, or delays it when it is a 401 and the client guesses.
-    fn respond(&mut self, slot: usize, response: Response) {
+    fn respond(&mut self, slot: usize, mut response: Response) {
         self.forget_waiting(slot);
         let Some(client) = self.clients.get(slot) else { return };
+        if let Body::Shared(body) = &response.body
+            && body.bytes.len() > SMALL_BODY_BYTES
+            && !client.connection.options.head_only
+        {
+            let budget = self.context.limits.max_buffered_bytes;
+            let needed = self.body_bytes.load(Ordering::Relaxed) + body.bytes.len();
+            if body.bytes.len() <= READ_BYTES
+                || body.is_counted()
+                || needed <= budget - budget / REQUESTS_SHARE
+            {
+                body.count_in(&self.body_bytes);
+            } else {
+                // Refused now, no other response is cut short.
+                let full = "no room for a response of this size at the moment (max_buffered_bytes)";
+                response = Response::problem(503, full);
+            }
+        }
         let (address, status) = (client.connection.client, response.status);
         if status.0 >= 400 {
             log::debug!("refused {address} with {}: {}", status.0, status.phrase());
@@ -142,55 +133,26 @@ impl Door {
         if status.0 == 503 {
             self.counters.overloads.add_one();
         }
-        if let Body::Shared(bytes) = &response.body
-            && bytes.len() > SMALL_BODY_BYTES
-            && !client.connection.options.head_only
-        {
-            bytes.count_in(&self.body_bytes);
-        }
         client.connection.respond(response, &self.context);
         // A stopping server does not live long enough to send it later.
-        if status.0 == 401
-            && !self.context.is_stopping
-            && self.guesses.note(address, self.context.now)
+        if status.0 != 401
+            || self.context.is_stopping
+            || !self.guesses.note(address, self.context.now)
         {
-            self.delay(slot);
+            return;
         }
-    }
-
-    /// Delays a response. Its client may be closed meanwhile to make room for others.
-    fn delay(&mut self, slot: usize) {
-        let max = (self.context.limits.max_connections / DELAYED_SHARE).max(1);
-        if Arc::strong_count(&self.delayed) > max {
+        let max_delayed = (self.context.limits.max_connections / DELAYED_SHARE).max(1);
+        if Arc::strong_count(&self.delayed) > max_delayed {
             return self.close(slot);
         }
         self.counters.refusals_delayed.add_one();
-        if let Some(client) = self.clients.get(slot) {
-            client.connection.delay(GUESS_DELAY, Arc::clone(&self.delayed), self.context.now);
-        }
+        client.connection.delay(GUESS_DELAY, Arc::clone(&self.delayed), self.context.now);
     }
 
     fn note_refusal(&mut self, refusal: Refusal) {
         refusal.cause.parts().1(&self.counters).add_one();
         log::debug!("refused: {}", refusal.show(self.context.policy.gate()));
         self.refusals.note(refusal, self.context.now);
-    }
-
-    /// Notes what a worker refused: a heartbeat for its body, or a login.
-    fn note_worker_refusal(
-        &mut self,
-        slot: usize,
-        requester: Option<Requester>,
-        response: &Response,
-    ) {
-        let (cause, why) = match response.status.0 {
-            400 if requester.is_some() => (Cause::BadHeartbeat, response.problem_detail()),
-            401 => (Cause::WrongToken, Some("login".to_owned())),
-            _ => return,
-        };
-        let Some(client) = self.clients.get(slot) else { return };
-        let (address, requester) = (client.connection.client, requester.unwrap_or_default());
-        self.note_refusal(Refusal { cause, address, requester, why });
     }
 
     /// Sends what a client can take, and does what follows. The last step of whatever is done with

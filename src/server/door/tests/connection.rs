@@ -103,7 +103,8 @@ impl Stage {
                 let line = String::from_utf8(relay.head).unwrap();
                 let (line, body) = (line.lines().next().unwrap(), String::from_utf8(body).unwrap());
                 self.log.push(format!("{line} {body:?} {:?}", self.connection.options.then));
-                let pending = Pending { number: 1, requester: relay.requester, queued: Vec::new() };
+                let pending =
+                    Pending { number: 1, requester: relay.requester, request: Vec::new() };
                 self.connection.wait_for_worker(pending, &self.context);
                 if !self.is_manual {
                     self.respond(answer());

@@ -447,7 +447,7 @@ fn an_evicted_clients_place_in_the_queue_is_not_taken_for_the_next_clients() {
 
     admit(&mut door);
     let next = door.clients.get(slot).unwrap();
-    let pending = Pending { number: 2, requester: None, queued: b"queued".to_vec() };
+    let pending = Pending { number: 2, requester: None, request: b"queued".to_vec() };
     next.connection.wait_for_worker(pending, &door.context);
     door.pipes[0].connect(door.poll.registry(), now + Backoff::MIN).unwrap();
     door.relay_waiting(0);
