@@ -50,7 +50,6 @@ pub(super) enum Full {
 }
 
 impl Permits {
-    /// Those that are held show in `gauge`.
     pub(super) fn new(
         max: usize,
         max_per_address: usize,

@@ -10,6 +10,7 @@ use super::connection::{Connection, Context, Event};
 use super::listener::MAX_ACCEPTS_PER_TURN;
 use super::serve::REQUESTS_SHARE;
 use super::{Door, STOP_GRACE};
+use crate::wire::response::Response;
 
 /// When the budget is exceeded, memory is freed down to this share below it (one in so many bytes),
 /// because choosing whom to evict takes a look at every client.
@@ -73,9 +74,7 @@ impl Door {
         self.counters.overloads.add_one();
         let now = self.context.now;
         let mut connection = Connection::new(peer, now, now);
-        if let Event::Respond(response, _) = connection.fail(503, detail) {
-            connection.respond(response, &self.context);
-        }
+        connection.respond(Response::problem(503, detail), &self.context);
         let _ = socket.set_nonblocking(true);
         let _ = socket.write(connection.unsent());
         let _ = socket.shutdown(Shutdown::Write);

@@ -15,14 +15,14 @@ use super::addresses::{Address, Permit};
 use super::connection::{Connection, Context, Pending, Then};
 use super::nonblocking;
 
-/// Shortest time between two looks at all deadlines: a deadline is kept this exactly.
+/// Shortest time between two looks at all deadlines.
 const SWEEP_EVERY: Duration = Duration::from_millis(100);
 
 /// A look at the deadlines that comes later than this was delayed by us (the process was
 /// suspended, say), and many turns' worth of what clients sent meanwhile may wait unread.
 const STALL: Duration = Duration::from_secs(1);
 
-/// What everyone has at least after a stall: time for us to read what has come.
+/// Time for us to read that.
 const STALL_GRACE: Duration = Duration::from_secs(1);
 
 /// A client's socket and connection. Readiness is edge-triggered, so it is remembered.
@@ -42,9 +42,6 @@ pub(super) struct Client {
 impl Client {
     /// Reads once; false when there is nothing to read. A read that does not fill `scratch` has
     /// emptied the socket: no second read is needed to see `WouldBlock`.
-    ///
-    /// # Errors
-    /// The client will send no more, or is gone.
     pub(super) fn read(&mut self, scratch: &mut [u8], now: Instant) -> io::Result<bool> {
         if !self.is_readable {
             return Ok(false);
@@ -58,10 +55,7 @@ impl Client {
     }
 
     /// Writes everything, or until the socket would block: only then does it report later that it
-    /// is writable. Says what follows for the socket.
-    ///
-    /// # Errors
-    /// The client is gone.
+    /// is writable. Returns what follows.
     pub(super) fn flush(&mut self, context: &Context) -> io::Result<Then> {
         while self.is_writable && !self.connection.unsent().is_empty() {
             match nonblocking(|| self.socket.write(self.connection.unsent()))? {
@@ -77,11 +71,10 @@ impl Client {
     }
 }
 
-/// See the module.
 pub(super) struct Clients {
     table: Slab<Client>,
     /// To be served in the next turn although nothing new comes from their sockets.
-    listed: VecDeque<usize>,
+    pub(super) listed: VecDeque<usize>,
     /// No deadline is before this one.
     earliest: Option<Instant>,
     swept: Instant,
@@ -113,20 +106,18 @@ impl Clients {
         self.get(slot)?.connection.pending().filter(|pending| pending.number == number)
     }
 
-    /// The slots of clients for which `condition` holds.
     pub(super) fn slots_where(&self, condition: impl Fn(&Connection) -> bool) -> Vec<usize> {
         let matching = self.table.iter().filter(|(_, client)| condition(&client.connection));
         matching.map(|(slot, _)| slot).collect()
     }
 
-    /// Watches a client whose connection is idle, and returns its slot.
     pub(super) fn insert(
         &mut self,
         registry: &Registry,
         mut socket: TcpStream,
         connection: Connection,
         permit: Permit,
-    ) -> io::Result<usize> {
+    ) -> io::Result<()> {
         let entry = self.table.vacant_entry();
         let slot = entry.key();
         registry.register(&mut socket, Token(slot), Interest::READABLE | Interest::WRITABLE)?;
@@ -141,7 +132,7 @@ impl Clients {
             counted_bytes: 0,
         });
         self.update(slot);
-        Ok(slot)
+        Ok(())
     }
 
     /// Takes a client out; dropping it closes its socket, which also ends its registration.
@@ -151,8 +142,7 @@ impl Clients {
         Some(client)
     }
 
-    /// Brings all that is counted of clients up to date with one that has changed, and lists it if
-    /// it can go on without a new event.
+    /// Counts a client that has changed anew, and lists it if it can go on without a new event.
     pub(super) fn update(&mut self, slot: usize) {
         let Some(client) = self.table.get_mut(slot) else { return };
         let connection = &client.connection;
@@ -166,12 +156,6 @@ impl Clients {
         }
     }
 
-    /// How many are to be served in this turn.
-    pub(super) fn listed(&self) -> usize {
-        self.listed.len()
-    }
-
-    /// The next to be served.
     pub(super) fn next_listed(&mut self) -> Option<usize> {
         let slot = self.listed.pop_front()?;
         if let Some(client) = self.table.get_mut(slot) {

@@ -84,7 +84,7 @@ pub(super) struct ResponseOptions {
 const UNKNOWN: ResponseOptions =
     ResponseOptions { then: Then::Linger, head_only: false, cors: Cors::Silent };
 
-/// What the connection calls for.
+/// What the door is to do.
 #[derive(Debug)]
 pub(super) enum Event {
     None,
@@ -129,7 +129,6 @@ impl Context {
     }
 }
 
-/// See the module.
 #[derive(Debug)]
 pub(super) struct Connection {
     peer: IpAddr,
@@ -180,7 +179,6 @@ impl Connection {
         }
     }
 
-    /// Whether what the client sends is read in this state.
     pub(super) fn takes_input(&self) -> bool {
         matches!(
             self.state,
@@ -214,7 +212,6 @@ impl Connection {
         }
     }
 
-    /// The client has sent these bytes.
     pub(super) fn receive(&mut self, bytes: &[u8], now: Instant) {
         self.last_progress = now;
         match &mut self.state {
@@ -360,7 +357,7 @@ impl Connection {
         self.begin_response(context);
     }
 
-    /// Has the response that was given wait.
+    /// Delays the response that was just given.
     pub(super) fn delay(&mut self, time: Duration, counted: Arc<()>, now: Instant) {
         self.enter(State::Delayed { _counted: counted }, now, time);
     }
@@ -407,7 +404,7 @@ impl Connection {
         Then::Close
     }
 
-    /// The time has come to look at the deadline.
+    /// The deadline may have passed.
     pub(super) fn expire(&mut self, context: &Context) -> Event {
         if self.deadline > context.now {
             return Event::None;

@@ -14,10 +14,9 @@ const LARGE_BYTES: usize = 16 * KIB;
 /// What is mapped at a time, at least. Pages that nothing was written to cost nothing.
 const MAPPED_BYTES: usize = 128 * KIB;
 
-/// The usual size of a page, as which partly used ones count.
+/// Partly used pages count whole.
 const PAGE_BYTES: usize = 4 * KIB;
 
-/// See the module.
 #[derive(Debug)]
 pub(super) enum Input {
     Heap(Vec<u8>),

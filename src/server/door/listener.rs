@@ -4,39 +4,30 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-/// Connections accepted per listener and turn of the loop, so that a flood of new ones does not
-/// delay those that are there.
+/// Per listener and turn of the loop, so that a flood of new ones does not delay those that are
+/// there.
 pub(super) const MAX_ACCEPTS_PER_TURN: usize = 64;
 
 /// Time between two log lines about failing accepts.
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
-/// When to accept from one listener. Readiness is edge-triggered: what is left in the backlog after
-/// a turn's share or a failure is not announced again, so it is remembered here.
-#[derive(Debug)]
+/// When to accept from one listener. What is left in the backlog after a turn's share or a failure
+/// is not announced again (readiness is edge-triggered), so it is remembered here.
+#[derive(Debug, Default)]
 pub(super) struct Acceptor {
-    pub(super) is_ready: bool,
+    pub(super) is_backlog_empty: bool,
     backoff: Backoff,
     logged_at: Option<Instant>,
-}
-
-impl Default for Acceptor {
-    fn default() -> Self {
-        Self { is_ready: true, backoff: Backoff::default(), logged_at: None }
-    }
 }
 
 impl Acceptor {
     /// When to accept next; `None` while the backlog is empty.
     pub(super) fn due(&self, now: Instant) -> Option<Instant> {
-        self.is_ready.then(|| self.backoff.until.unwrap_or(now))
+        (!self.is_backlog_empty).then(|| self.backoff.until.unwrap_or(now))
     }
 
-    /// Accepts one connection with `accept`, if it is time to.
-    ///
-    /// # Errors
-    /// `WouldBlock` when there is nothing to accept; any other kind when the system lacks
-    /// descriptors or memory, and the next attempt is for later.
+    /// Accepts one connection with `accept`. Fails with `WouldBlock` when there is none or it is not
+    /// yet time to; with another kind when the system lacks descriptors or memory.
     pub(super) fn accept<C>(
         &mut self,
         now: Instant,
@@ -49,7 +40,9 @@ impl Acceptor {
             let accepted = accept();
             match &accepted {
                 Ok(_) => self.backoff = Backoff::default(),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.is_ready = false,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.is_backlog_empty = true;
+                }
                 Err(error) if concerns_one_connection(error) => continue,
                 Err(error) => {
                     self.backoff.fail(now);
@@ -133,7 +126,7 @@ mod tests {
         assert_eq!(acceptor.due(now), Some(now), "there may be more in the backlog");
         assert!(acceptor.accept(now, &mut accept).is_err());
         assert_eq!(acceptor.due(now), None);
-        acceptor.is_ready = true;
+        acceptor.is_backlog_empty = false;
         assert_eq!(acceptor.due(now), Some(now));
     }
 

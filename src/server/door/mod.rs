@@ -134,7 +134,6 @@ pub(crate) struct Upgrade {
 /// One that cannot be served (no thread, say) is given back with the reason, and gets 503.
 pub(crate) type OpenFeed = Box<dyn Fn(Upgrade) -> Result<(), (Upgrade, io::Error)> + Send>;
 
-/// See the module. Runs on a thread of its own until its [`DoorHandle`] says stop.
 pub(crate) struct Door {
     poll: Poll,
     listeners: Vec<(TcpListener, Acceptor)>,
@@ -158,13 +157,11 @@ pub(crate) struct Door {
     body_bytes: Arc<AtomicUsize>,
     /// What was read, until its client's connection has it: one buffer for all.
     scratch: Box<[u8]>,
-    waker: Arc<DoorWaker>,
-    stop: Arc<AtomicBool>,
+    handle: DoorHandle,
     /// Set by the stop: when the door ends at the latest.
     ends_at: Option<Instant>,
 }
 
-/// Stops a [`Door`] from another thread.
 #[derive(Debug, Clone)]
 pub(crate) struct DoorHandle {
     stop: Arc<AtomicBool>,
@@ -192,10 +189,7 @@ pub(crate) enum DoorError {
 
 impl Door {
     /// Sets everything up; nothing is accepted before [`Door::run`]. The responders are for the
-    /// workers of the two backends.
-    ///
-    /// # Errors
-    /// When the system refuses to watch the listeners, or the workers cannot be reached.
+    /// workers of the two backends, which must be listening.
     pub(crate) fn new(parts: DoorParts) -> io::Result<(Self, DoorHandle, [Responder; 2])> {
         let DoorParts { backends, gate, pools, limits, clock, counters, open_feed, .. } = parts;
         let poll = Poll::new()?;
@@ -221,8 +215,7 @@ impl Door {
         let [ingest_path, reads_path] = backends;
         let (ingest, ingest_responder) = pipe(ingest_path, PIPES[0], ingest, ingest)?;
         let (reads, reads_responder) = pipe(reads_path, PIPES[1], reads, MAX_READS_RESPONSES)?;
-        let stop = Arc::new(AtomicBool::new(false));
-        let handle = DoorHandle { stop: Arc::clone(&stop), waker: Arc::clone(&waker) };
+        let handle = DoorHandle { stop: Arc::default(), waker };
         let door = Self {
             poll,
             listeners,
@@ -251,24 +244,20 @@ impl Door {
             stamped: 0,
             body_bytes: Arc::default(),
             scratch: vec![0; READ_BYTES].into_boxed_slice(),
-            waker,
-            stop,
+            handle: handle.clone(),
             ends_at: None,
         };
         Ok((door, handle, [ingest_responder, reads_responder]))
     }
 
     /// Serves until [`DoorHandle::stop`].
-    ///
-    /// # Errors
-    /// [`DoorError`], a fault of the system or of ours.
     pub(crate) fn run(mut self) -> Result<(), DoorError> {
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
         loop {
             // In this order: what comes after the look at what there is wakes us.
-            self.waker.set_sleeping(true);
+            self.handle.waker.set_sleeping(true);
             let polled = self.poll.poll(&mut events, self.timeout());
-            self.waker.set_sleeping(false);
+            self.handle.waker.set_sleeping(false);
             match polled {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -288,9 +277,9 @@ impl Door {
 
     /// How long the loop may sleep: until the first of all deadlines, or for ever.
     fn timeout(&self) -> Option<Duration> {
-        let has_work = self.clients.listed() > 0
+        let has_work = !self.clients.listed.is_empty()
             || self.pipes.iter().any(|pipe| !pipe.responses.is_empty())
-            || self.stop.load(Ordering::SeqCst) && self.ends_at.is_none();
+            || self.handle.stop.load(Ordering::SeqCst) && self.ends_at.is_none();
         if has_work {
             return Some(Duration::ZERO);
         }
@@ -306,7 +295,7 @@ impl Door {
     /// deadlines are looked at, so that a delay of ours is not held against others.
     fn turn(&mut self, events: &Events) -> Result<bool, DoorError> {
         self.context.set_time(self.clock.now(), self.clock.wall());
-        let listed = self.clients.listed();
+        let listed = self.clients.listed.len();
         for event in events {
             self.on_readiness(event);
         }
@@ -328,7 +317,7 @@ impl Door {
             }
         }
         self.log_refusals(false);
-        Ok(self.stop.load(Ordering::SeqCst) && self.wind_down())
+        Ok(self.handle.stop.load(Ordering::SeqCst) && self.wind_down())
     }
 
     fn on_readiness(&mut self, event: &Readiness) {
@@ -341,7 +330,7 @@ impl Door {
             }
         } else if token >= FIRST_LISTENER {
             if let Some((_, acceptor)) = self.listeners.get_mut(token - FIRST_LISTENER) {
-                acceptor.is_ready = true;
+                acceptor.is_backlog_empty = false;
             }
         } else {
             self.on_client_readiness(token, event);

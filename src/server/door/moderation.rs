@@ -17,7 +17,6 @@ const PROMPT: Duration = Duration::from_millis(2);
 /// How long after a prompt request nothing waits.
 const UNMODERATED: Duration = Duration::from_millis(100);
 
-/// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Moderation {
     last_prompt: Option<Instant>,

@@ -28,7 +28,6 @@ const USUAL_UNSENT_BYTES: usize = 64 * KIB;
 /// up. Counted and not timed, so that a stall of ours is none.
 const MAX_FAILURES: u32 = 30;
 
-/// See the module.
 #[derive(Debug)]
 pub(super) struct Pipe {
     path: PathBuf,
@@ -36,14 +35,14 @@ pub(super) struct Pipe {
     socket: Option<UnixStream>,
     backoff: Backoff,
     pub(super) responses: Receiver<(u64, Response)>,
-    /// Slots of the requests that tiny_http or a worker has, by number: the bound of their queue.
+    /// Slots of the requests that tiny_http or a worker has, by number. Bounds tiny_http's queue.
     in_flight: HashMap<u64, usize>,
     max_in_flight: usize,
     /// Slots of the requests that wait for room, by number: first come, first served. Who stops
     /// waiting is removed: while the workers hang, those who come and go would fill it.
     pub(super) waiting: BTreeMap<u64, usize>,
     pub(super) unsent: Vec<u8>,
-    /// Whether the socket takes no more at the moment.
+    /// Whether the socket takes no more, and reports when it does.
     is_blocked: bool,
 }
 
@@ -68,16 +67,13 @@ impl Pipe {
         }
     }
 
-    /// When to connect again; `None` while it is connected.
+    /// None while it is connected.
     pub(super) fn retry_at(&self, now: Instant) -> Option<Instant> {
         self.socket.is_none().then(|| self.backoff.until.unwrap_or(now))
     }
 
-    /// Connects if it is time to.
-    ///
-    /// # Errors
-    /// When trying again is of no use: the socket is gone or not listened on, or the last of
-    /// [`MAX_FAILURES`] tries failed.
+    /// Connects if it is time to. Fails when trying again is of no use: the socket is gone or not
+    /// listened on, or it was the last of [`MAX_FAILURES`].
     pub(super) fn connect(&mut self, registry: &Registry, now: Instant) -> io::Result<()> {
         if self.retry_at(now).is_none_or(|at| at > now) {
             return Ok(());
@@ -108,13 +104,13 @@ impl Pipe {
             && self.in_flight.len() < self.max_in_flight
     }
 
-    /// Takes a whole request; it goes out with the next [`Pipe::flush`].
+    /// It goes out with the next [`Pipe::flush`].
     pub(super) fn push(&mut self, number: u64, slot: usize, request: &[u8]) {
         self.in_flight.insert(number, slot);
         self.unsent.extend_from_slice(request);
     }
 
-    /// Number and slot of the request that has waited for longest, if there is room for it now.
+    /// The request that has waited for longest, if there is room for it now: to be pushed.
     pub(super) fn next_waiting(&mut self) -> Option<(u64, usize)> {
         if self.has_room() { self.waiting.pop_first() } else { None }
     }
@@ -133,9 +129,6 @@ impl Pipe {
 
     /// Sends what the socket takes. Writability is asked for only while it takes no more: Linux
     /// reports it whenever the other side reads, which is once a request.
-    ///
-    /// # Errors
-    /// The connection has broken.
     pub(super) fn flush(&mut self, registry: &Registry) -> io::Result<()> {
         let Some(socket) = &mut self.socket else { return Ok(()) };
         let mut sent = 0;
@@ -156,11 +149,8 @@ impl Pipe {
         registry.reregister(socket, self.token, interest)
     }
 
-    /// Whether the connection is intact. tiny_http writes only what ends it: a refusal of a request
-    /// that it cannot parse.
-    ///
-    /// # Errors
-    /// Why it is not.
+    /// Fails when the connection has broken. tiny_http writes only what ends it: a refusal of a
+    /// request that it cannot parse.
     pub(super) fn check(&mut self) -> io::Result<()> {
         let Some(socket) = &mut self.socket else { return Ok(()) };
         match nonblocking(|| socket.read(&mut [0]))? {

@@ -9,7 +9,6 @@ use std::time::Duration;
 use super::addresses::Address;
 use super::connection::{Event, Pending, SMALL_BODY_BYTES, Then};
 use super::policy::{Handshake, Relay};
-use super::refusals::Refusal;
 use super::{Door, READ_BYTES, Upgrade};
 use crate::server::event::Stamp;
 use crate::server::relay::Relayed;
@@ -55,7 +54,9 @@ impl Door {
             Event::None => {}
             Event::Respond(response, refusal) => {
                 if let Some(refusal) = refusal {
-                    self.note_refusal(refusal);
+                    refusal.cause.parts().1(&self.counters).add_one();
+                    log::debug!("refused: {}", refusal.show(self.context.policy.gate()));
+                    self.refusals.note(refusal, self.context.now);
                 }
                 self.respond(slot, response);
             }
@@ -147,12 +148,6 @@ impl Door {
         }
         self.counters.refusals_delayed.add_one();
         client.connection.delay(GUESS_DELAY, Arc::clone(&self.delayed), self.context.now);
-    }
-
-    fn note_refusal(&mut self, refusal: Refusal) {
-        refusal.cause.parts().1(&self.counters).add_one();
-        log::debug!("refused: {}", refusal.show(self.context.policy.gate()));
-        self.refusals.note(refusal, self.context.now);
     }
 
     /// Sends what a client can take, and does what follows. The last step of whatever is done with
