@@ -1,6 +1,5 @@
-//! The table of HTTP clients: each one's socket with its connection, and what is asked of all of
-//! them: which is idle for longest, when the next deadline is, how much memory they hold. Reads and
-//! writes without blocking; decides nothing.
+//! The table of HTTP clients, each a socket and its connection: which is idle for longest, when the
+//! next deadline is, how much memory they hold. Reads and writes without blocking; decides nothing.
 
 use std::collections::VecDeque;
 use std::io::{self, Read as _, Write as _};
@@ -83,9 +82,8 @@ pub(super) struct Clients {
 }
 
 impl Clients {
-    /// Room for `max` connections, reserved at once and touched when needed: were these to grow
-    /// amid a flood, they would lie above its buffers and keep their memory from going back to
-    /// the system.
+    /// Reserves room for `max` clients at once: were these to grow amid a flood, they would lie above
+    /// its buffers and keep their memory from going back to the system.
     pub(super) fn new(max: usize, now: Instant) -> Self {
         Self {
             table: Slab::with_capacity(max),
@@ -135,7 +133,7 @@ impl Clients {
         Ok(())
     }
 
-    /// Takes a client out; dropping it closes its socket, which also ends its registration.
+    /// Dropping the client closes its socket, which also ends its registration.
     pub(super) fn remove(&mut self, slot: usize) -> Option<Client> {
         let client = self.table.try_remove(slot)?;
         self.buffered_bytes -= client.counted_bytes;
@@ -197,11 +195,9 @@ impl Clients {
     /// The clients that hold memory, for requests or responses: first those that have made no
     /// progress for longest.
     pub(super) fn holders(&self) -> Vec<usize> {
-        let holders = self.table.iter().filter(|(_, client)| client.counted_bytes > 0);
-        let mut holders: Vec<_> =
-            holders.map(|(slot, client)| (client.connection.last_progress, slot)).collect();
-        holders.sort_unstable();
-        holders.into_iter().map(|(_, slot)| slot).collect()
+        let mut holders = self.slots_where(|connection| connection.held_bytes() > 0);
+        holders.sort_by_key(|slot| self.table[*slot].connection.last_progress);
+        holders
     }
 }
 
