@@ -133,11 +133,11 @@ impl Clients {
         Ok(())
     }
 
-    /// Dropping the client closes its socket, which also ends its registration.
-    pub(super) fn remove(&mut self, slot: usize) -> Option<Client> {
+    /// Dropping the socket closes it, which also ends its registration.
+    pub(super) fn remove(&mut self, slot: usize) -> Option<TcpStream> {
         let client = self.table.try_remove(slot)?;
         self.buffered_bytes -= client.counted_bytes;
-        Some(client)
+        Some(client.socket)
     }
 
     /// Counts a client that has changed anew, and lists it if it can go on without a new event.

@@ -183,9 +183,9 @@ impl Door {
             let event = client.connection.fail(503, "too many dashboards");
             return self.act(slot, event);
         };
-        let Some(mut client) = self.clients.remove(slot) else { return };
-        let _ = self.poll.registry().deregister(&mut client.socket);
-        let socket = TcpStream::from(client.socket);
+        let Some(mut socket) = self.clients.remove(slot) else { return };
+        let _ = self.poll.registry().deregister(&mut socket);
+        let socket = TcpStream::from(socket);
         if let Err(error) = socket.set_nonblocking(false) {
             log::debug!("cannot hand a dashboard over: {error}");
             return;
