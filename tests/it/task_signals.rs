@@ -233,13 +233,13 @@ fn timeout_in_a_pipeline_interrupts_the_command_once() {
 }
 
 /// Ctrl-Z, `fg` and Ctrl-C in a shell with job control. The expected output differs from the input,
-/// which the terminal echoes.
+/// which the terminal echoes. Without line editing: the editor, as it starts, drops what was typed.
 #[test]
 fn job_control_works_as_without_the_wrapper() {
     needs!(Program("script"), Program("bash"));
     let tasks = tempfile::tempdir().unwrap();
     let mut shell = Command::new("script");
-    shell.args(["-qec", "bash --norc --noprofile -i", "/dev/null"]).env("TERM", "dumb");
+    shell.args(["-qec", "bash --norc --noprofile --noediting -i", "/dev/null"]).env("TERM", "dumb");
     let terminal = Process::start(&mut shell);
     let line = format!(
         "'{BINARY}' task --type t --tasks-dir '{}' -- sh -c 'trap \"echo back-\\$((1+1))\" CONT; \
