@@ -14,9 +14,14 @@ const LARGE_BYTES: usize = 16 * KIB;
 /// What is mapped at a time, at least. Pages that nothing was written to cost nothing.
 const MAPPED_BYTES: usize = 128 * KIB;
 
-/// Partly used pages count whole.
+/// The least by which the heap's buffer grows: a head that trickles in is not moved with every
+/// byte. Not doubled, as a Vec would, since what is allocated is what the budget counts.
+const MIN_GROWTH_BYTES: usize = 4 * KIB;
+
+/// The usual size of a page, as which partly used ones count.
 const PAGE_BYTES: usize = 4 * KIB;
 
+/// See the module.
 #[derive(Debug)]
 pub(super) enum Input {
     Heap(Vec<u8>),
@@ -53,11 +58,11 @@ impl Input {
     pub(super) fn append(&mut self, more: &[u8]) {
         let needed = self.len() + more.len();
         match self {
-            Self::Heap(bytes) if needed <= LARGE_BYTES => bytes.extend_from_slice(more),
             Self::Pages(pages, used) if needed <= pages.len() => {
                 pages[*used..needed].copy_from_slice(more);
                 *used = needed;
             }
+            Self::Heap(bytes) if needed <= LARGE_BYTES => append_to_heap(bytes, more),
             _ => match MmapMut::map_anon(needed.next_power_of_two().max(MAPPED_BYTES)) {
                 Ok(mut pages) => {
                     pages[..self.len()].copy_from_slice(self);
@@ -65,7 +70,11 @@ impl Input {
                     *self = Self::Pages(pages, needed);
                 }
                 // The system has no more mappings to give; the heap may still have room.
-                Err(_) => *self = Self::Heap([&**self, more].concat()),
+                Err(_) => {
+                    let mut bytes = self.to_vec();
+                    append_to_heap(&mut bytes, more);
+                    *self = Self::Heap(bytes);
+                }
             },
         }
     }
@@ -73,7 +82,9 @@ impl Input {
     /// Removes the first `count` bytes. An empty buffer holds no memory: most clients are idle.
     pub(super) fn remove_front(&mut self, count: usize) {
         match self {
-            Self::Heap(bytes) if count < bytes.len() => drop(bytes.drain(..count)),
+            Self::Heap(bytes) if count < bytes.len() => {
+                bytes.drain(..count);
+            }
             // Moved, since pages that were written to stay in memory, and must not go uncounted.
             _ => {
                 let mut rest = Self::default();
@@ -82,6 +93,15 @@ impl Input {
             }
         }
     }
+}
+
+fn append_to_heap(bytes: &mut Vec<u8>, more: &[u8]) {
+    if bytes.is_empty() {
+        bytes.reserve_exact(more.len());
+    } else if bytes.capacity() - bytes.len() < more.len() {
+        bytes.reserve_exact(more.len().max(MIN_GROWTH_BYTES));
+    }
+    bytes.extend_from_slice(more);
 }
 
 #[cfg(test)]
@@ -109,15 +129,15 @@ mod tests {
     fn what_is_counted_is_close_to_what_is_held() {
         let mut input = Input::default();
         assert_eq!(input.held_bytes(), 0);
-        input.append(b"a few bytes");
-        assert_eq!(input.held_bytes(), 11);
+        input.append(b"few");
+        assert_eq!(input.held_bytes(), 3);
         input.append(&[0; LARGE_BYTES]);
         assert!(matches!(input, Input::Pages(..)));
         assert_eq!(input.held_bytes(), LARGE_BYTES + PAGE_BYTES);
         input.remove_front(LARGE_BYTES);
         assert!(matches!(input, Input::Heap(_)), "what was written to is given back, not kept");
-        assert_eq!(input.held_bytes(), 11);
-        input.remove_front(11);
+        assert_eq!(input.held_bytes(), 3);
+        input.remove_front(3);
         assert_eq!(input.held_bytes(), 0);
     }
 }
