@@ -7,7 +7,8 @@
 //! standard panic hook by one that logs.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
-use std::io;
+use std::fmt;
+use std::io::{self, Write as _};
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo, catch_unwind};
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
@@ -159,7 +160,7 @@ impl Log for Front {
             return;
         }
         let (level, target) = (record.level(), record.target().to_owned());
-        let line = Line { level, target, message: cut(record.args().to_string()) };
+        let line = Line { level, target, message: bounded_text(*record.args()) };
         if self.queue.try_send(Some(line)).is_err() {
             self.counters.log_lines_dropped.add_one();
         }
@@ -168,13 +169,21 @@ impl Log for Front {
     fn flush(&self) {}
 }
 
-/// At most [`MAX_LINE_BYTES`] of a message.
-fn cut(mut message: String) -> String {
-    if message.len() > MAX_LINE_BYTES {
-        message.truncate(message.floor_char_boundary(MAX_LINE_BYTES));
-        message.push_str("...");
+/// Formats up to [`MAX_LINE_BYTES`] and no further, however long the message would be.
+fn bounded_text(args: fmt::Arguments<'_>) -> String {
+    let mut buffer = [0; MAX_LINE_BYTES];
+    let mut room = &mut buffer[..];
+    let is_cut = room.write_fmt(args).is_err();
+    let length = MAX_LINE_BYTES - room.len();
+    // The cut may be inside a character.
+    let mut text = match buffer[..length].utf8_chunks().next() {
+        Some(chunk) => chunk.valid().to_owned(),
+        None => String::new(),
+    };
+    if is_cut {
+        text.push_str("...");
     }
-    message
+    text
 }
 
 /// The log thread's loop; `print` may panic.
@@ -336,10 +345,11 @@ mod tests {
     fn a_message_is_cut_at_its_bound_and_at_a_character() {
         let long = "é".repeat(MAX_LINE_BYTES);
         let fitting = &long[..MAX_LINE_BYTES];
-        assert_eq!(cut(fitting.to_owned()), fitting);
-        assert_eq!(cut(format!("{fitting}a")), format!("{fitting}..."));
-        assert_eq!(cut(format!("a{long}")), format!("a{}...", &long[..MAX_LINE_BYTES - 2]));
-        assert_eq!(cut(String::new()), "");
+        assert_eq!(bounded_text(format_args!("{fitting}")), fitting);
+        assert_eq!(bounded_text(format_args!("{fitting}a")), format!("{fitting}..."));
+        let cut = format!("a{}...", &long[..MAX_LINE_BYTES - 2]);
+        assert_eq!(bounded_text(format_args!("a{long}")), cut);
+        assert_eq!(bounded_text(format_args!("")), "");
     }
 
     #[test]
