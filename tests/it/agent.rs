@@ -1,6 +1,7 @@
 //! `agent-metrics agent`: correct measurements, a server that restarts, a wrong key, the goodbye,
 //! `--once` and `--print`.
 
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -159,6 +160,25 @@ fn a_wrong_key_is_logged_once_and_retried_slowly() {
     assert!(!log.contains(wrong.secret), "{log}");
     process.signal(Signal::TERM);
     assert_eq!(process.wait().code(), Some(0));
+}
+
+/// The test's own server counts the connections.
+#[test]
+fn a_wrong_key_is_retried_slowly() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let tasks = no_tasks();
+    let mut command = agent(listener.local_addr().unwrap(), KEY_A, "a", tasks.path());
+    let process = Process::start(command.args(["--interval", "1s"]));
+    let (mut stream, _) = listener.accept().unwrap();
+    assert!(stream.read(&mut [0; 4_096]).unwrap() > 0);
+    let answer = "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+    stream.write_all(answer.as_bytes()).unwrap();
+    drop(stream);
+    process.stderr.wait_for("401");
+    pause(Duration::from_secs(4));
+    listener.set_nonblocking(true).unwrap();
+    let next = listener.accept().map(|_| ()).map_err(|error| error.kind());
+    assert_eq!(next, Err(ErrorKind::WouldBlock), "no request at the interval");
 }
 
 #[test]
