@@ -20,7 +20,7 @@
 //! | `fanout-N` | the write side of its dashboards | its two channels | the hub's channel is closed |
 //! | `subscriber-N` | the read side of one dashboard | that socket | the connection ends |
 //! | `agent`, `agent-http` | the first agent of `--dev` | its interval, its connection | its stop channel is closed |
-//! | `signals`, `log` | signals; stderr | those | the process ends |
+//! | `signals`, `log` | signals; stderr | those | the server has stopped |
 //! | about ten without a name | nothing of ours | tiny_http's sockets and pipes | the process ends |
 //!
 //! A heartbeat's way: the [`door`] reads it whole, checks head, route and credentials, stamps it
@@ -33,9 +33,9 @@
 //!
 //! What holds everywhere: [`wire`], [`registry`] and [`frame`] know no clock, socket or thread; the
 //! hub waits for no fanout thread; every queue and wait has a bound ([`limits`]). Every thread that we
-//! start has a name and a small stack, and is joined ([`threads`]), except for `signals`. tiny_http
-//! starts five or six threads of its own for each socket and gives no handle on them: they have no
-//! name, are not joined, hold nothing of the server's state, and end with the process.
+//! start has a name and a small stack, and is joined ([`threads`]). tiny_http starts five or six threads
+//! of its own for each socket and gives no handle on them: they have no name, are not joined, hold
+//! nothing of the server's state, and end with the process.
 //!
 //! Read `src/` from the bottom up: `runtime`, `wire`, then in `server` the [`limits`], the registry, the
 //! hub and fanout, and last the door and the workers behind it.

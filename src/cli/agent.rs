@@ -7,7 +7,7 @@ use super::args::AgentArgs;
 use super::{Failure, logged, print};
 use crate::agent::{self, Profile, Secret, Settings, settings::default_id};
 use crate::runtime::clock::Clock;
-use crate::runtime::signals;
+use crate::runtime::signals::Signals;
 
 pub(super) fn run(args: AgentArgs) -> Result<(), Failure> {
     agent::ignore_empty_cert_file()?;
@@ -24,7 +24,12 @@ pub(super) fn run(args: AgentArgs) -> Result<(), Failure> {
     if args.once {
         return send_once(&settings);
     }
-    logged(&Arc::default(), || Ok(agent::run(settings, signals::start()?, Clock::start())?))
+    logged(&Arc::default(), || {
+        let signals = Signals::start()?;
+        agent::run(settings, signals.first().clone(), Clock::start())?;
+        signals.close();
+        Ok(())
+    })
 }
 
 fn send_once(settings: &Settings) -> Result<(), Failure> {

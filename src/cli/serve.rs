@@ -10,7 +10,7 @@ use crate::agent::task_files::DEFAULT_DIR;
 use crate::agent::{self, Profile, Secret, Settings, settings::default_id};
 use crate::runtime::clock::Clock;
 use crate::runtime::counters::Counters;
-use crate::runtime::signals;
+use crate::runtime::signals::Signals;
 use crate::server::config::{DEV_KEY, DEV_POOL, DEV_SECRET};
 use crate::server::{Server, Sizes};
 
@@ -21,7 +21,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
     let config = args.load()?;
     let counters = Arc::new(Counters::default());
     logged(&counters, || {
-        let signals = signals::start()?;
+        let signals = Signals::start()?;
         let pools: Vec<_> = config.pools.iter().map(|pool| pool.id.to_string()).collect();
         let is_open = config.gate.is_open;
         let clock = Clock::start();
@@ -47,7 +47,9 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
                 agent::run(settings, stopped, clock).map_err(|error| error.to_string())
             })?;
         }
-        Ok(server.run(&signals)?)
+        server.run(signals.first())?;
+        signals.close();
+        Ok(())
     })
 }
 

@@ -1,5 +1,5 @@
 //! SIGHUP, SIGINT and SIGTERM as messages on a channel. The first asks the process to stop in order; a
-//! second SIGINT or SIGTERM exits at once. Owns the thread `signals`, which ends with the process.
+//! second SIGINT or SIGTERM exits at once. Owns the thread `signals`.
 //!
 //! SIGHUP is never the second: a terminal that closes may send two, and systemd may send it beside
 //! SIGTERM. Where it is ignored at the start (nohup), it stays ignored.
@@ -7,11 +7,11 @@
 //! SIGPIPE stays ignored, as Rust's runtime leaves it: writing to a broken pipe is an error.
 
 use std::io;
-use std::thread::Builder;
+use std::thread::{Builder, JoinHandle};
 
 use crossbeam_channel::{Receiver, bounded};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
+use signal_hook::iterator::{Handle, Signals as Deliveries};
 use signal_hook::low_level::signal_name;
 
 use crate::runtime::threads::STACK_BYTES;
@@ -21,31 +21,62 @@ use crate::runtime::threads::STACK_BYTES;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Signal(pub i32);
 
+impl Signal {
+    /// As shells report a process that a signal ended.
+    pub(crate) fn exit_code(self) -> i32 {
+        128 + self.0
+    }
+}
+
 impl std::fmt::Display for Signal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(signal_name(self.0).unwrap_or("an unknown signal"))
     }
 }
 
-/// Handles SIGHUP, SIGINT and SIGTERM from now on. The channel gets the first, and later ones that do
-/// not exit the process, which mean nothing more. The second SIGINT or SIGTERM exits it at once, with
-/// the exit code that shells give to a process that a signal ended, and cleans up nothing.
-pub(crate) fn start() -> io::Result<Receiver<Signal>> {
-    let hangup = Some(SIGHUP).filter(|&signal| !is_ignored(signal));
-    let mut deliveries = Signals::new([SIGINT, SIGTERM].into_iter().chain(hangup))?;
-    let (outbox, first) = bounded(1);
-    let builder = Builder::new().name("signals".to_owned()).stack_size(STACK_BYTES);
-    builder.spawn(move || {
-        let mut is_second = false;
-        for signal in deliveries.forever() {
-            if signal != SIGHUP && std::mem::replace(&mut is_second, true) {
-                std::process::exit(128 + signal);
-            }
-            // If it is full, a request to stop is in it already; the receiver may be gone.
-            let _ = outbox.try_send(Signal(signal));
-        }
-    })?;
-    Ok(first)
+/// The signal handlers and their thread, until [`Signals::close`].
+#[derive(Debug)]
+pub(crate) struct Signals {
+    first: Receiver<Signal>,
+    handle: Handle,
+    thread: JoinHandle<()>,
+}
+
+impl Signals {
+    /// Handles SIGHUP, SIGINT and SIGTERM from now on. The caller must receive the first; the second
+    /// SIGINT or SIGTERM exits the process with [`Signal::exit_code`] and cleans up nothing.
+    pub(crate) fn start() -> io::Result<Self> {
+        let hangup = Some(SIGHUP).filter(|&signal| !is_ignored(signal));
+        let mut deliveries = Deliveries::new([SIGINT, SIGTERM].into_iter().chain(hangup))?;
+        let handle = deliveries.handle();
+        let (outbox, first) = bounded(1);
+        let thread =
+            Builder::new().name("signals".to_owned()).stack_size(STACK_BYTES).spawn(move || {
+                let mut is_second = false;
+                for number in deliveries.forever() {
+                    let signal = Signal(number);
+                    if number != SIGHUP && std::mem::replace(&mut is_second, true) {
+                        std::process::exit(signal.exit_code());
+                    }
+                    // If it is full, a request to stop is in it already; the receiver may be gone.
+                    let _ = outbox.try_send(signal);
+                }
+            })?;
+        Ok(Self { first, handle, thread })
+    }
+
+    /// Receives the first signal, and later ones that do not exit the process, which mean nothing
+    /// more. Disconnected only after [`Signals::close`].
+    pub(crate) fn first(&self) -> &Receiver<Signal> {
+        &self.first
+    }
+
+    /// Ends the thread; the signals are ignored from then on.
+    pub(crate) fn close(self) {
+        self.handle.close();
+        // The panic hook has reported a panic there.
+        let _ = self.thread.join();
+    }
 }
 
 /// Whether this process ignores a signal (`SigIgn` of proc_pid_status(5)); `false` where there is
@@ -79,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_signal_is_a_message() {
+    fn the_first_signal_is_a_message_and_close_ends_the_thread() {
         assert_eq!(exit_code_of("runtime::signals::tests::child_first"), Some(0));
     }
 
@@ -96,36 +127,39 @@ mod tests {
     #[test]
     #[ignore = "a child process of another test"]
     fn child_hangup() {
-        let signals = start().unwrap();
+        let signals = Signals::start().unwrap();
         for _ in 0..2 {
             raise(SIGHUP).unwrap();
-            assert_eq!(signals.recv_timeout(DEADLINE), Ok(Signal(SIGHUP)));
+            assert_eq!(signals.first().recv_timeout(DEADLINE), Ok(Signal(SIGHUP)));
         }
         raise(SIGTERM).unwrap();
-        assert_eq!(signals.recv_timeout(DEADLINE), Ok(Signal(SIGTERM)));
+        assert_eq!(signals.first().recv_timeout(DEADLINE), Ok(Signal(SIGTERM)));
         raise(SIGHUP).unwrap();
-        assert_eq!(signals.recv_timeout(DEADLINE), Ok(Signal(SIGHUP)));
+        assert_eq!(signals.first().recv_timeout(DEADLINE), Ok(Signal(SIGHUP)));
         raise(SIGINT).unwrap();
-        assert!(signals.recv_timeout(DEADLINE).is_err(), "the process goes on");
+        assert!(signals.first().recv_timeout(DEADLINE).is_err(), "the process goes on");
         panic!("SIGINT after SIGTERM did nothing");
     }
 
     #[test]
     #[ignore = "a child process of another test"]
     fn child_first() {
-        let signals = start().unwrap();
+        let signals = Signals::start().unwrap();
         raise(SIGTERM).unwrap();
-        assert_eq!(signals.recv_timeout(DEADLINE), Ok(Signal(SIGTERM)));
+        assert_eq!(signals.first().recv_timeout(DEADLINE), Ok(Signal(SIGTERM)));
+        let first = signals.first().clone();
+        signals.close();
+        assert!(first.recv().is_err());
     }
 
     #[test]
     #[ignore = "a child process of another test"]
     fn child_second() {
-        let signals = start().unwrap();
+        let signals = Signals::start().unwrap();
         raise(SIGTERM).unwrap();
-        assert!(signals.recv_timeout(DEADLINE).is_ok());
+        assert!(signals.first().recv_timeout(DEADLINE).is_ok());
         raise(SIGINT).unwrap();
-        assert!(signals.recv_timeout(DEADLINE).is_err(), "the process goes on");
+        assert!(signals.first().recv_timeout(DEADLINE).is_err(), "the process goes on");
         panic!("a second signal did nothing");
     }
 }
