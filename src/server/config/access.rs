@@ -166,5 +166,6 @@ impl Access {
 }
 
 fn list<T>(root: &Value<'_>, key: &str, rule: &str, read: impl Fn(&str) -> Option<T>) -> Vec<T> {
-    root.get(key).and_then(|value| value.parse_each(rule, read)).unwrap_or_default()
+    let entries = root.get(key).and_then(|value| value.parse_each(rule, read));
+    entries.into_iter().flatten().flatten().collect()
 }

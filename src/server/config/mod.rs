@@ -120,7 +120,9 @@ impl Config {
         let mut config = source.finish(config)?;
         if !overrides.listen.is_empty() {
             let says_who_may_view = config.gate.is_open || !config.gate.viewers.is_empty();
-            check_listen(&overrides.listen, says_who_may_view).map_err(in_option(LISTEN_OPTION))?;
+            let listen = &overrides.listen;
+            check_listen(listen.len(), listen, says_who_may_view)
+                .map_err(in_option(LISTEN_OPTION))?;
             config.listen.clone_from(&overrides.listen);
         }
         if let Some(given) = overrides.evict_after {
@@ -218,12 +220,14 @@ fn read(path: &Path) -> Result<String, ConfigError> {
     Ok(text)
 }
 
-/// The file's addresses, or the default ones.
+/// The file's addresses, without those that are mistaken, or the default ones.
 fn read_listen(root: &Value<'_>, may_be_public: bool) -> Vec<SocketAddr> {
     let Some(value) = root.get("listen") else { return default_listen() };
-    let addresses = value.parse_each(LISTEN_RULE, |text| parse_listen(text).ok());
-    let Some(addresses) = addresses else { return Vec::new() };
-    if let Err(why) = check_listen(&addresses, may_be_public) {
+    let entries = value.parse_each(LISTEN_RULE, |text| parse_listen(text).ok());
+    let Some(entries) = entries else { return Vec::new() };
+    let count = entries.len();
+    let addresses: Vec<_> = entries.into_iter().flatten().collect();
+    if let Err(why) = check_listen(count, &addresses, may_be_public) {
         value.refuse(why);
     }
     addresses
@@ -231,8 +235,8 @@ fn read_listen(root: &Value<'_>, may_be_public: bool) -> Vec<SocketAddr> {
 
 /// On loopback a file need not say who may see the dashboards; where other machines can connect, it
 /// is more likely forgotten.
-fn check_listen(addresses: &[SocketAddr], may_be_public: bool) -> Result<(), String> {
-    if !(1..=MAX_LISTEN).contains(&addresses.len()) {
+fn check_listen(count: usize, addresses: &[SocketAddr], may_be_public: bool) -> Result<(), String> {
+    if !(1..=MAX_LISTEN).contains(&count) {
         return Err(format!("must name 1 to {MAX_LISTEN} addresses"));
     }
     for (number, address) in addresses.iter().enumerate() {

@@ -136,17 +136,13 @@ impl<'a> Value<'a> {
         &self,
         rule: &str,
         read: impl Fn(&str) -> Option<T>,
-    ) -> Option<Vec<T>> {
+    ) -> Option<Vec<Option<T>>> {
         if self.value.is_str() {
-            return Some(vec![self.parse(rule, read)?]);
+            return Some(vec![self.parse(rule, read)]);
         }
         let items = self.expect("a text in quotes or a list of them", self.value.as_array())?;
-        // All are read before the first mistake counts.
-        let items: Vec<_> = items
-            .iter()
-            .map(|item| self.part(item, self.name.clone()).parse(rule, &read))
-            .collect();
-        items.into_iter().collect()
+        let items = items.iter().map(|item| self.part(item, self.name.clone()));
+        Some(items.map(|item| item.parse(rule, &read)).collect())
     }
 
     /// Each table of a list. One that is none is reported and left out.

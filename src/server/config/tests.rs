@@ -567,6 +567,16 @@ fn a_missing_file_is_named_and_without_a_name_the_error_lists_the_ways() {
     assert!(error.ends_with("nope.toml: larger than 1024 KiB"), "{error}");
 }
 
+/// A mistaken entry hides no other mistake of the list.
+#[test]
+fn a_mistaken_address_hides_no_other_mistake() {
+    let text = "listen = ['x', '127.0.0.1:1', '127.0.0.1:1']";
+    assert_error(text, ":1:11", &["must be an IP address"]);
+    assert_error(text, ":1:10", &["127.0.0.1:1 is named twice"]);
+    let public = "listen = ['x', '0.0.0.0:1']";
+    assert_error(public, ":1:10", &["other machines can connect to 0.0.0.0:1"]);
+}
+
 #[test]
 fn the_flag_overrides_the_variable_and_an_empty_one_counts_as_unset() {
     let none = Path::new("no-such-file");
