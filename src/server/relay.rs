@@ -122,7 +122,8 @@ impl Responder {
         (Self { responses, waker }, received)
     }
 
-    /// Responds to the request with this stamp's number, once the channel has room. A door that has ended wants no responses.
+    /// Responds to the request with this stamp's number, once the channel has room. A door that has
+    /// ended wants no responses.
     pub(crate) fn send(&self, number: u64, response: Response) {
         if self.responses.send((number, response)).is_ok() {
             self.waker.wake();

@@ -188,7 +188,8 @@ impl Hub {
 
     /// What there is to do now, if not for a tick or an event then for an outbox.
     fn poll_next(&self) -> Result<Next, HubFailure> {
-        // The tick first, since it is rare. A closed channel is always ready, so its end is found here.
+        // The tick first, since it is rare. A closed channel is always ready, so its end is found
+        // here.
         match self.ticks.try_recv() {
             Ok(now) => return Ok(Next::Tick(now)),
             Err(Disconnected) => return Err(HubFailure::TicksEnded),
