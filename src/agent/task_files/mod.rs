@@ -9,7 +9,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -147,14 +147,14 @@ fn open_dir(dir: &Path, refuse_symlink: bool) -> io::Result<OwnedFd> {
 pub(crate) struct TaskDirs {
     dirs: Vec<PathBuf>,
     /// The problems of the last read, each with the number of consecutive reads that found it.
-    problems: BTreeMap<String, u32>,
+    problems: HashMap<String, u32>,
     /// Files that the last read opened.
     opened: usize,
 }
 
 impl TaskDirs {
     pub(crate) fn new(dirs: Vec<PathBuf>) -> Self {
-        Self { dirs, problems: BTreeMap::new(), opened: 0 }
+        Self { dirs, problems: HashMap::new(), opened: 0 }
     }
 
     /// The tasks that run now, ordered by file name, at most as many as fit into a heartbeat; files
@@ -221,16 +221,22 @@ impl TaskDirs {
     /// Logs the problems that two consecutive reads found: during the first a script may have been
     /// writing the file. Anyone may fill such a directory, so each read logs at most one line.
     fn log_new(&mut self, problems: Vec<String>) {
-        let counted = problems.into_iter().map(|problem| {
+        let mut new = Vec::new();
+        let mut counted = HashMap::with_capacity(problems.len());
+        for problem in problems {
             let reads = self.problems.get(&problem).map_or(1, |reads| reads.saturating_add(1));
-            (problem, reads)
-        });
-        self.problems = counted.collect();
-        let mut new = self.problems.iter().filter(|(_, reads)| **reads == 2);
-        let Some((first, _)) = new.next() else { return };
-        match new.count() {
-            0 => log::warn!("{first}"),
-            others => log::warn!("{first}; {others} other files or directories have problems"),
+            if reads == 2 {
+                new.push(problem.clone());
+            }
+            counted.insert(problem, reads);
+        }
+        self.problems = counted;
+        match &new[..] {
+            [] => {}
+            [first] => log::warn!("{first}"),
+            [first, others @ ..] => {
+                log::warn!("{first}; {} other files or directories have problems", others.len());
+            }
         }
     }
 }
