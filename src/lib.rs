@@ -24,12 +24,12 @@
 //! | about ten without a name | nothing of ours | tiny_http's sockets and pipes | the process ends |
 //!
 //! A heartbeat's way: the [`door`] reads it whole, checks head, route and credentials, stamps it
-//! and writes it anew into a pipe to tiny_http; one of the [`workers`] parses the body ([`wire`]),
-//! hands it to the [`hub`] and responds over a channel to the door, as soon as the hub has the
-//! heartbeat in its queue. The hub lets heartbeats gather for up to 10 ms; its [`registry`] takes each
-//! or finds that a newer one came before it. The message is made and framed once, kept in the pool's
-//! [`ring`], and sent to each [`fanout`] thread that has dashboards of the pool, which writes it to
-//! all of them.
+//! and sends it to tiny_http, in one batch with others that came at the same time; one of the
+//! [`workers`] parses the body ([`wire`]), hands it to the [`hub`] and responds over a channel to the
+//! door, as soon as the hub has the heartbeat in its queue. The hub lets heartbeats gather for up to
+//! 10 ms; its [`registry`] takes each or finds that a newer one came before it. The message is made and
+//! framed once, kept in the pool's [`ring`], and sent to each [`fanout`] thread that has dashboards of
+//! the pool, which writes it to all of them.
 //!
 //! What holds everywhere: [`wire`], [`registry`] and [`frame`] know no clock, socket or thread; the
 //! hub waits for no fanout thread; every queue and wait has a bound ([`limits`]). Every thread that we

@@ -1,13 +1,13 @@
-//! What passes between the door and the workers: to them, in one header of a request, what the door
-//! knows of it beside its route; from them, responses over a channel. Only the door writes to the
-//! private socket that carries the header. Encodes, parses and hands over; decides nothing.
+//! What passes between the door and the workers: to them, requests in batches, each batch the body of
+//! one HTTP request to tiny_http; from them, responses over a channel. Only the door writes to the
+//! private socket. Encodes, decodes and hands over; decides nothing.
 
-use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+use serde::{Deserialize, Serialize};
 
 use crate::runtime::clock::{Clock, UnixMillis};
 use crate::server::auth::Viewer;
@@ -15,12 +15,8 @@ use crate::server::event::Stamp;
 use crate::wire::id::PoolIndex;
 use crate::wire::response::Response;
 
-/// The header that carries a [`Relayed`]: `number nanoseconds-since-clock-base unix-milliseconds
-/// scheme caller`. Short, since tiny_http reads it byte by byte.
-pub(crate) const HEADER: &str = "X-Relay";
-
 /// The caller, as the door has established it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Caller {
     /// The route asks for no credentials.
     Nobody,
@@ -30,50 +26,83 @@ pub(crate) enum Caller {
     Viewer(Viewer),
 }
 
-/// What the door knows of a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Relayed {
-    /// When and in which order it came. The number also says whose request it is.
-    pub stamp: Stamp,
+/// What the door has found in a request's head.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct RequestHead<'a> {
+    /// One that the route allows; never HEAD.
+    pub method: &'a str,
+    /// The path, known to be a route.
+    pub path: &'a str,
+    pub caller: Caller,
     /// Whether the client came over TLS (a trusted proxy says so).
     pub is_secure: bool,
-    pub caller: Caller,
+    /// The entity tags that the client has.
+    #[serde(borrow)]
+    pub if_none_match: Option<&'a str>,
+    /// Of a form, as the client said it.
+    pub content_type: Option<&'a str>,
+    pub body_bytes: usize,
 }
 
-impl Relayed {
-    /// Appends the header's line to `out`.
-    pub(crate) fn write(&self, out: &mut Vec<u8>, clock: &Clock) {
-        let Stamp { number, at, wall } = self.stamp;
-        let scheme = if self.is_secure { "https" } else { "http" };
-        let nanos = clock.since_base(at).as_nanos();
-        // Writing to a Vec cannot fail.
-        let _ = write!(out, "{HEADER}: {number} {nanos} {} {scheme} ", wall.0);
-        let _ = match self.caller {
-            Caller::Nobody => write!(out, "nobody\r\n"),
-            Caller::Agent(PoolIndex(pool)) => write!(out, "agent {pool}\r\n"),
-            Caller::Viewer(Viewer::All) => write!(out, "viewer all\r\n"),
-            Caller::Viewer(Viewer::Pool(PoolIndex(pool))) => write!(out, "viewer {pool}\r\n"),
-        };
+/// A request as a worker gets it.
+#[derive(Debug)]
+pub(crate) struct Request<'a> {
+    pub head: RequestHead<'a>,
+    /// Whole, and within the door's limits.
+    pub body: &'a [u8],
+    /// When and in which order it came. The number also says whose request it is.
+    pub stamp: Stamp,
+}
+
+/// A request on its way to a worker: its head, its body and its stamp are encoded in this order, each
+/// when it is known.
+#[derive(Debug, Default)]
+pub(crate) struct EncodedRequest(Vec<u8>);
+
+/// A [`Stamp`], its instant as the time since the clock's zero.
+type EncodedStamp = (u64, Duration, u64);
+
+/// An encoded stamp takes no more: numbers of 7 bits a byte.
+const MAX_STAMP_BYTES: usize = 35;
+
+impl EncodedRequest {
+    pub(crate) fn new(head: &RequestHead<'_>) -> Self {
+        // Encoding such types into a Vec cannot fail.
+        Self(postcard::to_extend(head, Vec::with_capacity(128)).unwrap_or_default())
     }
 
-    /// Reads the value that [`Relayed::write`] wrote with the same clock.
-    #[must_use]
-    pub(crate) fn parse(value: &str, clock: &Clock) -> Option<Self> {
-        let mut words = value.split(' ');
-        let number = words.next()?.parse().ok()?;
-        let at = clock.at(Duration::from_nanos(words.next()?.parse().ok()?));
-        let wall = UnixMillis(words.next()?.parse().ok()?);
-        let is_secure = words.next()? == "https";
-        let pool = |word: &str| word.parse().ok().map(PoolIndex);
-        let caller = match (words.next()?, words.next()) {
-            ("nobody", None) => Caller::Nobody,
-            ("agent", Some(word)) => Caller::Agent(pool(word)?),
-            ("viewer", Some("all")) => Caller::Viewer(Viewer::All),
-            ("viewer", Some(word)) => Caller::Viewer(Viewer::Pool(pool(word)?)),
-            _ => return None,
-        };
-        let stamp = Stamp { number, at, wall };
-        words.next().is_none().then_some(Self { stamp, is_secure, caller })
+    /// The whole body, as long as the head says.
+    pub(crate) fn append_body(&mut self, body: &[u8]) {
+        self.0.reserve_exact(body.len() + MAX_STAMP_BYTES);
+        self.0.extend_from_slice(body);
+    }
+
+    pub(crate) fn append_stamp(&mut self, stamp: Stamp, clock: &Clock) {
+        let Stamp { number, at, wall } = stamp;
+        let stamp: EncodedStamp = (number, clock.since_base(at), wall.0);
+        // As above.
+        self.0 = postcard::to_extend(&stamp, std::mem::take(&mut self.0)).unwrap_or_default();
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Memory that this takes, in bytes.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.0.capacity()
+    }
+}
+
+impl<'a> Request<'a> {
+    /// The first request of a batch that was encoded with the same clock, and what follows it.
+    pub(crate) fn decode(batch: &'a [u8], clock: &Clock) -> Option<(Self, &'a [u8])> {
+        let (head, rest) = postcard::take_from_bytes::<RequestHead<'a>>(batch).ok()?;
+        let (body, rest) = rest.split_at_checked(head.body_bytes)?;
+        let (stamp, rest) = postcard::take_from_bytes::<EncodedStamp>(rest).ok()?;
+        let (number, since_base, wall) = stamp;
+        let stamp = Stamp { number, at: clock.at(since_base), wall: UnixMillis(wall) };
+        Some((Self { head, body, stamp }, rest))
     }
 }
 
@@ -136,24 +165,46 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_door_says_arrives() {
+    fn a_batch_is_decoded_as_it_was_encoded_and_cut_short_not_at_all() {
         let clock = Clock::start();
-        let stamp = Stamp { number: 7, at: clock.now(), wall: clock.wall() };
-        for (caller, is_secure) in [
-            (Caller::Nobody, false),
-            (Caller::Agent(PoolIndex(3)), true),
-            (Caller::Viewer(Viewer::All), false),
-            (Caller::Viewer(Viewer::Pool(PoolIndex(0))), true),
-        ] {
-            let relayed = Relayed { stamp, is_secure, caller };
-            let mut line = Vec::new();
-            relayed.write(&mut line, &clock);
-            let line = String::from_utf8(line).unwrap();
-            let value = line.strip_prefix("X-Relay: ").unwrap().strip_suffix("\r\n").unwrap();
-            assert_eq!(Relayed::parse(value, &clock), Some(relayed));
+        let longest = Stamp { number: u64::MAX, at: clock.now(), wall: UnixMillis(u64::MAX) };
+        let requests = [
+            ("GET", "/", Caller::Nobody, None, Some("a/b"), &b""[..]),
+            ("POST", "/a", Caller::Agent(PoolIndex(3)), None, None, b"{}"),
+            ("GET", "/b", Caller::Viewer(Viewer::All), Some("\"x\""), None, b""),
+            ("GET", "/c", Caller::Viewer(Viewer::Pool(PoolIndex(0))), None, None, b""),
+        ];
+        let mut batch = Vec::new();
+        for (method, path, caller, if_none_match, content_type, body) in requests {
+            let (is_secure, body_bytes) = (if_none_match.is_some(), body.len());
+            let head = RequestHead {
+                method,
+                path,
+                caller,
+                is_secure,
+                if_none_match,
+                content_type,
+                body_bytes,
+            };
+            let mut request = EncodedRequest::new(&head);
+            request.append_body(body);
+            let held_bytes = request.held_bytes();
+            request.append_stamp(longest, &clock);
+            assert_eq!(request.held_bytes(), held_bytes, "the stamp has room");
+            let request = request.as_bytes();
+            for cut in 0..request.len() {
+                assert!(Request::decode(&request[..cut], &clock).is_none(), "{cut}");
+            }
+            batch.extend_from_slice(request);
         }
-        for value in ["", "1 2", "1 2 3 http", "1 2 3 http agent x", "1 2 3 http nobody 1"] {
-            assert_eq!(Relayed::parse(value, &clock), None, "{value}");
+        let mut rest = batch.as_slice();
+        for expected in requests {
+            let (Request { head, body, stamp }, others) = Request::decode(rest, &clock).unwrap();
+            let RequestHead { method, path, caller, if_none_match, content_type, .. } = head;
+            assert_eq!((method, path, caller, if_none_match, content_type, body), expected);
+            assert_eq!((stamp, head.is_secure), (longest, if_none_match.is_some()));
+            rest = others;
         }
+        assert!(rest.is_empty());
     }
 }

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// Longest agent id or pool id, in bytes (which are ASCII characters).
 pub(crate) const MAX_ID_BYTES: usize = 128;
@@ -75,7 +75,7 @@ id! {
 }
 
 /// A pool's position in the configuration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct PoolIndex(pub usize);
 
 /// One connected dashboard. Never reused.

@@ -9,6 +9,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use ipnet::{IpNet, Ipv4Net};
+use serde::{Deserialize, Serialize};
 
 pub(crate) use self::authority::{Authority, Host, Origin, Scheme};
 pub(crate) use self::secret::SecretDigest;
@@ -18,7 +19,7 @@ use crate::wire::id::PoolIndex;
 pub(crate) const VIEWER_COOKIE: &str = "agent_metrics_viewer";
 
 /// Which pools a viewer may see.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Viewer {
     All,
     Pool(PoolIndex),

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use super::addresses::{Address, Full};
 use super::connection::{Connection, Context, Event};
 use super::listener::MAX_ACCEPTS_PER_TURN;
+use super::pipe::Pipe;
 use super::serve::REQUESTS_SHARE;
 use super::{Door, STOP_GRACE};
 use crate::wire::response::Response;
@@ -130,7 +131,7 @@ impl Door {
 
     /// Memory for all requests and responses, in bytes.
     fn held_bytes(&self) -> usize {
-        let in_pipes: usize = self.pipes.iter().map(|pipe| pipe.unsent.len()).sum();
+        let in_pipes: usize = self.pipes.iter().map(Pipe::held_bytes).sum();
         self.clients.buffered_bytes + self.body_bytes.load(Ordering::Relaxed) + in_pipes
     }
 

@@ -14,6 +14,7 @@ use super::policy::{Action, Decision, Handshake, Policy, Relay};
 use super::refusals::{Cause, Refusal, Requester};
 use crate::runtime::clock::UnixMillis;
 use crate::server::limits::Limits;
+use crate::server::relay::EncodedRequest;
 use crate::wire::response::{Body, Response};
 use crate::wire::{KIB, MIB};
 
@@ -57,7 +58,7 @@ pub(super) struct Pending {
     /// The agent, when it is an agent's request.
     pub(super) requester: Option<Requester>,
     /// The request, until a pipe has room for it.
-    pub(super) request: Vec<u8>,
+    pub(super) request: EncodedRequest,
 }
 
 /// What follows a response.
@@ -90,8 +91,8 @@ pub(super) enum Event {
     None,
     /// This response, by [`Connection::respond`].
     Respond(Response, Option<Refusal>),
-    /// A request and its body are whole; [`Connection::wait_for_worker`] follows.
-    Relay(Box<Relay>, Vec<u8>),
+    /// A request is whole; [`Connection::wait_for_worker`] follows.
+    Relay(Box<Relay>),
     /// A WebSocket handshake is in order; the bytes are what came behind it.
     Upgrade(Handshake, Vec<u8>),
     /// The end.
@@ -240,13 +241,20 @@ impl Connection {
                 Err(malformed) => self.fail(malformed.status, malformed.detail),
             },
             State::Body { relay, body_bytes } if self.input.len() >= *body_bytes => {
-                let body = self.input[..*body_bytes].to_vec();
-                self.input.remove_front(body.len());
-                let live = || Response::json(200, Body::Static(br#"{"status":"ok"}"#));
-                match relay.take() {
-                    Some(relay) => Event::Relay(relay, body),
-                    None => Event::Respond(live(), None),
-                }
+                let body = &self.input[..*body_bytes];
+                let event = match relay.take() {
+                    Some(mut relay) => {
+                        relay.request.append_body(if relay.wants_body { body } else { b"" });
+                        Event::Relay(relay)
+                    }
+                    None => {
+                        let live = Body::Static(br#"{"status":"ok"}"#);
+                        Event::Respond(Response::json(200, live), None)
+                    }
+                };
+                let body_bytes = body.len();
+                self.input.remove_front(body_bytes);
+                event
             }
             State::Lingering(0) => Event::Close,
             _ => Event::None,
@@ -454,8 +462,8 @@ impl Connection {
     /// Memory for what is buffered, in bytes, a large body aside: several may share one.
     pub(super) fn held_bytes(&self) -> usize {
         let request = match &self.state {
-            State::Body { relay: Some(relay), .. } => relay.head.capacity(),
-            State::Pending(pending) => pending.request.capacity(),
+            State::Body { relay: Some(relay), .. } => relay.request.held_bytes(),
+            State::Pending(pending) => pending.request.held_bytes(),
             _ => 0,
         };
         self.input.held_bytes() + self.output.head.capacity() + request

@@ -73,18 +73,18 @@ fn concerns_one_connection(error: &io::Error) -> bool {
 
 /// When to try again after failures that only time can end: the wait doubles with each in a row.
 #[derive(Debug, Default)]
-pub(super) struct Backoff {
-    pub(super) failures: u32,
+struct Backoff {
+    failures: u32,
     /// Set by a failure.
-    pub(super) until: Option<Instant>,
+    until: Option<Instant>,
 }
 
 impl Backoff {
-    pub(super) const MIN: Duration = Duration::from_millis(10);
+    const MIN: Duration = Duration::from_millis(10);
     /// Nothing tells us that descriptors were freed.
-    pub(super) const MAX: Duration = Duration::from_secs(1);
+    const MAX: Duration = Duration::from_secs(1);
 
-    pub(super) fn fail(&mut self, now: Instant) {
+    fn fail(&mut self, now: Instant) {
         let wait = Self::MIN.saturating_mul(2_u32.saturating_pow(self.failures)).min(Self::MAX);
         self.failures += 1;
         self.until = Some(now + wait);

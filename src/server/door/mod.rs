@@ -3,9 +3,9 @@
 //! on a client, a worker or a dashboard.
 //!
 //! A request is received whole and checked here, within limits, deadlines and one budget for all
-//! buffers. It is then stamped, written anew and sent over a persistent connection to tiny_http (a
-//! pipe), where it cannot do harm. A worker reads it there and sends its response back over a
-//! channel, which wakes the loop.
+//! buffers. It is then stamped, and what a worker needs of it is encoded. All such requests of a turn go
+//! over a persistent connection to tiny_http (a pipe) as the body of one HTTP request: a batch. A worker
+//! reads it there and sends each response back over a channel, which wakes the loop.
 //!
 //! ```text
 //! listeners ─▶ Door ─▶ Clients: a socket and a Connection each
@@ -205,9 +205,8 @@ impl Door {
         let now = clock.now();
         let pipe = |path, token, max_in_flight, max_responses| {
             let (responder, responses) = Responder::new(max_responses, Arc::clone(&waker));
-            let mut pipe = Pipe::new(path, Token(token), responses, max_in_flight);
-            // One for which descriptors are missing now is tried again while the door runs.
-            pipe.connect(poll.registry(), now)?;
+            let token = Token(token);
+            let pipe = Pipe::connect(path, poll.registry(), token, responses, max_in_flight)?;
             io::Result::Ok((pipe, responder))
         };
         let reads = (limits.max_in_flight / READS_SHARE).max(1);
@@ -285,9 +284,8 @@ impl Door {
         }
         let now = self.clock.now();
         let accepts = self.listeners.iter().filter_map(|(_, acceptor)| acceptor.due(now));
-        let pipes = self.pipes.iter().filter_map(|pipe| pipe.retry_at(now));
         let others = [self.clients.next_sweep(), self.refusals.due(), self.ends_at];
-        let first = accepts.chain(pipes).chain(others.into_iter().flatten()).min()?;
+        let first = accepts.chain(others.into_iter().flatten()).min()?;
         Some(first.saturating_duration_since(now))
     }
 
@@ -297,7 +295,7 @@ impl Door {
         self.context.set_time(self.clock.now(), self.clock.wall());
         let listed = self.clients.listed.len();
         for event in events {
-            self.on_readiness(event);
+            self.on_readiness(event)?;
         }
         for _ in 0..listed {
             let Some(slot) = self.clients.next_listed() else { break };
@@ -309,24 +307,22 @@ impl Door {
         }
         self.keep_deadlines();
         for index in 0..self.pipes.len() {
-            let pipe = &mut self.pipes[index];
-            pipe.connect(self.poll.registry(), self.context.now).map_err(DoorError::Workers)?;
             self.relay_waiting(index);
             if let Err(error) = self.pipes[index].flush(self.poll.registry()) {
-                self.fail_pipe(index, &error);
+                self.replace_pipe(index, &error)?;
             }
         }
         self.log_refusals(false);
         Ok(self.handle.stop.load(Ordering::SeqCst) && self.wind_down())
     }
 
-    fn on_readiness(&mut self, event: &Readiness) {
+    fn on_readiness(&mut self, event: &Readiness) -> Result<(), DoorError> {
         let token = event.token().0;
         if let Some(index) = PIPES.iter().position(|pipe| *pipe == token) {
             // Responses that came before it broke are valid.
             self.take_responses(index);
             if let Err(error) = self.pipes[index].check() {
-                self.fail_pipe(index, &error);
+                self.replace_pipe(index, &error)?;
             }
         } else if token >= FIRST_LISTENER {
             if let Some((_, acceptor)) = self.listeners.get_mut(token - FIRST_LISTENER) {
@@ -335,6 +331,7 @@ impl Door {
         } else {
             self.on_client_readiness(token, event);
         }
+        Ok(())
     }
 
     /// The client may have been closed in this turn already. New ones are accepted after all
@@ -355,16 +352,18 @@ impl Door {
         self.serve(slot);
     }
 
-    /// What was in flight gets 503; the pipe is connected again in time.
-    fn fail_pipe(&mut self, index: usize, error: &io::Error) {
+    /// What was in flight gets 503.
+    fn replace_pipe(&mut self, index: usize, error: &io::Error) -> Result<(), DoorError> {
         log::warn!("a pipe to the workers broke and is connected again: {error}");
         self.counters.pipe_breaks.add_one();
-        for (number, slot) in self.pipes[index].fail(self.context.now) {
+        let lost = self.pipes[index].reconnect(self.poll.registry());
+        for (number, slot) in lost.map_err(DoorError::Workers)? {
             if self.clients.pending(number, slot).is_some() {
                 let lost = Response::problem(503, "the request was lost on its way; try again");
                 self.act(slot, Event::Respond(lost, None));
             }
         }
+        Ok(())
     }
 }
 

@@ -2,7 +2,6 @@
 //! of the body. Pure, given the gate; reads no socket and sends nothing.
 
 use std::collections::HashMap;
-use std::io::Write as _;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -12,7 +11,7 @@ use super::cors::{self, Cors, Origins};
 use super::head::{Fields, Head, Version};
 use super::refusals::{Cause, Refusal, Requester};
 use crate::server::auth::{Gate, Scheme, Viewer, presented_token};
-use crate::server::relay::Caller;
+use crate::server::relay::{Caller, EncodedRequest, RequestHead};
 use crate::server::route::{NoRoute, Route};
 use crate::wire::KIB;
 use crate::wire::id::{PoolId, PoolIndex};
@@ -60,11 +59,7 @@ pub(super) struct Relay {
     pub(super) backend: Backend,
     /// The agent, when it is an agent's request.
     pub(super) requester: Option<Requester>,
-    pub(super) caller: Caller,
-    pub(super) is_secure: bool,
-    /// Canonical request line and headers, without [`crate::server::relay::HEADER`] and the empty
-    /// line.
-    pub(super) head: Vec<u8>,
+    pub(super) request: EncodedRequest,
     /// Whether the worker gets the body; otherwise it is read and dropped.
     pub(super) wants_body: bool,
 }
@@ -229,11 +224,22 @@ impl Policy {
             Route::Ping(_) | Route::Agent(_) | Route::Ready => Backend::Ingest,
             _ => Backend::Reads,
         };
-        let scheme = self.gate.client_scheme(peer, head.fields.forwarded_proto);
-        let is_secure = scheme == Some(Scheme::Https);
+        let fields = &head.fields;
+        let scheme = self.gate.client_scheme(peer, fields.forwarded_proto);
         let names_type = posts_login || *route == Route::Logout;
-        let head = canonical_head(head, wants_body, names_type);
-        Ok(Action::Relay(Relay { backend, requester: None, caller, is_secure, head, wants_body }))
+        let length = fields.content_length.filter(|_| wants_body).unwrap_or_default();
+        let head = RequestHead {
+            // The door leaves the body out for HEAD, so that a worker need not know of it.
+            method: if head.method == "HEAD" { "GET" } else { head.method },
+            path: head.path,
+            caller,
+            is_secure: scheme == Some(Scheme::Https),
+            if_none_match: fields.if_none_match.as_deref(),
+            content_type: fields.content_type.filter(|_| names_type),
+            body_bytes: usize::try_from(length).unwrap_or(usize::MAX),
+        };
+        let request = EncodedRequest::new(&head);
+        Ok(Action::Relay(Relay { backend, requester: None, request, wants_body }))
     }
 
     /// Unknown key and wrong secret look the same to the client.
@@ -298,27 +304,6 @@ impl Policy {
         let pool = self.pools.get(id).copied().filter(|pool| viewer.sees(*pool));
         pool.ok_or_else(|| Response::problem(404, "no such pool"))
     }
-}
-
-/// The head that the worker gets: written anew, never the client's own bytes except a path that
-/// [`Route::parse`] knows and two values of visible ASCII.
-fn canonical_head(head: &Head<'_>, wants_body: bool, names_type: bool) -> Vec<u8> {
-    // The door leaves the body out for HEAD, so that a worker need not know of it.
-    let method = if head.method == "HEAD" { "GET" } else { head.method };
-    let fields = &head.fields;
-    let mut out = Vec::with_capacity(256);
-    // Writing to a Vec cannot fail.
-    let _ = write!(out, "{method} {} HTTP/1.1\r\n", head.path);
-    if let Some(length) = fields.content_length.filter(|_| wants_body) {
-        let _ = write!(out, "Content-Length: {length}\r\n");
-    }
-    if let Some(tags) = fields.if_none_match.as_deref() {
-        let _ = write!(out, "If-None-Match: {tags}\r\n");
-    }
-    if let Some(kind) = fields.content_type.filter(|_| names_type) {
-        let _ = write!(out, "Content-Type: {kind}\r\n");
-    }
-    out
 }
 
 fn refuse_path(no_route: &NoRoute, method: &str) -> Refused {

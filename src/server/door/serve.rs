@@ -11,7 +11,6 @@ use super::connection::{Event, Pending, SMALL_BODY_BYTES, Then};
 use super::policy::{Handshake, Relay};
 use super::{Door, READ_BYTES, Upgrade};
 use crate::server::event::Stamp;
-use crate::server::relay::Relayed;
 use crate::wire::response::{Body, Response};
 
 /// How long a 401 is delayed for a client that guesses.
@@ -60,7 +59,7 @@ impl Door {
                 }
                 self.respond(slot, response);
             }
-            Event::Relay(relay, body) => self.relay(slot, *relay, &body),
+            Event::Relay(relay) => self.relay(slot, *relay),
             Event::Upgrade(handshake, read_ahead) => self.upgrade(slot, handshake, read_ahead),
             Event::Close => self.close(slot),
         }
@@ -68,17 +67,13 @@ impl Door {
     }
 
     /// Stamps a request that is whole, and has it wait for room in its pipe.
-    fn relay(&mut self, slot: usize, relay: Relay, body: &[u8]) {
+    fn relay(&mut self, slot: usize, relay: Relay) {
         let Some(client) = self.clients.get(slot) else { return };
         self.stamped += 1;
         let number = self.stamped;
         let stamp = Stamp { number, at: self.clock.now(), wall: self.clock.wall() };
-        let Relay { backend, requester, caller, is_secure, head: mut request, wants_body } = relay;
-        Relayed { stamp, is_secure, caller }.write(&mut request, &self.clock);
-        request.extend_from_slice(b"\r\n");
-        if wants_body {
-            request.extend_from_slice(body);
-        }
+        let Relay { backend, requester, mut request, .. } = relay;
+        request.append_stamp(stamp, &self.clock);
         let pending = Pending { number, requester, request };
         client.connection.wait_for_worker(pending, &self.context);
         self.pipes[backend as usize].waiting.insert(number, slot);
@@ -88,7 +83,8 @@ impl Door {
     pub(super) fn relay_waiting(&mut self, index: usize) {
         while let Some((number, slot)) = self.pipes[index].next_waiting() {
             if let Some(pending) = self.clients.pending(number, slot) {
-                self.pipes[index].push(number, slot, &std::mem::take(&mut pending.request));
+                let request = std::mem::take(&mut pending.request);
+                self.pipes[index].push(number, slot, request.as_bytes());
                 self.counters.requests.add_one();
                 self.clients.update(slot);
             }

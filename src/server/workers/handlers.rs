@@ -5,9 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use form_urlencoded::parse as parse_form;
 use serde::Deserialize;
-use tiny_http::Method;
 
-use super::{Handle, Request};
+use super::Handle;
 use crate::dashboard::page;
 use crate::runtime::clock::UnixMillis;
 use crate::runtime::counters::Counters;
@@ -15,7 +14,7 @@ use crate::server::auth::{Gate, VIEWER_COOKIE};
 use crate::server::config::PoolConfig;
 use crate::server::event::Verdict;
 use crate::server::hub::{HubError, HubHandle};
-use crate::server::relay::Caller;
+use crate::server::relay::{Caller, Request};
 use crate::server::route::Route;
 use crate::wire::id::{AgentId, PoolIndex};
 use crate::wire::response::{Body, Response, SharedBody, Status};
@@ -77,21 +76,21 @@ impl SnapshotBody {
 }
 
 impl Handle for Handlers {
-    fn handle(&self, request: &Request) -> Response {
-        let Ok(route) = Route::parse(&request.path) else {
+    fn handle(&self, request: &Request<'_>) -> Response {
+        let Ok(route) = Route::parse(request.head.path) else {
             return Response::problem(404, "no such path");
         };
-        match (route, request.relayed.caller) {
+        match (route, request.head.caller) {
             (Route::Ping(agent), Caller::Agent(pool)) => self.ping(pool, agent, request),
             (Route::Agent(agent), Caller::Agent(pool)) => self.remove(pool, agent, request),
             (Route::Pools, Caller::Viewer(_)) => self.pools(request),
             (Route::Metrics(pool), Caller::Viewer(_)) => self.metrics(&pool),
             (Route::Status, Caller::Viewer(_)) => self.status(),
             (Route::Ready, _) => self.ready(),
-            (Route::Login, _) if request.method == Method::Post => self.login(request),
+            (Route::Login, _) if request.head.method == "POST" => self.login(request),
             (Route::Logout, _) => logged(request, "", 0),
             (Route::Login | Route::Page(_), _) => {
-                page::answer(&request.path, request.if_none_match.as_deref())
+                page::answer(request.head.path, request.head.if_none_match)
             }
             _ => Response::problem(500, "internal error"),
         }
@@ -99,9 +98,9 @@ impl Handle for Handlers {
 }
 
 impl Handlers {
-    fn ping(&self, pool: PoolIndex, agent: AgentId, request: &Request) -> Response {
-        let stamp = request.relayed.stamp;
-        let received = match wire::read_ping(&request.body, &agent, stamp.wall, self.max_tasks) {
+    fn ping(&self, pool: PoolIndex, agent: AgentId, request: &Request<'_>) -> Response {
+        let stamp = request.stamp;
+        let received = match wire::read_ping(request.body, &agent, stamp.wall, self.max_tasks) {
             Ok(Ping::Metrics(metrics)) => self.hub.heartbeat(pool, agent, metrics, stamp),
             Ok(Ping::Goodbye) => self.hub.goodbye(pool, agent, stamp).map(|()| Verdict::Accepted),
             Err(rejected) => return Response::problem(400, &rejected.0),
@@ -122,17 +121,17 @@ impl Handlers {
         }
     }
 
-    fn remove(&self, pool: PoolIndex, agent: AgentId, request: &Request) -> Response {
+    fn remove(&self, pool: PoolIndex, agent: AgentId, request: &Request<'_>) -> Response {
         let body = wire::departed_answer(&agent);
-        match self.hub.remove(pool, agent, request.relayed.stamp) {
+        match self.hub.remove(pool, agent, request.stamp) {
             Ok(true) => Response::json(200, body),
             Ok(false) => Response::problem(404, "no such agent in the key's pool"),
             Err(error) => unavailable(error),
         }
     }
 
-    fn pools(&self, request: &Request) -> Response {
-        let Caller::Viewer(viewer) = request.relayed.caller else {
+    fn pools(&self, request: &Request<'_>) -> Response {
+        let Caller::Viewer(viewer) = request.head.caller else {
             return Response::problem(500, "internal error");
         };
         match self.hub.summaries() {
@@ -176,8 +175,8 @@ impl Handlers {
         }
     }
 
-    fn login(&self, request: &Request) -> Response {
-        let Some(token) = login_token(&request.body, is_json(request)) else {
+    fn login(&self, request: &Request<'_>) -> Response {
+        let Some(token) = login_token(request.body, is_json(request)) else {
             return Response::problem(
                 400,
                 "the body must hold the token: {\"token\": \"...\"} as application/json, or token=... as a form",
@@ -196,9 +195,9 @@ impl Handlers {
 
 /// In, with a `token`, or out, without one and a cookie that is over at once. A form is sent on to
 /// the page, a script is told that it worked.
-fn logged(request: &Request, token: &str, max_age_seconds: u32) -> Response {
+fn logged(request: &Request<'_>, token: &str, max_age_seconds: u32) -> Response {
     // A browser lets only a secure answer replace a secure cookie.
-    let secure = if request.relayed.is_secure { "; Secure" } else { "" };
+    let secure = if request.head.is_secure { "; Secure" } else { "" };
     let cookie = format!(
         "{VIEWER_COOKIE}={token}; Path=/; Max-Age={max_age_seconds}; HttpOnly; SameSite=Strict{secure}"
     );
@@ -208,8 +207,8 @@ fn logged(request: &Request, token: &str, max_age_seconds: u32) -> Response {
     if status.0 == 204 { response } else { response.with_header("Location", "/") }
 }
 
-fn is_json(request: &Request) -> bool {
-    let kind = request.content_type.as_deref().unwrap_or_default();
+fn is_json(request: &Request<'_>) -> bool {
+    let kind = request.head.content_type.unwrap_or_default();
     kind.to_ascii_lowercase().starts_with("application/json")
 }
 

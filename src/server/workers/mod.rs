@@ -1,5 +1,5 @@
-//! The tiny_http workers: take the requests that the door has checked and stamped, do what they ask,
-//! and send the responses to the door. Own no state; talk to the hub through its handle. See no
+//! The tiny_http workers: take batches of requests that the door has checked and stamped, do what they
+//! ask, and send the responses to the door. Own no state; talk to the hub through its handle. See no
 //! client's own bytes but bodies, `If-None-Match` and `Content-Type`.
 
 mod handlers;
@@ -11,36 +11,20 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use tiny_http::{Header, Method, Server};
+use tiny_http::Server;
 
 use crate::runtime::clock::Clock;
 use crate::runtime::counters::Counters;
 use crate::runtime::threads::panic_text;
-use crate::server::relay::{HEADER, Relayed, Responder};
+use crate::server::relay::{Request, Responder};
 use crate::wire::response::Response;
 
 pub(crate) use handlers::{Handlers, SnapshotBody};
 
-/// A request as the door passed it on.
-#[derive(Debug)]
-pub(crate) struct Request {
-    /// One that the route allows; never HEAD.
-    pub method: Method,
-    /// The path, known to be a route.
-    pub path: String,
-    pub relayed: Relayed,
-    /// The entity tags that the client has.
-    pub if_none_match: Option<String>,
-    /// Of a form, as the client said it.
-    pub content_type: Option<String>,
-    /// Whole, and within the door's limits.
-    pub body: Vec<u8>,
-}
-
 /// What handles requests; a test may put in its own.
 pub(crate) trait Handle: Send + Sync {
     /// The response to one request. A panic here makes it a 500.
-    fn handle(&self, request: &Request) -> Response;
+    fn handle(&self, request: &Request<'_>) -> Response;
 }
 
 /// One backend: a tiny_http server on a Unix socket, with one pipe to it, and what its workers
@@ -96,48 +80,33 @@ impl Workers {
         }
     }
 
+    /// Responds to each request of a batch before the next is handled.
     fn serve(&self, mut inner: tiny_http::Request) {
-        let request = self.read(&mut inner);
+        let mut batch = Vec::with_capacity(inner.body_length().unwrap_or(0));
+        let read = inner.as_reader().read_to_end(&mut batch);
         // tiny_http writes nothing for a request whose writer was taken, and reads on in the pipe:
         // a body over 1,024 bytes would hold it up until the request is dropped.
         drop(inner.into_writer());
-        match request {
-            Ok(request) => {
-                let number = request.relayed.stamp.number;
-                self.responder.send(number, self.response(&request));
-            }
-            // It does not say whose request it is: the client gets the door's 503.
-            Err(reason) => log::error!("the door passed on an invalid request: {reason}"),
+        if let Err(error) = read {
+            return log::error!("a batch of requests is cut short: {error}");
+        }
+        let mut rest = batch.as_slice();
+        while !rest.is_empty() {
+            let Some((request, others)) = Request::decode(rest, &self.clock) else {
+                // It does not say whose request it is: the client gets the door's 503.
+                return log::error!("the door passed on an invalid request");
+            };
+            self.responder.send(request.stamp.number, self.response(&request));
+            rest = others;
         }
     }
 
-    fn response(&self, request: &Request) -> Response {
+    fn response(&self, request: &Request<'_>) -> Response {
         catch_unwind(AssertUnwindSafe(|| self.handle.handle(request))).unwrap_or_else(|panic| {
             self.counters.worker_panics.add_one();
-            let text = panic_text(&*panic);
-            log::error!("a handler panicked on {} {}: {text}", request.method, request.path);
+            let (head, text) = (&request.head, panic_text(&*panic));
+            log::error!("a handler panicked on {} {}: {text}", head.method, head.path);
             Response::problem(500, "internal error")
         })
     }
-
-    fn read(&self, inner: &mut tiny_http::Request) -> Result<Request, &'static str> {
-        let relayed = header(inner, HEADER).ok_or("the door's header is missing")?;
-        let relayed =
-            Relayed::parse(relayed, &self.clock).ok_or("the door's header is malformed")?;
-        let mut body = Vec::with_capacity(inner.body_length().unwrap_or(0));
-        inner.as_reader().read_to_end(&mut body).map_err(|_| "the body is cut short")?;
-        Ok(Request {
-            method: inner.method().clone(),
-            path: inner.url().to_owned(),
-            relayed,
-            if_none_match: header(inner, "If-None-Match").map(str::to_owned),
-            content_type: header(inner, "Content-Type").map(str::to_owned),
-            body,
-        })
-    }
-}
-
-fn header<'a>(request: &'a tiny_http::Request, name: &'static str) -> Option<&'a str> {
-    let named = |header: &&Header| header.field.equiv(name);
-    request.headers().iter().find(named).map(|header| header.value.as_str())
 }

@@ -12,11 +12,11 @@ use mio::{Poll, Token, Waker};
 use tempfile::TempDir;
 use tiny_http::Server;
 
-use super::{Handle, Request, Workers};
+use super::{Handle, Workers};
 use crate::runtime::clock::{Clock, UnixMillis};
 use crate::runtime::counters::Counters;
 use crate::server::event::Stamp;
-use crate::server::relay::{Caller, DoorWaker, Relayed, Responder};
+use crate::server::relay::{Caller, DoorWaker, EncodedRequest, Request, RequestHead, Responder};
 use crate::wire::id::PoolIndex;
 use crate::wire::response::Response;
 
@@ -29,14 +29,14 @@ const DEADLINE: Duration = Duration::from_secs(20);
 struct Echo;
 
 impl Handle for Echo {
-    fn handle(&self, request: &Request) -> Response {
-        assert!(!request.path.ends_with("/panic"), "as it was asked to");
+    fn handle(&self, request: &Request<'_>) -> Response {
+        assert!(!request.head.path.ends_with("/panic"), "as it was asked to");
         let said = format!(
             "{} {} {:?} {} {}",
-            request.method,
-            request.path,
-            request.relayed.caller,
-            request.relayed.stamp.number,
+            request.head.method,
+            request.head.path,
+            request.head.caller,
+            request.stamp.number,
             request.body.len()
         );
         Response::json(200, said.into_bytes())
@@ -50,13 +50,13 @@ struct Gated {
 }
 
 impl Handle for Gated {
-    fn handle(&self, request: &Request) -> Response {
-        self.begun.send(request.relayed.stamp.number).unwrap();
-        if request.path == "/wait" {
+    fn handle(&self, request: &Request<'_>) -> Response {
+        self.begun.send(request.stamp.number).unwrap();
+        if request.head.path == "/wait" {
             // Longer than the test waits for anything.
             self.go.recv().unwrap();
         }
-        Response::json(200, request.relayed.stamp.number.to_string().into_bytes())
+        Response::json(200, request.stamp.number.to_string().into_bytes())
     }
 }
 
@@ -98,19 +98,43 @@ fn stage_with(handle: Arc<dyn Handle>, count: usize) -> Stage {
     Stage { workers, threads, responses, counters, clock, directory, _poll: poll }
 }
 
+fn in_batches(requests: &[Vec<u8>], together: bool) -> Vec<u8> {
+    if together {
+        return batch(&requests.concat());
+    }
+    requests.iter().flat_map(|request| batch(request)).collect()
+}
+
+fn batch(requests: &[u8]) -> Vec<u8> {
+    let head = format!("POST / HTTP/1.1\r\nContent-Length: {}\r\n\r\n", requests.len());
+    [head.as_bytes(), requests].concat()
+}
+
 impl Stage {
     fn pipe(&self) -> UnixStream {
         UnixStream::connect(self.directory.path().join("http")).unwrap()
     }
 
     fn request(&self, number: u64, path: &str, body: &[u8]) -> Vec<u8> {
+        let head = RequestHead {
+            method: "POST",
+            path,
+            caller: Caller::Agent(PoolIndex(1)),
+            is_secure: false,
+            if_none_match: None,
+            content_type: None,
+            body_bytes: body.len(),
+        };
         let stamp = Stamp { number, at: self.clock.now(), wall: UnixMillis(0) };
-        let caller = Caller::Agent(PoolIndex(1));
-        let length = body.len();
-        let head = format!("POST {path} HTTP/1.1\r\nContent-Length: {length}\r\n");
-        let mut request = head.into_bytes();
-        Relayed { stamp, is_secure: false, caller }.write(&mut request, &self.clock);
-        [request.as_slice(), b"\r\n", body].concat()
+        let mut request = EncodedRequest::new(&head);
+        request.append_body(body);
+        request.append_stamp(stamp, &self.clock);
+        request.as_bytes().to_vec()
+    }
+
+    /// A batch of one.
+    fn alone(&self, number: u64, path: &str, body: &[u8]) -> Vec<u8> {
+        batch(&self.request(number, path, body))
     }
 
     /// The next response: its request's number, status and body.
@@ -128,16 +152,17 @@ impl Stage {
     }
 }
 
-/// Every request gets its own response, whatever its body's size, and nothing comes back over the
-/// pipe.
+/// Every request gets its own response, whatever its body's size, alone or in one batch, and nothing
+/// comes back over the pipe.
 #[test]
 fn pipelined_requests_are_answered_over_the_channel() {
     let stage = stage();
     let mut pipe = stage.pipe();
-    for number in 0..100 {
-        let body = vec![b'x'; usize::try_from(number).unwrap() * 40];
-        pipe.write_all(&stage.request(number, "/a", &body)).unwrap();
-    }
+    let request = |number: u64| {
+        stage.request(number, "/a", &vec![b'x'; usize::try_from(number).unwrap() * 40])
+    };
+    pipe.write_all(&in_batches(&(0..50).map(request).collect::<Vec<_>>(), false)).unwrap();
+    pipe.write_all(&in_batches(&(50..100).map(request).collect::<Vec<_>>(), true)).unwrap();
     let mut responses = [(); 100].map(|()| stage.response());
     responses.sort_unstable();
     for (number, response) in (0..).zip(responses) {
@@ -158,7 +183,7 @@ fn a_panic_costs_one_request() {
     for round in 0..10 {
         let requests =
             [(1, "/a"), (2, "/panic"), (3, "/a")].map(|(n, path)| stage.request(n, path, b"b"));
-        pipe.write_all(&requests.concat()).unwrap();
+        pipe.write_all(&in_batches(&requests, round % 2 == 0)).unwrap();
         let mut responses = [(); 3].map(|()| stage.response());
         responses.sort_unstable();
         assert_eq!(responses.each_ref().map(|(_, status, _)| *status), [200, 500, 200]);
@@ -179,7 +204,7 @@ fn a_response_goes_out_before_the_next_request_is_handled() {
     // Several rounds, because tiny_http may take the second request only when the first is done.
     for round in 0..20 {
         let requests = [1, 2].map(|number| stage.request(number, "/wait", b"b"));
-        pipe.write_all(&requests.concat()).unwrap();
+        pipe.write_all(&in_batches(&requests, round % 2 == 0)).unwrap();
         for number in [1, 2] {
             assert_eq!(begun.recv_timeout(DEADLINE), Ok(number));
             if number == 2 {
@@ -199,7 +224,7 @@ fn a_large_body_holds_up_no_request_behind_it() {
     let (handle, begun, go) = gated();
     let stage = stage_with(handle, 2);
     let mut pipe = stage.pipe();
-    let requests = [stage.request(1, "/wait", &[b'x'; 2_048]), stage.request(2, "/a", b"")];
+    let requests = [stage.alone(1, "/wait", &[b'x'; 2_048]), stage.alone(2, "/a", b"")];
     pipe.write_all(&requests.concat()).unwrap();
     // The workers report in any order. The first request ends only after `go`.
     let mut both = [(); 2].map(|()| begun.recv_timeout(DEADLINE).unwrap());
@@ -211,14 +236,17 @@ fn a_large_body_holds_up_no_request_behind_it() {
     stage.end();
 }
 
-/// What the door would never send is not obeyed, and costs no other request anything.
+/// What the door would never send is not obeyed, and costs no other batch anything.
 #[test]
-fn a_request_without_the_doors_header_is_not_handled() {
+fn what_the_door_did_not_encode_is_not_handled() {
     let (handle, begun, _go) = gated();
     let stage = stage_with(handle, 1);
     let mut pipe = stage.pipe();
     pipe.write_all(b"GET /a HTTP/1.1\r\n\r\n").unwrap();
-    pipe.write_all(&stage.request(1, "/a", b"")).unwrap();
+    let whole = stage.request(2, "/a", b"body");
+    pipe.write_all(&batch(&whole[..whole.len() - 1])).unwrap();
+    pipe.write_all(&batch(b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff")).unwrap();
+    pipe.write_all(&stage.alone(1, "/a", b"")).unwrap();
     assert_eq!(stage.response().0, 1);
     assert_eq!(begun.try_iter().collect::<Vec<_>>(), [1]);
     stage.end();

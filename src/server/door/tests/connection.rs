@@ -11,6 +11,7 @@ use crate::server::auth::{Gate, SecretDigest, Viewer};
 use crate::server::door::connection::{Connection, Context, Event, Pending, Then};
 use crate::server::door::policy::Policy;
 use crate::server::limits::Limits;
+use crate::server::relay::{EncodedRequest, RequestHead};
 use crate::wire::MIB;
 use crate::wire::id::{PoolId, PoolIndex};
 use crate::wire::response::{Body, Response, Status};
@@ -99,12 +100,17 @@ impl Stage {
                 self.log.push(format!("{} {then:?} {detail}", response.status.0));
                 self.respond(answer());
             }
-            Event::Relay(relay, body) => {
-                let line = String::from_utf8(relay.head).unwrap();
-                let (line, body) = (line.lines().next().unwrap(), String::from_utf8(body).unwrap());
-                self.log.push(format!("{line} {body:?} {:?}", self.connection.options.then));
-                let pending =
-                    Pending { number: 1, requester: relay.requester, request: Vec::new() };
+            Event::Relay(relay) => {
+                let (head, body): (RequestHead<'_>, _) =
+                    postcard::take_from_bytes(relay.request.as_bytes()).unwrap();
+                let (method, path, body) = (head.method, head.path, String::from_utf8_lossy(body));
+                let then = self.connection.options.then;
+                self.log.push(format!("{method} {path} {body:?} {then:?}"));
+                let pending = Pending {
+                    number: 1,
+                    requester: relay.requester,
+                    request: EncodedRequest::default(),
+                };
                 self.connection.wait_for_worker(pending, &self.context);
                 if !self.is_manual {
                     self.respond(answer());
@@ -181,8 +187,8 @@ fn transcript(bytes: &[u8]) -> Vec<String> {
 fn requests_are_framed_whatever_the_pieces() {
     let pipelined = [ping("a", b"{}"), b"\r\n".to_vec(), ping("b", b""), LIVE.to_vec()].concat();
     let expected = [
-        "POST /api/v1/agents/a/ping HTTP/1.1 \"{}\" Keep",
-        "POST /api/v1/agents/b/ping HTTP/1.1 \"\" Keep",
+        "POST /api/v1/agents/a/ping \"{}\" Keep",
+        "POST /api/v1/agents/b/ping \"\" Keep",
         "200 Keep ",
     ];
     assert_eq!(transcript(&pipelined), expected);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::server::auth::{Gate, SecretDigest, Viewer};
 use crate::server::door::head::Head;
 use crate::server::door::policy::{Action, Policy};
+use crate::server::relay::RequestHead;
 use crate::wire::id::{PoolId, PoolIndex};
 
 const PEER: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -34,7 +35,8 @@ fn decide(line: &str, headers: &[&str]) -> String {
         Action::Live => "live".to_owned(),
         Action::Relay(relay) => {
             let body = if relay.wants_body { " with body" } else { "" };
-            format!("{:?} {:?}{body}", relay.backend, relay.caller)
+            let head: RequestHead<'_> = postcard::from_bytes(relay.request.as_bytes()).unwrap();
+            format!("{:?} {:?}{body}", relay.backend, head.caller)
         }
         Action::Upgrade(handshake) => format!("upgrade {}", handshake.pool.0),
     };

@@ -16,7 +16,7 @@ use crate::runtime::counters::Counters;
 use crate::server::auth::{Gate, SecretDigest, Viewer};
 use crate::server::door::{Door, DoorError, DoorHandle, DoorParts, OpenFeed, Upgrade};
 use crate::server::limits::{Limits, MAX_UNSENT_BYTES};
-use crate::server::relay::{HEADER, Responder};
+use crate::server::relay::{Request, RequestHead, Responder};
 use crate::wire::id::{PoolId, PoolIndex};
 use crate::wire::response::Response;
 
@@ -200,7 +200,9 @@ pub(super) fn paths(directory: &TempDir) -> [PathBuf; 2] {
 
 /// A request as a worker sees it.
 pub(super) struct Seen {
-    pub(super) head: String,
+    /// Encoded.
+    request: Vec<u8>,
+    pub(super) number: u64,
     pub(super) body: Vec<u8>,
     pipe: UnixStream,
     responder: Responder,
@@ -208,8 +210,7 @@ pub(super) struct Seen {
 
 impl Seen {
     pub(super) fn respond(&self, response: Response) {
-        let number = self.field(HEADER).unwrap().split(' ').next().unwrap();
-        self.responder.send(number.parse().unwrap(), response);
+        self.responder.send(self.number, response);
     }
 
     /// Responds with 200 and this body.
@@ -226,12 +227,12 @@ impl Seen {
         self.pipe.shutdown(Shutdown::Both).unwrap();
     }
 
-    pub(super) fn field(&self, name: &str) -> Option<&str> {
-        self.head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+    pub(super) fn head(&self) -> RequestHead<'_> {
+        Request::decode(&self.request, &Clock::start()).unwrap().0.head
     }
 
     pub(super) fn path(&self) -> &str {
-        self.head.split(' ').nth(1).unwrap()
+        self.head().path
     }
 }
 
@@ -251,11 +252,13 @@ fn worker(socket: UnixListener, responder: Responder, automatic: bool) -> Receiv
         while let Ok((pipe, _)) = socket.accept() {
             let (out, responder) = (out.clone(), responder.clone());
             let serve = move || {
-                while let Some(seen) = read_request(&pipe, &responder) {
-                    if automatic {
-                        seen.say("{}");
-                    } else if out.send(seen).is_err() {
-                        break;
+                while let Some(batch) = read_batch(&pipe) {
+                    for seen in split(&batch, &pipe, &responder) {
+                        if automatic {
+                            seen.say("{}");
+                        } else if out.send(seen).is_err() {
+                            return;
+                        }
                     }
                 }
             };
@@ -266,18 +269,36 @@ fn worker(socket: UnixListener, responder: Responder, automatic: bool) -> Receiv
     seen
 }
 
-fn read_request(pipe: &UnixStream, responder: &Responder) -> Option<Seen> {
+/// The body of the next HTTP request.
+fn read_batch(pipe: &UnixStream) -> Option<Vec<u8>> {
     let mut head = String::new();
     let mut reader = OneByOne(pipe);
     while !head.ends_with("\r\n\r\n") {
         head.push(char::from(reader.next()?));
     }
-    let (pipe, responder) = (pipe.try_clone().ok()?, responder.clone());
-    let mut seen = Seen { head, body: Vec::new(), pipe, responder };
-    let length: usize = seen.field("Content-Length").map_or(0, |digits| digits.parse().unwrap());
-    seen.body = vec![0; length];
-    (&seen.pipe).read_exact(&mut seen.body).ok()?;
-    Some(seen)
+    let length = head.strip_prefix("POST / HTTP/1.1\r\nContent-Length: ").unwrap();
+    let mut batch = vec![0; length.trim_end().parse().unwrap()];
+    let mut pipe = pipe;
+    pipe.read_exact(&mut batch).ok()?;
+    Some(batch)
+}
+
+fn split(batch: &[u8], pipe: &UnixStream, responder: &Responder) -> Vec<Seen> {
+    let clock = Clock::start();
+    let mut rest = batch;
+    let mut seen = Vec::new();
+    while !rest.is_empty() {
+        let (request, others) = Request::decode(rest, &clock).unwrap();
+        seen.push(Seen {
+            number: request.stamp.number,
+            body: request.body.to_vec(),
+            request: rest[..rest.len() - others.len()].to_vec(),
+            pipe: pipe.try_clone().unwrap(),
+            responder: responder.clone(),
+        });
+        rest = others;
+    }
+    seen
 }
 
 /// No read-ahead: what follows the head is the body's.

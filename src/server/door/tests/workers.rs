@@ -12,11 +12,11 @@ use super::support::{DEADLINE, GET, TestDoor, idle_door, ok, paths, pause, ping}
 use crate::runtime::clock::Clock;
 use crate::server::auth::Gate;
 use crate::server::door::connection::{Event, Pending};
-use crate::server::door::listener::Backoff;
 use crate::server::hub;
 use crate::server::limits::Limits;
 use crate::server::registry::Rules;
-use crate::server::workers::{Handle, Handlers, Request, Workers};
+use crate::server::relay::{EncodedRequest, Request};
+use crate::server::workers::{Handle, Handlers, Workers};
 use crate::wire::id::PoolId;
 use crate::wire::response::Response;
 use crate::wire::{KIB, MIB};
@@ -361,8 +361,8 @@ fn who_takes_too_little_of_an_answer_is_cut_off() {
 struct Length;
 
 impl Handle for Length {
-    fn handle(&self, request: &Request) -> Response {
-        assert!(!request.path.contains("panic"), "as it was asked to");
+    fn handle(&self, request: &Request<'_>) -> Response {
+        assert!(!request.head.path.contains("panic"), "as it was asked to");
         ok(&request.body.len().to_string())
     }
 }
@@ -438,7 +438,6 @@ fn an_evicted_clients_place_in_the_queue_is_not_taken_for_the_next_clients() {
     while client.socket.write(&[b'x'; 64 * KIB]).is_ok() {}
     client.connection.receive(body, now);
     let event = client.connection.advance(&door.context);
-    door.pipes[0].fail(now);
     door.act(slot, event);
     assert_eq!(door.pipes[0].waiting.len(), 1);
     door.context.limits.max_buffered_bytes = 0;
@@ -447,11 +446,10 @@ fn an_evicted_clients_place_in_the_queue_is_not_taken_for_the_next_clients() {
 
     admit(&mut door);
     let next = door.clients.get(slot).unwrap();
-    let pending = Pending { number: 2, requester: None, request: b"queued".to_vec() };
+    let pending = Pending { number: 2, requester: None, request: EncodedRequest::default() };
     next.connection.wait_for_worker(pending, &door.context);
-    door.pipes[0].connect(door.poll.registry(), now + Backoff::MIN).unwrap();
     door.relay_waiting(0);
-    assert_eq!(door.pipes[0].fail(now).into_iter().collect::<Vec<_>>(), []);
+    assert!(door.pipes[0].reconnect(door.poll.registry()).unwrap().is_empty());
 }
 
 /// Snapshots that the door has not taken yet are in no budget: few may wait, and the workers wait
