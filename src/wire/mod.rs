@@ -20,7 +20,9 @@ pub(crate) use message::{
 };
 pub(crate) use object::Object;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
+
+use crate::runtime::clock::UnixMillis;
 
 pub(crate) const KIB: usize = 1_024;
 pub(crate) const MIB: usize = 1_024 * KIB;
@@ -30,4 +32,11 @@ pub(crate) const MIB: usize = 1_024 * KIB;
 fn push_json<T: Serialize + ?Sized>(text: &mut Vec<u8>, value: &T) {
     let written = serde_json::to_writer(text, value);
     debug_assert!(written.is_ok(), "a plain value serializes");
+}
+
+impl Serialize for UnixMillis {
+    /// As its text.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
 }

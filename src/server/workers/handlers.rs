@@ -103,7 +103,7 @@ impl Handlers {
         let received = match wire::read_ping(request.body, &agent, stamp.wall, self.max_tasks) {
             Ok(Ping::Metrics(metrics)) => self.hub.heartbeat(pool, agent, metrics, stamp),
             Ok(Ping::Goodbye) => self.hub.goodbye(pool, agent, stamp).map(|()| Verdict::Accepted),
-            Err(rejected) => return Response::problem(400, &rejected.0),
+            Err(why) => return Response::problem(400, &why),
         };
         match received {
             // A stale one was received as well: what came later stands for it.
