@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::object::Object;
-use super::push_json;
+use super::to_json;
 use crate::runtime::clock::UnixMillis;
 use crate::wire::id::AgentId;
 
@@ -121,19 +121,17 @@ pub(crate) fn read_ping(
     let name = name.unwrap_or(Str(agent.as_str().into()));
     check_text(&name, || "agent_name".to_owned())?;
 
-    let mut json = Vec::with_capacity(256 + 128 * tasks.len());
-    push_json(
-        &mut json,
-        &Heartbeat {
-            agent_id: agent.as_str(),
-            agent_name: Some(&name),
-            cpu_usage: Some(cpu),
-            memory_usage: Some(memory),
-            running_tasks: Some(tasks),
-            last_update_time: received,
-            status: &status,
-        },
-    );
+    let capacity = 256 + 128 * tasks.len();
+    let shown = Heartbeat {
+        agent_id: agent.as_str(),
+        agent_name: Some(&name),
+        cpu_usage: Some(cpu),
+        memory_usage: Some(memory),
+        running_tasks: Some(tasks),
+        last_update_time: received,
+        status: &status,
+    };
+    let mut json = to_json(&shown, capacity);
     json.pop();
     Ok(Ping::Metrics(Metrics {
         name: name.0.into(),

@@ -1,34 +1,39 @@
 //! The messages to dashboards, the seed's three and ours, and the bodies of HTTP responses.
 
 use std::collections::BTreeMap;
+use std::fmt::{self, Display, Write as _};
 use std::sync::Arc;
 
 use serde::Serialize;
 use serde_json::json;
 
-use super::{Metrics, push_json};
+use super::{Metrics, to_json};
 use crate::runtime::clock::UnixMillis;
 use crate::wire::KIB;
 use crate::wire::id::{AgentId, PoolId};
 
 /// One pool in numbers.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Default, Clone, PartialEq, Serialize)]
 pub(crate) struct Summary {
-    pub by_status: Vec<(Arc<str>, usize)>,
-    pub agents: usize,
+    pub agents: AgentCounts,
     /// Departures that the pool remembers.
     pub departed: usize,
-    /// None for a pool without agents.
-    pub load: Option<Load>,
+    /// None for a pool without agents, as is `memory`.
+    pub cpu: Option<Load>,
+    pub memory: Option<Load>,
 }
 
-/// Mean and highest load over a pool's agents, in percent.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Default, Clone, PartialEq, Serialize)]
+pub(crate) struct AgentCounts {
+    pub total: usize,
+    pub by_status: BTreeMap<Box<str>, usize>,
+}
+
+/// Over a pool's agents, in percent.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Serialize)]
 pub(crate) struct Load {
-    pub cpu_mean: f64,
-    pub cpu_max: f64,
-    pub memory_mean: f64,
-    pub memory_max: f64,
+    pub mean: f64,
+    pub max: f64,
 }
 
 /// What every message has beside its type and metrics.
@@ -105,42 +110,39 @@ impl Snapshot {
         pool: &PoolId,
         epoch: &str,
         part_bytes: usize,
-        mut part: impl FnMut(&[u8], bool),
+        mut part: impl FnMut(&str, bool),
     ) {
         self.agents
             .sort_unstable_by(|a, b| (&a.metrics.name, &a.agent).cmp(&(&b.metrics.name, &b.agent)));
-        let mut text = Vec::with_capacity(part_bytes + KIB);
-        open(&mut text, "initial_metrics", pool);
-        text.push(b'[');
-        let mut begin_entry = |text: &mut Vec<u8>, index| {
+        let Self { server_time, seq, .. } = self;
+        let envelope = Envelope { pool, server_time, epoch, seq };
+        // Writing to a String cannot fail.
+        let mut text = String::with_capacity(part_bytes + KIB);
+        let _ = write!(text, r#"{},"metrics":["#, head("initial_metrics", pool));
+        let mut push_entry = |text: &mut String, index: usize, entry: &dyn Display| {
             if text.len() >= part_bytes {
                 part(text, false);
                 text.clear();
             }
-            if index > 0 {
-                text.push(b',');
-            }
+            let comma = if index == 0 { "" } else { "," };
+            let _ = write!(text, "{comma}{entry}");
         };
         for (index, agent) in self.agents.iter().enumerate() {
-            begin_entry(&mut text, index);
-            push_metrics(&mut text, &agent.metrics, agent.interval_ms);
+            push_entry(&mut text, index, &metrics_json(&agent.metrics, agent.interval_ms));
         }
-        text.extend_from_slice(b"],\"departed\":[");
+        text.push_str(r#"],"departed":["#);
         for (index, departure) in self.departed.iter().enumerate() {
-            begin_entry(&mut text, index);
-            push_departure(&mut text, departure);
+            push_entry(&mut text, index, &departure_json(departure));
         }
-        text.push(b']');
-        let Self { server_time, seq, .. } = self;
-        close(&mut text, &Envelope { pool, server_time, epoch, seq });
+        let _ = write!(text, "]{}", tail(&envelope));
         part(&text, true);
     }
 
     /// [`Snapshot::write`] as one text.
     pub(crate) fn text(self, pool: &PoolId, epoch: &str) -> String {
-        let mut text = Vec::with_capacity(self.text_bytes());
-        self.write(pool, epoch, PART_BYTES, |part, _| text.extend_from_slice(part));
-        into_text(text)
+        let mut text = String::with_capacity(self.text_bytes());
+        self.write(pool, epoch, PART_BYTES, |part, _| text.push_str(part));
+        text
     }
 }
 
@@ -153,131 +155,68 @@ pub(crate) fn update(
     metrics: &Metrics,
     interval_ms: Option<u64>,
 ) -> String {
-    let mut text = Vec::with_capacity(metrics.open_object().len() + 256);
-    open(&mut text, "metrics_update", envelope.pool);
-    push_metrics(&mut text, metrics, interval_ms);
-    close(&mut text, envelope);
-    into_text(text)
+    let metrics = metrics_json(metrics, interval_ms);
+    message(envelope, "metrics_update", format_args!(r#","metrics":{metrics}"#))
 }
 
 /// The `agent_offline` message.
 pub(crate) fn offline(envelope: &Envelope<'_>, agent: &AgentId, reason: Reason) -> String {
-    let mut text = Vec::with_capacity(320);
-    open(&mut text, "agent_offline", envelope.pool);
-    text.extend_from_slice(b"{\"agent_id\":");
-    push_json(&mut text, agent.as_str());
-    text.extend_from_slice(b",\"status\":\"offline\"},\"reason\":");
-    push_json(&mut text, &reason);
-    close(&mut text, envelope);
-    into_text(text)
+    let metrics = format_args!(r#"{{"agent_id":"{agent}","status":"offline"}}"#);
+    let members = format_args!(r#","metrics":{metrics},"reason":{}"#, json!(reason));
+    message(envelope, "agent_offline", members)
 }
 
 /// The `keepalive` message.
 pub(crate) fn keepalive(envelope: &Envelope<'_>) -> String {
-    let mut text = Vec::with_capacity(256);
-    text.extend_from_slice(b"{\"type\":\"keepalive\",\"pool_id\":");
-    push_json(&mut text, envelope.pool.as_str());
-    close(&mut text, envelope);
-    into_text(text)
+    message(envelope, "keepalive", format_args!(""))
 }
 
-fn open(text: &mut Vec<u8>, kind: &str, pool: &PoolId) {
-    text.extend_from_slice(b"{\"type\":\"");
-    text.extend_from_slice(kind.as_bytes());
-    text.extend_from_slice(b"\",\"pool_id\":");
-    push_json(text, pool.as_str());
-    text.extend_from_slice(b",\"metrics\":");
+fn message(envelope: &Envelope<'_>, kind: &str, members: fmt::Arguments<'_>) -> String {
+    // Most messages fit, and a String takes the others as well.
+    let mut text = String::with_capacity(KIB);
+    let _ = write!(text, "{}{members}{}", head(kind, envelope.pool), tail(envelope));
+    text
 }
 
-fn close(text: &mut Vec<u8>, envelope: &Envelope<'_>) {
-    let Envelope { server_time, epoch, seq, .. } = envelope;
-    let tail = format!(",\"server_time\":\"{server_time}\",\"epoch\":\"{epoch}\",\"seq\":{seq}}}");
-    text.extend_from_slice(tail.as_bytes());
+/// The beginning of each message. Ids are of characters that JSON does not escape.
+fn head(kind: &str, pool: &PoolId) -> impl Display {
+    fmt::from_fn(move |f| write!(f, r#"{{"type":"{kind}","pool_id":"{pool}""#))
 }
 
-/// All pieces came from UTF-8.
-fn into_text(text: Vec<u8>) -> String {
-    String::from_utf8(text).unwrap_or_default()
+/// The end of each message.
+fn tail(envelope: &Envelope<'_>) -> impl Display {
+    let Envelope { server_time, epoch, seq, .. } = *envelope;
+    fmt::from_fn(move |f| {
+        write!(f, r#","server_time":"{server_time}","epoch":"{epoch}","seq":{seq}}}"#)
+    })
 }
 
-fn push_metrics(text: &mut Vec<u8>, metrics: &Metrics, interval_ms: Option<u64>) {
-    text.extend_from_slice(metrics.open_object().as_bytes());
-    text.extend_from_slice(b",\"interval_ms\":");
-    push_json(text, &interval_ms);
-    text.push(b'}');
+fn metrics_json(metrics: &Metrics, interval_ms: Option<u64>) -> impl Display {
+    let (open_object, interval_ms) = (metrics.open_object(), json!(interval_ms));
+    fmt::from_fn(move |f| write!(f, r#"{open_object},"interval_ms":{interval_ms}}}"#))
 }
 
-fn push_departure(text: &mut Vec<u8>, departure: &Departure) {
-    text.extend_from_slice(b"{\"agent_id\":");
-    push_json(text, departure.agent.as_str());
-    text.extend_from_slice(b",\"agent_name\":");
-    push_json(text, &departure.name);
-    text.extend_from_slice(b",\"reason\":");
-    push_json(text, &departure.reason);
-    text.extend_from_slice(format!(",\"at\":\"{}\",\"running_tasks\":", departure.at).as_bytes());
-    text.extend_from_slice(departure.tasks.as_bytes());
-    text.push(b'}');
+fn departure_json(departure: &Departure) -> impl Display {
+    let Departure { agent, name, reason, at, tasks } = departure;
+    let (name, reason) = (json!(name), json!(reason));
+    fmt::from_fn(move |f| {
+        write!(f, r#"{{"agent_id":"{agent}","agent_name":{name},"reason":{reason},"#)?;
+        write!(f, r#""at":"{at}","running_tasks":{tasks}}}"#)
+    })
 }
 
-/// `GET /api/v1/agent-pools`. Structs, and not `json!`, which sorts members: people who read this find
-/// a pool's id and name first.
+/// A pool in the list of all. People who read it find id and name first.
 #[derive(Serialize)]
-struct PoolList<'a> {
-    pools: Vec<PoolSummary<'a>>,
+pub(crate) struct ListedPool<'a> {
+    pub pool_id: &'a str,
+    pub name: &'a str,
+    #[serde(flatten)]
+    pub summary: &'a Summary,
 }
 
-#[derive(Serialize)]
-struct PoolSummary<'a> {
-    pool_id: &'a str,
-    name: &'a str,
-    agents: AgentCounts<'a>,
-    departed: usize,
-    cpu: Option<MeanAndMax>,
-    memory: Option<MeanAndMax>,
-}
-
-#[derive(Serialize)]
-struct AgentCounts<'a> {
-    total: usize,
-    by_status: BTreeMap<&'a str, usize>,
-}
-
-/// In percent.
-#[derive(Serialize)]
-struct MeanAndMax {
-    mean: f64,
-    max: f64,
-}
-
-impl<'a> PoolSummary<'a> {
-    fn new(id: &'a PoolId, name: &'a str, summary: &'a Summary) -> Self {
-        let by_status = summary.by_status.iter().map(|(status, count)| (&**status, *count));
-        let load = summary.load;
-        Self {
-            pool_id: id.as_str(),
-            name,
-            agents: AgentCounts { total: summary.agents, by_status: by_status.collect() },
-            departed: summary.departed,
-            cpu: load.map(|load| MeanAndMax { mean: load.cpu_mean, max: load.cpu_max }),
-            memory: load.map(|load| MeanAndMax { mean: load.memory_mean, max: load.memory_max }),
-        }
-    }
-}
-
-/// The body of `GET /api/v1/agent-pools`, from each pool's id, name and summary.
-pub(crate) fn summaries<'a>(
-    pools: impl Iterator<Item = (&'a PoolId, &'a str, &'a Summary)>,
-) -> Vec<u8> {
-    let pools = pools.map(|(id, name, summary)| PoolSummary::new(id, name, summary)).collect();
-    json_bytes(&PoolList { pools })
-}
-
-#[derive(Serialize)]
-struct ServerStatus<'a> {
-    version: &'static str,
-    epoch: &'a str,
-    started_at: String,
-    counters: BTreeMap<&'static str, u64>,
+/// The body of `GET /api/v1/agent-pools`.
+pub(crate) fn pool_list(pools: &[ListedPool<'_>]) -> Vec<u8> {
+    to_json(&BTreeMap::from([("pools", pools)]), 0)
 }
 
 /// The body of `GET /api/v1/status`.
@@ -286,23 +225,20 @@ pub(crate) fn status(
     started_at: UnixMillis,
     counters: impl Iterator<Item = (&'static str, u64)>,
 ) -> Vec<u8> {
-    json_bytes(&ServerStatus {
-        version: env!("CARGO_PKG_VERSION"),
-        epoch,
-        started_at: started_at.to_string(),
-        counters: counters.collect(),
-    })
-}
-
-fn json_bytes(value: &impl Serialize) -> Vec<u8> {
-    let mut text = Vec::new();
-    push_json(&mut text, value);
-    text
+    #[derive(Serialize)]
+    struct Status<'a> {
+        version: &'static str,
+        epoch: &'a str,
+        started_at: UnixMillis,
+        counters: BTreeMap<&'static str, u64>,
+    }
+    let (version, counters) = (env!("CARGO_PKG_VERSION"), counters.collect());
+    to_json(&Status { version, epoch, started_at, counters }, 0)
 }
 
 /// The body of a DELETE's 200.
 pub(crate) fn departed_answer(agent: &AgentId) -> Vec<u8> {
-    json!({ "message": "agent removed", "agent_id": agent.as_str() }).to_string().into_bytes()
+    format!(r#"{{"agent_id":"{agent}","message":"agent removed"}}"#).into_bytes()
 }
 
 #[cfg(test)]
@@ -397,12 +333,15 @@ mod tests {
 
     #[test]
     fn a_pool_of_the_list_begins_with_its_id_and_name() {
-        let load = Load { cpu_mean: 1.0, cpu_max: 2.0, memory_mean: 3.0, memory_max: 4.0 };
-        let by_status = vec![("busy".into(), 2), ("idle".into(), 1)];
-        let full = Summary { by_status, agents: 3, departed: 4, load: Some(load) };
-        let empty = Summary { by_status: Vec::new(), agents: 0, departed: 0, load: None };
-        let other = PoolId::parse("other").unwrap();
-        let body = summaries([(&pool(), "Farm", &full), (&other, "Other", &empty)].into_iter());
+        let (cpu, memory) = (Load { mean: 1.0, max: 2.0 }, Load { mean: 3.0, max: 4.0 });
+        let by_status = BTreeMap::from([("busy".into(), 2), ("idle".into(), 1)]);
+        let agents = AgentCounts { total: 3, by_status };
+        let full = Summary { agents, departed: 4, cpu: Some(cpu), memory: Some(memory) };
+        let empty = Summary::default();
+        let body = pool_list(&[
+            ListedPool { pool_id: "pool-xxx", name: "Farm", summary: &full },
+            ListedPool { pool_id: "other", name: "Other", summary: &empty },
+        ]);
         assert_eq!(
             String::from_utf8(body).unwrap(),
             concat!(

@@ -15,8 +15,8 @@ pub(crate) use heartbeat::{
     GOODBYE, MAX_TEXT_CHARS, Metrics, Ping, is_valid_status, ping_received, read_ping,
 };
 pub(crate) use message::{
-    Departure, Envelope, Load, Reason, Snapshot, SnapshotAgent, Summary, departed_answer,
-    keepalive, offline, status, summaries, update,
+    AgentCounts, Departure, Envelope, ListedPool, Load, Reason, Snapshot, SnapshotAgent, Summary,
+    departed_answer, keepalive, offline, pool_list, status, update,
 };
 pub(crate) use object::Object;
 
@@ -27,11 +27,13 @@ use crate::runtime::clock::UnixMillis;
 pub(crate) const KIB: usize = 1_024;
 pub(crate) const MIB: usize = 1_024 * KIB;
 
-/// Appends `value` as JSON. It cannot fail: all keys are strings, our types serialize without errors,
-/// and a `Vec` takes every byte.
-fn push_json<T: Serialize + ?Sized>(text: &mut Vec<u8>, value: &T) {
-    let written = serde_json::to_writer(text, value);
+/// `value` as JSON, in a buffer that begins with this capacity. It cannot fail: all keys are strings, our
+/// types serialize without errors, and a `Vec` takes every byte.
+fn to_json(value: &impl Serialize, capacity: usize) -> Vec<u8> {
+    let mut text = Vec::with_capacity(capacity);
+    let written = serde_json::to_writer(&mut text, value);
     debug_assert!(written.is_ok(), "a plain value serializes");
+    text
 }
 
 impl Serialize for UnixMillis {

@@ -82,7 +82,9 @@ impl Snapshots {
 
 fn encode(snapshot: Snapshot, id: &PoolId, epoch: &str) -> io::Result<Frames> {
     let mut fragments = Fragments::new(snapshot.text_bytes(), snapshot.seq)?;
-    snapshot.write(id, epoch, FRAGMENT_BYTES, |part, is_last| fragments.push(part, is_last));
+    snapshot.write(id, epoch, FRAGMENT_BYTES, |part, is_last| {
+        fragments.push(part.as_bytes(), is_last);
+    });
     fragments.finish()
 }
 

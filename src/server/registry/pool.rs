@@ -1,7 +1,7 @@
 //! One pool: its agents, its departures, its count of changes. Pure, like the registry.
 
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,9 @@ use crate::runtime::clock::UnixMillis;
 use crate::server::event::{Stamp, Verdict};
 use crate::server::limits::MAX_DEPARTURES;
 use crate::wire::id::{AgentId, PoolIndex};
-use crate::wire::{Departure, Load, Metrics, Reason, Snapshot, SnapshotAgent, Summary};
+use crate::wire::{
+    AgentCounts, Departure, Load, Metrics, Reason, Snapshot, SnapshotAgent, Summary,
+};
 
 #[derive(Debug, Default)]
 pub(super) struct Pool {
@@ -197,30 +199,27 @@ impl Pool {
     }
 
     pub(super) fn summary(&self) -> Summary {
-        let mut by_status: Vec<(Arc<str>, usize)> = Vec::new();
-        let mut counts: HashMap<&str, usize> = HashMap::new();
-        let mut load = Load { cpu_mean: 0.0, cpu_max: 0.0, memory_mean: 0.0, memory_max: 0.0 };
+        let mut by_status: BTreeMap<&str, usize> = BTreeMap::new();
+        let (mut cpu, mut memory) = (Load::default(), Load::default());
         for agent in self.agents.values() {
             let metrics = &agent.metrics;
-            *counts.entry(&metrics.status).or_default() += 1;
-            load.cpu_mean += metrics.cpu;
-            load.cpu_max = load.cpu_max.max(metrics.cpu);
-            load.memory_mean += metrics.memory;
-            load.memory_max = load.memory_max.max(metrics.memory);
+            *by_status.entry(&metrics.status).or_default() += 1;
+            for (load, value) in [(&mut cpu, metrics.cpu), (&mut memory, metrics.memory)] {
+                load.mean += value;
+                load.max = load.max.max(value);
+            }
         }
-        let agents = self.agents.len();
+        let total = self.agents.len();
         // No pool has so many agents that a f64 could not count them.
         #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
-        let count = agents as f64;
-        load.cpu_mean /= count;
-        load.memory_mean /= count;
-        by_status.extend(counts.into_iter().map(|(status, count)| (status.into(), count)));
-        by_status.sort_unstable();
+        let count = total as f64;
+        let load = |Load { mean: sum, max }| (total > 0).then_some(Load { mean: sum / count, max });
+        let by_status = by_status.into_iter().map(|(status, count)| (status.into(), count));
         Summary {
-            by_status,
-            agents,
+            agents: AgentCounts { total, by_status: by_status.collect() },
             departed: self.departed.len(),
-            load: (agents > 0).then_some(load),
+            cpu: load(cpu),
+            memory: load(memory),
         }
     }
 

@@ -394,7 +394,8 @@ fn rhythm(beats: &[u64]) -> Value {
 #[test]
 fn a_summary_counts() {
     let mut play = play();
-    assert_eq!(play.registry.summaries()[0].load, None);
+    assert_eq!(play.registry.summaries()[0].cpu, None);
+    assert_eq!(play.registry.summaries()[0].memory, None);
     for (agent, cpu) in [("a", 10.0), ("b", 30.0)] {
         let stamp = play.stamp(0);
         play.beat_stamped(agent, cpu, stamp).unwrap();
@@ -402,8 +403,8 @@ fn a_summary_counts() {
     play.beat(0, "c").unwrap();
     play.goodbye(0, "c");
     let summary = &play.registry.summaries()[0];
-    let load = summary.load.unwrap();
-    assert_eq!((summary.agents, summary.departed), (2, 1));
-    assert_eq!((load.cpu_mean, load.cpu_max, load.memory_max), (20.0, 30.0, 50.0));
-    assert_eq!(summary.by_status, [("busy".into(), 2)]);
+    let (cpu, memory) = (summary.cpu.unwrap(), summary.memory.unwrap());
+    assert_eq!((summary.agents.total, summary.departed), (2, 1));
+    assert_eq!((cpu.mean, cpu.max, memory.max), (20.0, 30.0, 50.0));
+    assert_eq!(summary.agents.by_status, [("busy".into(), 2)].into());
 }

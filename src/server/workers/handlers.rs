@@ -18,7 +18,7 @@ use crate::server::relay::{Caller, Request};
 use crate::server::route::Route;
 use crate::wire::id::{AgentId, PoolIndex};
 use crate::wire::response::{Body, Response, SharedBody, Status};
-use crate::wire::{self, Object, Ping};
+use crate::wire::{self, ListedPool, Object, Ping};
 
 /// How long a browser keeps the viewer's cookie, in seconds: wall screens run for weeks.
 const COOKIE_SECONDS: u32 = 30 * 24 * 60 * 60;
@@ -136,11 +136,14 @@ impl Handlers {
         };
         match self.hub.summaries() {
             Ok(summaries) => {
-                let visible = self.pools.iter().zip(&summaries).enumerate();
-                let visible = visible
-                    .filter(|(index, _)| viewer.sees(PoolIndex(*index)))
-                    .map(|(_, (pool, summary))| (&pool.id, pool.name.as_str(), summary));
-                Response::json(200, wire::summaries(visible))
+                let pools = self.pools.iter().zip(&summaries).enumerate();
+                let visible = pools.filter(|(index, _)| viewer.sees(PoolIndex(*index)));
+                let listed = visible.map(|(_, (pool, summary))| ListedPool {
+                    pool_id: pool.id.as_str(),
+                    name: &pool.name,
+                    summary,
+                });
+                Response::json(200, wire::pool_list(&listed.collect::<Vec<_>>()))
             }
             Err(error) => unavailable(error),
         }
