@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use sha2::{Digest as _, Sha256};
 
 use crate::wire::id::is_valid_id;
-use crate::wire::response::{Body, Response, Status};
+use crate::wire::response::{Body, Header, Response, Status};
 
 struct File {
     path: &'static str,
@@ -76,7 +76,7 @@ pub(crate) fn answer(path: &str, if_none_match: Option<&str>) -> Response {
     };
     let unchanged = if_none_match.is_some_and(|tags| matches_any(tags, file.entity_tag()));
     let (status, bytes) = if unchanged { (304, &[][..]) } else { (200, file.bytes) };
-    Response { status: Status(status), headers: file.headers(), body: Body::Static(bytes) }
+    Response { status: Status(status), headers: file.headers().into(), body: Body::Static(bytes) }
 }
 
 fn find(path: &str) -> Option<&'static File> {
@@ -87,7 +87,7 @@ fn find(path: &str) -> Option<&'static File> {
 
 impl File {
     /// A strong entity tag (RFC 9110 section 8.8.3) from the content's SHA-256.
-    fn entity_tag(&self) -> &str {
+    fn entity_tag(&'static self) -> &'static str {
         self.entity_tag
             .get_or_init(|| format!("\"{}\"", hex::encode(&Sha256::digest(self.bytes)[..16])))
     }
@@ -107,19 +107,19 @@ impl File {
         }
     }
 
-    fn headers(&self) -> Vec<(&'static str, String)> {
+    fn headers(&'static self) -> Vec<Header> {
         let mut headers = vec![
-            ("Content-Type", self.content_type().to_owned()),
+            ("Content-Type", self.content_type().into()),
             // Requested each time, so that page and server are of one version; a 304 is cheap.
-            ("Cache-Control", "no-cache".to_owned()),
-            ("ETag", self.entity_tag().to_owned()),
+            ("Cache-Control", "no-cache".into()),
+            ("ETag", self.entity_tag().into()),
         ];
         if self.is_html() {
-            headers.push(("Content-Security-Policy", POLICY.to_owned()));
+            headers.push(("Content-Security-Policy", POLICY.into()));
             // A wall screen's address contains a token until the page has used it. `no-referrer` would
             // be too strict: the login form, sent without scripts, would have the Origin `null`.
-            headers.push(("Referrer-Policy", "strict-origin".to_owned()));
-            headers.push(("Cross-Origin-Opener-Policy", "same-origin".to_owned()));
+            headers.push(("Referrer-Policy", "strict-origin".into()));
+            headers.push(("Cross-Origin-Opener-Policy", "same-origin".into()));
         }
         headers
     }
@@ -140,7 +140,7 @@ mod tests {
 
     fn header<'a>(answer: &'a Response, name: &str) -> Option<&'a str> {
         let mut values = answer.headers.iter().filter(|(key, _)| *key == name);
-        let value = values.next().map(|(_, value)| value.as_str());
+        let value = values.next().map(|(_, value)| &**value);
         assert!(values.next().is_none(), "{name} is there once");
         value
     }

@@ -2,6 +2,7 @@
 //! the door, which answers some requests itself, and by the workers behind it. Values and their
 //! wire form; no sockets.
 
+use std::borrow::Cow;
 use std::io::Write as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -86,35 +87,39 @@ impl Body {
     }
 }
 
+/// A header of a response. Values are ours, never a client's bytes.
+pub(crate) type Header = (&'static str, Cow<'static, str>);
+
 /// What a request gets: everything but the headers that belong to the connection (`Date`,
 /// `Connection`), which the door adds.
 #[derive(Debug, Clone)]
 pub(crate) struct Response {
     pub status: Status,
-    /// Headers beside `Content-Length`. Values are ours, never a client's bytes.
-    pub headers: Vec<(&'static str, String)>,
+    /// Headers beside `Content-Length`. Those of an ordinary response are constants.
+    pub headers: Cow<'static, [Header]>,
     /// The body; empty where the status has none.
     pub body: Body,
 }
 
 impl Response {
+    /// A response without headers and body.
+    #[must_use]
+    pub(crate) fn empty(status: u16) -> Self {
+        Self { status: Status(status), headers: Cow::Borrowed(&[]), body: Body::default() }
+    }
+
     /// A response of JSON that must not be stored.
     #[must_use]
     pub(crate) fn json(status: u16, body: impl Into<Body>) -> Self {
-        Self {
-            status: Status(status),
-            headers: vec![
-                ("Content-Type", "application/json".to_owned()),
-                ("Cache-Control", "no-store".to_owned()),
-            ],
-            body: body.into(),
-        }
+        static HEADERS: [Header; 2] = not_stored("application/json");
+        Self { status: Status(status), headers: Cow::Borrowed(&HEADERS), body: body.into() }
     }
 
     /// A problem body (RFC 9457) with `error` equal to `detail`, and `Retry-After` with 503. What
     /// other statuses call for (`WWW-Authenticate` with 401, `Allow` with 405) the caller adds.
     #[must_use]
     pub(crate) fn problem(status: u16, detail: &str) -> Self {
+        static HEADERS: [Header; 2] = not_stored("application/problem+json");
         let status = Status(status);
         let body = serde_json::json!({
             "type": "about:blank",
@@ -123,18 +128,22 @@ impl Response {
             "detail": detail,
             "error": detail,
         });
-        let mut response = Self::json(status.0, body.to_string().into_bytes());
-        response.headers[0].1 = "application/problem+json".to_owned();
-        if status.0 == 503 {
-            response.headers.push(("Retry-After", RETRY_AFTER_SECONDS.to_string()));
+        let body = body.to_string().into_bytes().into();
+        let response = Self { status, headers: Cow::Borrowed(&HEADERS), body };
+        if status.0 != 503 {
+            return response;
         }
-        response
+        response.with_header("Retry-After", RETRY_AFTER_SECONDS.to_string())
     }
 
     /// The same response with one header more.
     #[must_use]
-    pub(crate) fn with_header(mut self, name: &'static str, value: impl Into<String>) -> Self {
-        self.headers.push((name, value.into()));
+    pub(crate) fn with_header(
+        mut self,
+        name: &'static str,
+        value: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        self.headers.to_mut().push((name, value.into()));
         self
     }
 
@@ -144,7 +153,7 @@ impl Response {
     pub(crate) fn write_head(&self, out: &mut Vec<u8>, omits_empty_length: bool) {
         // Writing to a Vec cannot fail.
         let _ = write!(out, "HTTP/1.1 {} {}\r\n", self.status.0, self.status.phrase());
-        for (name, value) in &self.headers {
+        for (name, value) in &*self.headers {
             let _ = write!(out, "{name}: {value}\r\n");
         }
         let length = self.body.as_bytes().len();
@@ -153,12 +162,6 @@ impl Response {
         if !has_no_length {
             let _ = write!(out, "Content-Length: {length}\r\n");
         }
-    }
-
-    /// Of a problem body, the `detail`.
-    #[must_use]
-    pub(crate) fn problem_detail(&self) -> Option<String> {
-        problem_detail(self.body.as_bytes())
     }
 }
 
@@ -172,6 +175,10 @@ pub(crate) fn problem_detail(body: &[u8]) -> Option<String> {
 
 /// `Retry-After` of every 503, in seconds: overload here passes in moments.
 const RETRY_AFTER_SECONDS: u32 = 2;
+
+const fn not_stored(media_type: &'static str) -> [Header; 2] {
+    [("Content-Type", Cow::Borrowed(media_type)), ("Cache-Control", Cow::Borrowed("no-store"))]
+}
 
 #[cfg(test)]
 mod tests {
@@ -191,7 +198,7 @@ mod tests {
         assert!(head.contains("Content-Type: application/problem+json\r\n"));
         assert!(head.contains("Retry-After: "));
         assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())));
-        assert_eq!(response.problem_detail().as_deref(), Some("say \"please\""));
+        assert_eq!(problem_detail(body).as_deref(), Some("say \"please\""));
         assert_eq!(problem_detail(&body[1..]), None);
         assert_eq!(problem_detail(br#"{"error":"e","detail":"d"}"#).as_deref(), Some("d"));
         assert_eq!(problem_detail(br#"{"error":"e"}"#).as_deref(), Some("e"));
@@ -230,9 +237,8 @@ mod tests {
     #[test]
     fn a_length_is_left_out_where_there_is_none_to_say() {
         let with = |status, body: &'static [u8]| Response {
-            status: Status(status),
-            headers: vec![],
             body: Body::Static(body),
+            ..Response::empty(status)
         };
         assert_eq!(head(&with(204, b""), false), "HTTP/1.1 204 No Content\r\n");
         assert_eq!(head(&with(304, b""), false), "HTTP/1.1 304 Not Modified\r\n");

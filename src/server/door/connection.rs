@@ -15,7 +15,7 @@ use super::refusals::{Cause, Refusal, Requester};
 use crate::runtime::clock::UnixMillis;
 use crate::server::limits::Limits;
 use crate::server::relay::EncodedRequest;
-use crate::wire::response::{Body, Response};
+use crate::wire::response::{Body, Response, problem_detail};
 use crate::wire::{KIB, MIB};
 
 /// Bodies up to this size, in bytes, are copied behind their heads, so that one write sends both.
@@ -333,7 +333,9 @@ impl Connection {
     pub(super) fn take_response(&mut self, response: Response) -> Event {
         let requester = self.pending().and_then(|pending| pending.requester.take());
         let (cause, why) = match response.status.0 {
-            400 if requester.is_some() => (Cause::BadHeartbeat, response.problem_detail()),
+            400 if requester.is_some() => {
+                (Cause::BadHeartbeat, problem_detail(response.body.as_bytes()))
+            }
             401 => (Cause::WrongToken, Some("login".to_owned())),
             _ => return Event::Respond(response, None),
         };

@@ -21,7 +21,7 @@
 use super::head::Fields;
 use crate::server::auth::{Gate, Origin};
 use crate::server::route::{Audience, Route};
-use crate::wire::response::{Body, Response, Status};
+use crate::wire::response::Response;
 
 /// How long a browser may remember a preflight, in seconds: the most that Chromium does. Nothing is
 /// lost by it, since each request that follows is checked by itself.
@@ -90,15 +90,10 @@ pub(super) fn is_preflight(route: &Route, method: &str, fields: &Fields<'_>) -> 
 /// The response to a preflight of a listed origin. It says the same whether or not the pool is there:
 /// a preflight has no token.
 pub(super) fn permission() -> Response {
-    Response {
-        status: Status(204),
-        headers: vec![
-            ("Access-Control-Allow-Methods", "GET, HEAD".to_owned()),
-            ("Access-Control-Allow-Headers", "Authorization".to_owned()),
-            ("Access-Control-Max-Age", MAX_AGE_SECONDS.to_string()),
-        ],
-        body: Body::Static(b""),
-    }
+    Response::empty(204)
+        .with_header("Access-Control-Allow-Methods", "GET, HEAD")
+        .with_header("Access-Control-Allow-Headers", "Authorization")
+        .with_header("Access-Control-Max-Age", MAX_AGE_SECONDS.to_string())
 }
 
 #[cfg(test)]

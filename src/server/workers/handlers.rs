@@ -17,7 +17,7 @@ use crate::server::hub::{HubError, HubHandle};
 use crate::server::relay::{Caller, Request};
 use crate::server::route::Route;
 use crate::wire::id::{AgentId, PoolIndex};
-use crate::wire::response::{Body, Response, SharedBody, Status};
+use crate::wire::response::{Body, Response, SharedBody};
 use crate::wire::{self, ListedPool, Object, Ping};
 
 /// How long a browser keeps the viewer's cookie, in seconds: wall screens run for weeks.
@@ -204,10 +204,11 @@ fn logged(request: &Request<'_>, token: &str, max_age_seconds: u32) -> Response 
     let cookie = format!(
         "{VIEWER_COOKIE}={token}; Path=/; Max-Age={max_age_seconds}; HttpOnly; SameSite=Strict{secure}"
     );
-    let status = Status(if is_json(request) { 204 } else { 303 });
-    let headers = vec![("Cache-Control", "no-store".to_owned()), ("Set-Cookie", cookie)];
-    let response = Response { status, headers, body: Body::default() };
-    if status.0 == 204 { response } else { response.with_header("Location", "/") }
+    let is_json = is_json(request);
+    let response = Response::empty(if is_json { 204 } else { 303 })
+        .with_header("Cache-Control", "no-store")
+        .with_header("Set-Cookie", cookie);
+    if is_json { response } else { response.with_header("Location", "/") }
 }
 
 fn is_json(request: &Request<'_>) -> bool {

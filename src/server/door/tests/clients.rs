@@ -7,7 +7,7 @@ use crate::server::auth::Viewer;
 use crate::server::limits::Limits;
 use crate::server::relay::{Caller, RequestHead};
 use crate::wire::id::PoolIndex;
-use crate::wire::response::{Body, Response, Status};
+use crate::wire::response::Response;
 
 #[test]
 fn a_heartbeat_reaches_the_worker_in_canonical_form_and_its_answer_the_client() {
@@ -50,8 +50,7 @@ fn reads_go_their_own_way_with_what_handlers_use_and_nothing_more() {
     assert_eq!((head.caller, head.is_secure), (Caller::Viewer(Viewer::All), false));
     assert_eq!((head.if_none_match, head.content_type), (Some("\"a\""), None));
     assert_eq!((head.body_bytes, seen.body.len()), (0, 0));
-    let (status, body) = (Status(304), Body::default());
-    seen.respond(Response { status, headers: Vec::new(), body });
+    seen.respond(Response::empty(304));
     assert_eq!(client.answer().status, 304);
     client.send(
         b"POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Type: x/y\r\nContent-Length: 1\r\n\r\nt",

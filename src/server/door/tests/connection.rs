@@ -14,7 +14,7 @@ use crate::server::limits::Limits;
 use crate::server::relay::{EncodedRequest, RequestHead};
 use crate::wire::MIB;
 use crate::wire::id::{PoolId, PoolIndex};
-use crate::wire::response::{Body, Response, Status};
+use crate::wire::response::{Response, problem_detail};
 
 const PEER: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// What a client gets of [`answer`], and what when it is the last.
@@ -39,7 +39,7 @@ struct Stage {
 }
 
 fn answer() -> Response {
-    Response { status: Status(204), headers: Vec::new(), body: Body::default() }
+    Response::empty(204)
 }
 
 impl Stage {
@@ -95,8 +95,10 @@ impl Stage {
             Event::None => {}
             Event::Close => self.end = Some(Then::Close),
             Event::Respond(response, _) => {
-                let (detail, then) =
-                    (response.problem_detail().unwrap_or_default(), self.connection.options.then);
+                let (detail, then) = (
+                    problem_detail(response.body.as_bytes()).unwrap_or_default(),
+                    self.connection.options.then,
+                );
                 self.log.push(format!("{} {then:?} {detail}", response.status.0));
                 self.respond(answer());
             }
