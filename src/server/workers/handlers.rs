@@ -10,7 +10,7 @@ use super::Handle;
 use crate::dashboard::page;
 use crate::runtime::clock::UnixMillis;
 use crate::runtime::counters::Counters;
-use crate::server::auth::{Gate, VIEWER_COOKIE};
+use crate::server::auth::{Gate, VIEWER_COOKIE, Viewer};
 use crate::server::config::PoolConfig;
 use crate::server::event::Verdict;
 use crate::server::hub::{HubError, HubHandle};
@@ -75,94 +75,93 @@ impl SnapshotBody {
     }
 }
 
+/// Without a reply from the hub, the response is a 503.
+type Handled = Result<Response, HubError>;
+
 impl Handle for Handlers {
     fn handle(&self, request: &Request<'_>) -> Response {
+        let response = self.respond(request);
+        response.unwrap_or_else(|error| Response::problem(503, &error.to_string()))
+    }
+}
+
+impl Handlers {
+    fn respond(&self, request: &Request<'_>) -> Handled {
         let Ok(route) = Route::parse(request.head.path) else {
-            return Response::problem(404, "no such path");
+            return Ok(Response::problem(404, "no such path"));
         };
-        match (route, request.head.caller) {
-            (Route::Ping(agent), Caller::Agent(pool)) => self.ping(pool, agent, request),
-            (Route::Agent(agent), Caller::Agent(pool)) => self.remove(pool, agent, request),
-            (Route::Pools, Caller::Viewer(_)) => self.pools(request),
-            (Route::Metrics(pool), Caller::Viewer(_)) => self.metrics(&pool),
+        Ok(match (route, request.head.caller) {
+            (Route::Ping(agent), Caller::Agent(pool)) => self.ping(pool, agent, request)?,
+            (Route::Agent(agent), Caller::Agent(pool)) => self.remove(pool, agent, request)?,
+            (Route::Pools, Caller::Viewer(viewer)) => self.pools(viewer)?,
+            (Route::Metrics(pool), Caller::Viewer(_)) => self.metrics(&pool)?,
             (Route::Status, Caller::Viewer(_)) => self.status(),
-            (Route::Ready, _) => self.ready(),
+            (Route::Ready, _) => self.ready()?,
             (Route::Login, _) if request.head.method == "POST" => self.login(request),
             (Route::Logout, _) => logged(request, "", 0),
             (Route::Login | Route::Page(_), _) => {
                 page::answer(request.head.path, request.head.if_none_match)
             }
             _ => Response::problem(500, "internal error"),
-        }
+        })
     }
-}
 
-impl Handlers {
-    fn ping(&self, pool: PoolIndex, agent: AgentId, request: &Request<'_>) -> Response {
+    fn ping(&self, pool: PoolIndex, agent: AgentId, request: &Request<'_>) -> Handled {
         let stamp = request.stamp;
-        let received = match wire::read_ping(request.body, &agent, stamp.wall, self.max_tasks) {
-            Ok(Ping::Metrics(metrics)) => self.hub.heartbeat(pool, agent, metrics, stamp),
-            Ok(Ping::Goodbye) => self.hub.goodbye(pool, agent, stamp).map(|()| Verdict::Accepted),
-            Err(why) => return Response::problem(400, &why),
+        let verdict = match wire::read_ping(request.body, &agent, stamp.wall, self.max_tasks) {
+            Ok(Ping::Metrics(metrics)) => self.hub.heartbeat(pool, agent, metrics, stamp)?,
+            Ok(Ping::Goodbye) => {
+                self.hub.goodbye(pool, agent, stamp)?;
+                Verdict::Accepted
+            }
+            Err(why) => return Ok(Response::problem(400, &why)),
         };
-        match received {
+        Ok(match verdict {
             // A stale one was received as well: what came later stands for it.
-            Ok(Verdict::Accepted | Verdict::Stale) => {
+            Verdict::Accepted | Verdict::Stale => {
                 Response::json(200, wire::ping_received(stamp.wall))
             }
-            Ok(Verdict::TooManyAgents) => Response::problem(
+            Verdict::TooManyAgents => Response::problem(
                 503,
                 "the pool is full (max_agents_per_pool) and this agent is not known in it",
             ),
-            Ok(Verdict::TooManyBytes) => {
+            Verdict::TooManyBytes => {
                 Response::problem(503, "the pool's memory is full (max_pool_bytes)")
             }
-            Err(error) => unavailable(error),
-        }
+        })
     }
 
-    fn remove(&self, pool: PoolIndex, agent: AgentId, request: &Request<'_>) -> Response {
+    fn remove(&self, pool: PoolIndex, agent: AgentId, request: &Request<'_>) -> Handled {
         let body = wire::departed_answer(&agent);
-        match self.hub.remove(pool, agent, request.stamp) {
-            Ok(true) => Response::json(200, body),
-            Ok(false) => Response::problem(404, "no such agent in the key's pool"),
-            Err(error) => unavailable(error),
-        }
+        Ok(if self.hub.remove(pool, agent, request.stamp)? {
+            Response::json(200, body)
+        } else {
+            Response::problem(404, "no such agent in the key's pool")
+        })
     }
 
-    fn pools(&self, request: &Request<'_>) -> Response {
-        let Caller::Viewer(viewer) = request.head.caller else {
-            return Response::problem(500, "internal error");
-        };
-        match self.hub.summaries() {
-            Ok(summaries) => {
-                let pools = self.pools.iter().zip(&summaries).enumerate();
-                let visible = pools.filter(|(index, _)| viewer.sees(PoolIndex(*index)));
-                let listed = visible.map(|(_, (pool, summary))| ListedPool {
-                    pool_id: pool.id.as_str(),
-                    name: &pool.name,
-                    summary,
-                });
-                Response::json(200, wire::pool_list(&listed.collect::<Vec<_>>()))
-            }
-            Err(error) => unavailable(error),
-        }
+    fn pools(&self, viewer: Viewer) -> Handled {
+        let summaries = self.hub.summaries()?;
+        let pools = self.pools.iter().zip(&summaries).enumerate();
+        let visible = pools.filter(|(index, _)| viewer.sees(PoolIndex(*index)));
+        let listed = visible.map(|(_, (pool, summary))| ListedPool {
+            pool_id: pool.id.as_str(),
+            name: &pool.name,
+            summary,
+        });
+        Ok(Response::json(200, wire::pool_list(&listed.collect::<Vec<_>>())))
     }
 
     /// The door knows that the viewer may see the pool.
-    fn metrics(&self, pool: &str) -> Response {
+    fn metrics(&self, pool: &str) -> Handled {
         let Some(index) = self.pools.iter().position(|known| known.id.as_str() == pool) else {
-            return Response::problem(404, "no such pool");
+            return Ok(Response::problem(404, "no such pool"));
         };
-        match self.hub.snapshot(PoolIndex(index)) {
-            Ok(snapshot) => {
-                let (id, shared) = (&self.pools[index].id, &self.snapshot_bodies[index]);
-                let (seq, server_time) = (snapshot.seq, snapshot.server_time);
-                let encode = || snapshot.text(id, &self.epoch).into_bytes();
-                Response::json(200, shared.get(seq, server_time, encode))
-            }
-            Err(error) => unavailable(error),
-        }
+        let snapshot = self.hub.snapshot(PoolIndex(index))?;
+        let (id, shared) = (&self.pools[index].id, &self.snapshot_bodies[index]);
+        let (seq, server_time) = (snapshot.seq, snapshot.server_time);
+        let encode = || snapshot.text(id, &self.epoch).into_bytes();
+        Ok(Response::json(200, shared.get(seq, server_time, encode)))
     }
 
     fn status(&self) -> Response {
@@ -171,11 +170,9 @@ impl Handlers {
     }
 
     /// The hub replies, and everything on the way to here has worked.
-    fn ready(&self) -> Response {
-        match self.hub.alive() {
-            Ok(()) => Response::json(200, Body::Static(b"{\"status\":\"ok\"}")),
-            Err(error) => unavailable(error),
-        }
+    fn ready(&self) -> Handled {
+        self.hub.alive()?;
+        Ok(Response::json(200, Body::Static(b"{\"status\":\"ok\"}")))
     }
 
     fn login(&self, request: &Request<'_>) -> Response {
@@ -225,10 +222,6 @@ fn login_token(body: &[u8], is_json: bool) -> Option<String> {
         return serde_json::from_slice(body).ok().map(|Object(Login { token })| token);
     }
     parse_form(body).find(|(name, _)| name == "token").map(|(_, token)| token.into_owned())
-}
-
-fn unavailable(error: HubError) -> Response {
-    Response::problem(503, &error.to_string())
 }
 
 #[cfg(test)]
