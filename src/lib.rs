@@ -19,7 +19,8 @@
 //! | `hub` | the registry, and who watches what | events, ticks, capacity of fanout channels | [`server::hub::HubHandle::shutdown`] |
 //! | `fanout-N` | the write side of its dashboards | its two channels | the hub's channel is closed |
 //! | `subscriber-N` | the read side of one dashboard | that socket | the connection ends |
-//! | `agent`, `agent-http` | the first agent of `--dev` | its interval, its connection | its stop channel is closed |
+//! | `agent` | nothing but the next | its stop channel, its thread's end | its stop channel is closed |
+//! | `agent-http` | the first agent of `--dev` | its interval, its connection | `agent` has received the stop |
 //! | `signals`, `log` | signals; stderr | those | the server has stopped |
 //! | about ten without a name | nothing of ours | tiny_http's sockets and pipes | the process ends |
 //!

@@ -1,15 +1,10 @@
 //! The HTTP client: one request at a time on one kept-alive connection, each with a timeout. Turns
 //! each response or failure into a [`HeartbeatResult`]; does not decide when to send or retry.
-//!
-//! It has a thread of its own, because a stop must end the agent sooner than a request in flight
-//! may take.
 
 use std::io;
 use std::sync::OnceLock;
-use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, UNIX_EPOCH};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
 use ureq::config::Config;
 use ureq::http::{HeaderMap, Response, StatusCode, Uri};
 use ureq::tls::{RootCerts, TlsConfig};
@@ -22,9 +17,6 @@ use super::{AgentError, Settings, tls};
 use crate::runtime::clock::{Clock, UnixMillis};
 use crate::runtime::logging::printable;
 use crate::wire::response::problem_detail;
-
-/// TLS and the system's name lookup need more than our other threads.
-const STACK_BYTES: usize = 1_024 * 1_024;
 
 /// Of a response's body that is read; a problem has a few hundred.
 const MAX_RESPONSE_BYTES: u64 = 64 * 1_024;
@@ -51,52 +43,6 @@ pub(crate) enum HeartbeatError {
 
 pub(crate) type HeartbeatResult = Result<(), HeartbeatError>;
 
-#[derive(Debug)]
-pub(super) struct Request {
-    pub(super) json: Vec<u8>,
-    pub(super) timeout: Duration,
-}
-
-/// A [`Client`] on the thread `agent-http`. The caller waits for a request's result before it sends
-/// the next, so the channels never hold more than one message.
-pub(super) struct ClientThread {
-    requests: Sender<Request>,
-    /// Disconnected if the thread has ended.
-    pub(super) results: Receiver<HeartbeatResult>,
-    thread: JoinHandle<()>,
-}
-
-impl ClientThread {
-    pub(super) fn start(settings: &Settings, clock: Clock) -> Result<Self, AgentError> {
-        let (requests, inbox) = bounded(1);
-        let (outbox, results) = bounded(1);
-        let mut client = Client::new(settings, clock)?;
-        let thread = Builder::new()
-            .name("agent-http".to_owned())
-            .stack_size(STACK_BYTES)
-            .spawn(move || {
-                for request in inbox {
-                    if outbox.send(client.send(&request)).is_err() {
-                        break;
-                    }
-                }
-            })
-            .map_err(AgentError::Thread)?;
-        Ok(Self { requests, results, thread })
-    }
-
-    pub(super) fn send(&self, request: Request) -> Result<(), AgentError> {
-        self.requests.send(request).map_err(|_| AgentError::ThreadEnded)
-    }
-
-    /// Ends the thread, which must be idle.
-    pub(super) fn join(self) {
-        drop(self.requests);
-        // The hook has logged a panic.
-        let _ = self.thread.join();
-    }
-}
-
 /// Sends the heartbeats of one agent.
 pub(super) struct Client {
     settings: Settings,
@@ -112,12 +58,12 @@ impl Client {
         Ok(Self { agent: new_agent(&settings.server), settings: settings.clone(), clock })
     }
 
-    pub(super) fn send(&mut self, request: &Request) -> HeartbeatResult {
-        let mut response = self.post(request);
+    pub(super) fn send(&mut self, json: &[u8], timeout: Duration) -> HeartbeatResult {
+        let mut response = self.post(json, timeout);
         // The server may close an idle connection at any time (RFC 9112 section 9.3.1), which is
         // not a failure: try once more on a new one.
         if response.as_ref().is_err_and(is_closed_connection) {
-            response = self.post(request);
+            response = self.post(json, timeout);
         }
         match response {
             Ok(response) => self.result_of(response),
@@ -128,7 +74,7 @@ impl Client {
         }
     }
 
-    fn post(&mut self, request: &Request) -> Result<Response<Body>, ureq::Error> {
+    fn post(&mut self, json: &[u8], timeout: Duration) -> Result<Response<Body>, ureq::Error> {
         let Settings { server, app_key, secret, id, .. } = &self.settings;
         let post = self
             .agent
@@ -136,8 +82,7 @@ impl Client {
             .header("content-type", "application/json")
             .header("x-app-key", app_key)
             .header("x-app-secret", &secret.0);
-        let response =
-            post.config().timeout_global(Some(request.timeout)).build().send(&request.json);
+        let response = post.config().timeout_global(Some(timeout)).build().send(json);
         if response.is_err() {
             self.agent = new_agent(server);
         }

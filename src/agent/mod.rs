@@ -2,15 +2,10 @@
 //! goodbye. Owns the schedule and the newest state; has no queue, so a server that was unavailable
 //! gets the state of now and nothing older.
 //!
-//! ```text
-//!  stop ────────▶ ┌───────┐ ── Request (one at a time) ─▶ ┌────────────┐
-//!                 │  run  │                               │ agent-http │ ──▶ server
-//!  due, look_at ▶ └───────┘ ◀── HeartbeatResult ───────── └────────────┘
-//! ```
-//!
-//! [`run`] blocks its caller's thread and waits for all of these at once, so a request that hangs
-//! does not delay the stop. It reads the task directories twice a second and soon sends what has
-//! changed there.
+//! [`run`] blocks its caller's thread until the stop. All else happens on the thread `agent-http`, one
+//! thing after the other: a heartbeat when it is due, until then the task directories twice a
+//! second, whose changes are sent soon, and at last the goodbye. It is a thread of its own because
+//! the stop must not wait for a request that hangs.
 //!
 //! [`settings`]: what the agent is told. `machine`, `cgroup`: what it measures. `heartbeat`: the
 //! JSON. `schedule`: when to send, what to log. `client`, `tls`: HTTP, and its errors in plain
@@ -29,16 +24,17 @@ mod tests;
 mod tls;
 
 use std::io;
+use std::thread::Builder;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, after, at, never, select};
+use crossbeam_channel::{Receiver, RecvTimeoutError, after, at, bounded, select, select_biased};
 
 pub(crate) use self::client::HeartbeatResult;
 pub(crate) use self::heartbeat::Profile;
 pub(crate) use self::settings::{Secret, Settings};
 pub(crate) use self::tls::ignore_empty_cert_file;
 
-use self::client::{Client, ClientThread, Request};
+use self::client::Client;
 use self::machine::{FIRST_WINDOW, Machine, Reading};
 use self::schedule::Schedule;
 use self::task_files::{Task, TaskDirs, ensure_dir, shown};
@@ -47,6 +43,9 @@ use crate::runtime::clock::Clock;
 /// How often the task directories are read. Watching them would not do: no file system event tells
 /// that a lock is gone. A directory full of other files is read less often, in proportion.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+
+/// TLS and the system's name lookup need more than our other threads.
+const STACK_BYTES: usize = 1_024 * 1_024;
 
 /// Between a heartbeat and the one that is sent because tasks have changed.
 const MIN_GAP: Duration = Duration::from_secs(1);
@@ -75,51 +74,44 @@ pub(crate) fn run<T>(
 ) -> Result<(), AgentError> {
     let mut machine = Machine::new(clock.now())?;
     log::info!("CPU and memory are of {}", machine.describe());
-    run_with(&mut |now| machine.read(now), &settings, &stop, clock)
+    run_with(move |now| machine.read(now), settings, &stop, clock)
 }
 
 fn run_with<T>(
-    measure: &mut dyn FnMut(Instant) -> Reading,
-    settings: &Settings,
+    measure: impl FnMut(Instant) -> Reading + Send + 'static,
+    settings: Settings,
     stop: &Receiver<T>,
     clock: Clock,
 ) -> Result<(), AgentError> {
-    let client = ClientThread::start(settings, clock)?;
-    log::info!(
-        "agent {} reports to {} every {}, with app key {}",
-        settings.id,
-        settings.server,
-        humantime::format_duration(settings.timing.interval),
-        settings.app_key,
-    );
-    // Creates missing ones, so that everyone can put tasks there.
-    for dir in &settings.profile.task_dirs {
-        match ensure_dir(dir) {
-            Ok(_) => log::info!("tasks are the *.json files in {}", shown(dir)),
-            Err(error) => log::warn!("cannot read tasks in {}: {error}", shown(dir)),
-        }
+    let goodbye_timeout = settings.timing.goodbye_timeout;
+    let reporter = Reporter::new(settings, clock)?;
+    let (running, stopped) = bounded::<()>(0);
+    let (working, ended) = bounded::<()>(0);
+    let thread = Builder::new()
+        .name("agent-http".to_owned())
+        .stack_size(STACK_BYTES)
+        .spawn(move || {
+            reporter.run(measure, &stopped);
+            drop(working);
+        })
+        .map_err(AgentError::Thread)?;
+    select! {
+        recv(stop) -> _ => {}
+        recv(ended) -> _ => {}
     }
-    let mut reporter = Reporter::new(settings, clock);
-    loop {
-        let due = if reporter.in_flight.is_some() { never() } else { at(reporter.due) };
-        select! {
-            recv(stop) -> _ => break,
-            recv(due) -> _ => client.send(reporter.heartbeat(measure(clock.now())))?,
-            recv(client.results) -> result => {
-                reporter.finish(&result.map_err(|_| AgentError::ThreadEnded)?);
-            }
-            recv(at(reporter.look_at)) -> _ => reporter.look(),
-        }
+    drop(running);
+    if ended.recv_timeout(goodbye_timeout) == Err(RecvTimeoutError::Timeout) {
+        // The thread ends with the process.
+        log::debug!("the last request gets no response");
+        return Ok(());
     }
-    reporter.goodbye(client);
-    Ok(())
+    thread.join().map_err(|_| AgentError::ThreadEnded)
 }
 
 /// Sends one heartbeat, after measuring for a moment.
 pub(crate) fn send_once(settings: &Settings, clock: Clock) -> Result<HeartbeatResult, AgentError> {
     let json = measure_once(&settings.profile, clock)?;
-    let timeout = settings.timing.request_timeout;
-    Ok(Client::new(settings, clock)?.send(&Request { json, timeout }))
+    Ok(Client::new(settings, clock)?.send(&json, settings.timing.request_timeout))
 }
 
 /// The heartbeat that would be sent now.
@@ -131,59 +123,78 @@ pub(crate) fn measure_once(profile: &Profile, clock: Clock) -> Result<Vec<u8>, A
 }
 
 /// The agent's state between two events.
-struct Reporter<'a> {
-    settings: &'a Settings,
+struct Reporter {
+    settings: Settings,
     clock: Clock,
+    client: Client,
     schedule: Schedule,
     task_dirs: TaskDirs,
     /// The tasks of the last heartbeat.
     reported: Vec<Task>,
     sent_at: Option<Instant>,
-    due: Instant,
-    look_at: Instant,
-    /// When the heartbeat was due that has no result yet.
-    in_flight: Option<Instant>,
     /// Whether the last heartbeat was received: a server that is unavailable does not get more
     /// requests because tasks change.
     is_received: bool,
+    due: Instant,
+    look_at: Instant,
 }
 
-impl<'a> Reporter<'a> {
-    fn new(settings: &'a Settings, clock: Clock) -> Self {
-        Self {
-            settings,
-            clock,
+impl Reporter {
+    /// Creates missing task directories, so that everyone can put tasks there.
+    fn new(settings: Settings, clock: Clock) -> Result<Self, AgentError> {
+        let client = Client::new(&settings, clock)?;
+        log::info!(
+            "agent {} reports to {} every {}, with app key {}",
+            settings.id,
+            settings.server,
+            humantime::format_duration(settings.timing.interval),
+            settings.app_key,
+        );
+        for dir in &settings.profile.task_dirs {
+            match ensure_dir(dir) {
+                Ok(_) => log::info!("tasks are the *.json files in {}", shown(dir)),
+                Err(error) => log::warn!("cannot read tasks in {}: {error}", shown(dir)),
+            }
+        }
+        Ok(Self {
             schedule: Schedule::new(settings.timing.clone()),
             task_dirs: TaskDirs::new(settings.profile.task_dirs.clone()),
             reported: Vec::new(),
             sent_at: None,
+            is_received: false,
             due: clock.now() + settings.timing.first_window,
             look_at: clock.now() + LOOK_INTERVAL,
-            in_flight: None,
-            is_received: false,
+            settings,
+            clock,
+            client,
+        })
+    }
+
+    /// Reports until `stopped` is disconnected.
+    fn run(mut self, mut measure: impl FnMut(Instant) -> Reading, stopped: &Receiver<()>) {
+        loop {
+            select_biased! {
+                recv(stopped) -> _ => break,
+                recv(at(self.due)) -> _ => {
+                    let json = self.heartbeat(measure(self.clock.now()));
+                    let result = self.client.send(&json, self.settings.timing.request_timeout);
+                    self.finish(&result);
+                }
+                recv(at(self.look_at)) -> _ => self.look(),
+            }
+        }
+        if self.sent_at.is_some() {
+            match self.client.send(heartbeat::GOODBYE, self.settings.timing.goodbye_timeout) {
+                Ok(()) => log::info!("said goodbye to {}", self.settings.server),
+                Err(error) => log::debug!("goodbye: {error}"),
+            }
         }
     }
 
-    fn heartbeat(&mut self, reading: Reading) -> Request {
+    fn heartbeat(&mut self, reading: Reading) -> Vec<u8> {
         self.reported = self.task_dirs.read();
-        self.in_flight = Some(self.due);
         self.sent_at = Some(self.clock.now());
-        let json = self.settings.profile.heartbeat(reading, &self.reported);
-        Request { json, timeout: self.settings.timing.request_timeout }
-    }
-
-    /// Makes a heartbeat due soon if tasks have changed since the last one.
-    fn look(&mut self) {
-        if let Some(sent_at) = self.sent_at
-            && self.is_received
-            && self.in_flight.is_none()
-            && self.task_dirs.read() != self.reported
-        {
-            let earliest = (sent_at + MIN_GAP).max(self.clock.now());
-            self.due = self.due.min(earliest);
-        }
-        let factor = self.task_dirs.excess().saturating_add(1);
-        self.look_at = self.clock.now() + LOOK_INTERVAL.saturating_mul(factor);
+        self.settings.profile.heartbeat(reading, &self.reported)
     }
 
     fn finish(&mut self, result: &HeartbeatResult) {
@@ -196,34 +207,20 @@ impl<'a> Reporter<'a> {
         let now = self.clock.now();
         // After success the interval runs from when the heartbeat was due, so that slow responses
         // do not lengthen it. One that is overdue (the machine was suspended) is sent at once.
-        self.due = match self.in_flight.take() {
-            Some(was_due) if result.is_ok() => (was_due + wait).max(now),
-            _ => now + wait,
-        };
+        self.due = if self.is_received { (self.due + wait).max(now) } else { now + wait };
     }
 
-    /// Waits for the request in flight, then says goodbye, all within `goodbye_timeout`; a request
-    /// that takes longer ends with the process.
-    fn goodbye(&mut self, client: ClientThread) {
-        let timeout = self.settings.timing.goodbye_timeout;
-        let deadline = self.clock.now() + timeout;
-        let result = || client.results.recv_deadline(deadline).ok();
-        if self.in_flight.is_some() && result().is_none() {
-            log::debug!("no goodbye: the last heartbeat gets no response");
-            return;
+    /// Makes a heartbeat due soon if tasks have changed since the last one.
+    fn look(&mut self) {
+        if let Some(sent_at) = self.sent_at
+            && self.is_received
+            && self.task_dirs.read() != self.reported
+        {
+            let earliest = (sent_at + MIN_GAP).max(self.clock.now());
+            self.due = self.due.min(earliest);
         }
-        if self.sent_at.is_some() {
-            let json = heartbeat::GOODBYE.to_vec();
-            match client.send(Request { json, timeout }).ok().and_then(|()| result()) {
-                Some(Ok(())) => log::info!("said goodbye to {}", self.settings.server),
-                Some(Err(error)) => log::debug!("goodbye: {error}"),
-                None => {
-                    log::debug!("the goodbye gets no response");
-                    return;
-                }
-            }
-        }
-        client.join();
+        let factor = self.task_dirs.excess().saturating_add(1);
+        self.look_at = self.clock.now() + LOOK_INTERVAL.saturating_mul(factor);
     }
 }
 

@@ -140,14 +140,14 @@ struct Running {
 fn start(settings: Settings) -> Running {
     let (outbox, reads) = bounded(1_024);
     let mut count = 0;
-    let mut measure = move |_| {
+    let measure = move |_| {
         count += 1;
         let _ = outbox.try_send(count);
         Reading { cpu_percent: f64::from(count), memory_percent: 50.0 }
     };
     let (stop, stopped) = bounded(1);
     let thread = Builder::new()
-        .spawn(move || run_with(&mut measure, &settings, &stopped, Clock::start()))
+        .spawn(move || run_with(measure, settings, &stopped, Clock::start()))
         .unwrap();
     Running { stop, reads, thread }
 }
@@ -246,7 +246,7 @@ fn changed_tasks_are_sent_soon_after_a_success_and_not_after_a_401() {
     settings.profile.task_dirs = vec![tasks.path().to_owned()];
     let clock = Clock::start();
     let reading = Reading { cpu_percent: 1.0, memory_percent: 1.0 };
-    let mut reporter = Reporter::new(&settings, clock);
+    let mut reporter = Reporter::new(settings, clock).unwrap();
     for result in [Err(HeartbeatError::Unauthorized { app_key: "key".to_owned() }), Ok(())] {
         reporter.heartbeat(reading);
         reporter.finish(&result);
