@@ -44,7 +44,7 @@ pub(super) fn wait(command: &mut Child, signals: &mut Signals) -> io::Result<Exi
     let mut received = BTreeMap::new();
     // Before each wait: its SIGCHLD may have been among those that `pending` took.
     while command.try_wait()?.is_none() {
-        let Some((signal, mut senders)) = received.pop_first() else {
+        let Some((signal, mut sender)) = received.pop_first() else {
             add(&mut received, signals.wait(), command.id());
             continue;
         };
@@ -56,12 +56,11 @@ pub(super) fn wait(command: &mut Child, signals: &mut Signals) -> io::Result<Exi
         for _ in 1..MAX_QUESTIONS {
             add(&mut received, signals.pending(), command.id());
             let Some(more) = received.remove(&signal) else { break };
-            senders.kernel |= more.kernel;
-            senders.process |= more.process;
+            sender = sender.max(more);
             // The probe may have received this one after its answer.
             reached = reached_command().max(reached);
         }
-        if senders.must_forward(reached) {
+        if sender.must_forward(reached) {
             send(command, signal)?;
         }
     }
@@ -83,50 +82,56 @@ fn reached_group(probe: &mut Option<Probe>, signal: i32) -> Option<bool> {
 
 /// timeout(1), setsid(1) and interactive shells have a process group of their own.
 fn has_left_our_group(command: &Child) -> bool {
-    getpgid(Pid::from_raw(command.id() as i32)).is_ok_and(|group| group != getpgrp())
+    getpgid(Some(Pid::from_child(command))).is_ok_and(|group| group != getpgrp())
 }
 
 fn send(command: &mut Child, signal: i32) -> io::Result<()> {
     // Only we reap the command: until then no other process can have its number.
     if command.try_wait()?.is_none()
-        && let Some(pid) = Pid::from_raw(command.id() as i32)
         && let Some(signal) = Signal::from_named_raw(signal)
     {
-        let _ = kill_process(pid, signal);
+        let _ = kill_process(Pid::from_child(command), signal);
     }
     Ok(())
 }
 
-/// Who sent a signal. The command does not count: it does not get back what it sent itself.
-#[derive(Debug, Clone, Copy, Default)]
-struct Senders {
-    /// The kernel: for a terminal, so usually to the whole group.
-    kernel: bool,
-    /// A process other than the command.
-    process: bool,
+/// Who sent a signal. Of several senders the greatest counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Sender {
+    /// It does not get back what it sent itself.
+    Command,
+    /// For a terminal, so usually to the whole group.
+    Kernel,
+    /// Any other process.
+    Process,
 }
 
-impl Senders {
+impl Sender {
+    fn of(origin: &Origin, command: u32) -> Self {
+        let pid = origin.process.and_then(|process| u32::try_from(process.pid).ok());
+        match origin.cause {
+            Cause::Kernel => Self::Kernel,
+            _ if pid == Some(command) => Self::Command,
+            _ => Self::Process,
+        }
+    }
+
     /// `reached` says whether the signal reached the group, if that is known.
     fn must_forward(self, reached: Option<bool>) -> bool {
         match reached {
             Some(true) => false,
-            Some(false) => self.kernel || self.process,
-            None => self.process,
+            Some(false) => self != Self::Command,
+            None => self == Self::Process,
         }
     }
 }
 
 /// Adds received signals to those that are to be forwarded, equal ones as one.
-fn add(received: &mut BTreeMap<i32, Senders>, origins: impl Iterator<Item = Origin>, command: u32) {
+fn add(received: &mut BTreeMap<i32, Sender>, origins: impl Iterator<Item = Origin>, command: u32) {
     for origin in origins.filter(|origin| origin.signal != SIGCHLD) {
-        let senders = received.entry(origin.signal).or_default();
-        let sender = origin.process.and_then(|process| u32::try_from(process.pid).ok());
-        if matches!(origin.cause, Cause::Kernel) {
-            senders.kernel = true;
-        } else if sender != Some(command) {
-            senders.process = true;
-        }
+        let sender = Sender::of(&origin, command);
+        let known = received.entry(origin.signal).or_insert(sender);
+        *known = sender.max(*known);
     }
 }
 
@@ -136,21 +141,18 @@ mod tests {
 
     #[test]
     fn what_reached_the_group_or_came_from_the_command_is_not_forwarded() {
-        let command = Senders::default();
-        let kernel = Senders { kernel: true, process: false };
-        let process = Senders { kernel: false, process: true };
-        for (senders, reached, forwarded) in [
-            (process, Some(true), false),
-            (process, Some(false), true),
-            (process, None, true),
-            (kernel, Some(true), false),
+        for (sender, reached, forwarded) in [
+            (Sender::Process, Some(true), false),
+            (Sender::Process, Some(false), true),
+            (Sender::Process, None, true),
+            (Sender::Kernel, Some(true), false),
             // A terminal that hangs up signals only the leader of its session.
-            (kernel, Some(false), true),
-            (kernel, None, false),
-            (command, Some(false), false),
-            (command, None, false),
+            (Sender::Kernel, Some(false), true),
+            (Sender::Kernel, None, false),
+            (Sender::Command, Some(false), false),
+            (Sender::Command, None, false),
         ] {
-            assert_eq!(senders.must_forward(reached), forwarded, "{senders:?} {reached:?}");
+            assert_eq!(sender.must_forward(reached), forwarded, "{sender:?} {reached:?}");
         }
     }
 }
