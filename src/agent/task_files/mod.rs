@@ -20,7 +20,7 @@ use std::time::Duration;
 use rustix::fs::{Mode, OFlags};
 use rustix::process::geteuid;
 use serde::{Deserialize, Deserializer, Serialize};
-use tempfile::{NamedTempFile, TempPath};
+use tempfile::{Builder, NamedTempFile};
 
 use crate::runtime::logging::printable;
 use crate::wire::{MAX_TEXT_CHARS, Object};
@@ -100,19 +100,24 @@ impl TaskFile {
     pub(crate) fn create(path: &Path, task: &Task) -> io::Result<Self> {
         let dir = ensure_dir(path)?;
         remove_dead_files(path);
-        let random = getrandom::u64().map_err(|error| io::Error::other(error.to_string()))?;
-        let name = format!("{}-{random:016x}", std::process::id());
         // Leads to the directory even if it is renamed.
-        let place = PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd()));
-        let draft = TempPath::try_from_path(place.join(format!(".{name}{DRAFT_SUFFIX}")))?;
-        let path = TempPath::try_from_path(place.join(name + LOCKED_SUFFIX))?;
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
-        file.try_lock()?;
-        file.write_all(&serde_json::to_vec(task)?)?;
-        // Whatever the umask is: the agent may run as another user.
-        file.set_permissions(fs::Permissions::from_mode(0o644))?;
-        draft.persist(&path)?;
-        Ok(Self { _file: NamedTempFile::from_parts(file, path), _dir: dir })
+        let place = format!("/proc/self/fd/{}", dir.as_raw_fd());
+        let json = serde_json::to_vec(task)?;
+        let private =
+            |path: &Path| OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+        let complete = |path: &Path| {
+            let mut draft = Builder::new().suffix(DRAFT_SUFFIX).make_in(&place, private)?;
+            draft.as_file().try_lock()?;
+            draft.write_all(&json)?;
+            // Whatever the umask is: the agent may run as another user.
+            draft.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
+            Ok(draft.persist(path)?)
+        };
+        let prefix = format!("{}-", std::process::id());
+        let mut name = Builder::new();
+        name.prefix(&prefix).rand_bytes(16).suffix(LOCKED_SUFFIX);
+        let file = name.make_in(&place, complete)?;
+        Ok(Self { _file: file, _dir: dir })
     }
 }
 
@@ -221,16 +226,8 @@ impl TaskDirs {
     /// Logs the problems that two consecutive reads found: during the first a script may have been
     /// writing the file. Anyone may fill such a directory, so each read logs at most one line.
     fn log_new(&mut self, problems: Vec<String>) {
-        let mut new = Vec::new();
-        let mut counted = HashMap::with_capacity(problems.len());
-        for problem in problems {
-            let reads = self.problems.get(&problem).map_or(1, |reads| reads.saturating_add(1));
-            if reads == 2 {
-                new.push(problem.clone());
-            }
-            counted.insert(problem, reads);
-        }
-        self.problems = counted;
+        let reads = |problem| self.problems.get(problem).copied().unwrap_or(0);
+        let new: Vec<_> = problems.iter().filter(|problem| reads(*problem) == 1).collect();
         match &new[..] {
             [] => {}
             [first] => log::warn!("{first}"),
@@ -238,6 +235,8 @@ impl TaskDirs {
                 log::warn!("{first}; {} other files or directories have problems", others.len());
             }
         }
+        let counted = problems.iter().map(|problem| reads(problem).saturating_add(1));
+        self.problems = problems.iter().cloned().zip(counted).collect();
     }
 }
 
