@@ -30,16 +30,16 @@ const WINDOW: Duration = Duration::from_millis(30);
 /// How often the probe is asked about one signal while equal ones keep coming.
 const MAX_QUESTIONS: usize = 4;
 
-pub(super) type Signals = SignalsInfo<WithOrigin>;
+pub(crate) type Signals = SignalsInfo<WithOrigin>;
 
 /// Installs the handlers; a signal that is ignored (nohup) stays ignored, by the command too.
-pub(super) fn listen() -> io::Result<Signals> {
+pub(crate) fn listen() -> io::Result<Signals> {
     let forwarded = FORWARDED.into_iter().filter(|&signal| !is_ignored(signal));
     SignalsInfo::new(forwarded.chain([SIGCHLD]))
 }
 
 /// Waits for the end of the command, and forwards signals until then.
-pub(super) fn wait(command: &mut Child, signals: &mut Signals) -> io::Result<ExitStatus> {
+pub(crate) fn wait(command: &mut Child, signals: &mut Signals) -> io::Result<ExitStatus> {
     let mut probe = Probe::start().ok();
     let mut received = BTreeMap::new();
     // Before each wait: its SIGCHLD may have been among those that `pending` took.
