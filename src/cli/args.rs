@@ -3,7 +3,6 @@
 //! arguments.
 
 use std::ffi::OsString;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -64,27 +63,18 @@ pub(super) struct ServeArgs {
     #[command(flatten)]
     pub file: ConfigFile,
 
-    /// IP address and port to listen on, instead of the file's; repeat, or separate by commas, for
-    /// several; port 0 means any free port [default: port 8080 on both loopback addresses]
-    #[arg(long, value_name = "ADDR", env = "AGENT_METRICS_LISTEN", num_args = 1..)]
-    #[arg(value_delimiter = ',', value_parser = config::parse_listen)]
-    pub listen: Vec<SocketAddr>,
-
-    /// Remove an agent when its last heartbeat is older than this, instead of the file's time; with
-    /// a unit, 100ms to 30days [default: 5m]
-    #[arg(long, value_name = "TIME", env = "AGENT_METRICS_EVICT_AFTER", value_parser = parse_time)]
-    pub evict_after: Option<Duration>,
+    #[command(flatten)]
+    overrides: Overrides,
 }
 
 impl ServeArgs {
     /// The configuration from flags, environment and file together.
     pub(super) fn load(&self) -> Result<Config, ConfigError> {
-        let overrides = Overrides { listen: self.listen.clone(), evict_after: self.evict_after };
         // CONFIG_VARIABLE may be set for all shells, and does not disable --dev.
         if self.dev {
-            return Config::dev(&overrides);
+            return Config::dev(&self.overrides);
         }
-        Config::load(&self.file.path()?, &overrides)
+        Config::load(&self.file.path()?, &self.overrides)
     }
 }
 
@@ -193,13 +183,8 @@ fn tasks_dir() -> impl TypedValueParser<Value = PathBuf> {
     })
 }
 
-fn parse_time(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text)
-        .map_err(|_| "must be a time with a unit, such as 10s or 5m".to_owned())
-}
-
 fn parse_interval(text: &str) -> Result<Duration, String> {
-    let interval = parse_time(text)?;
+    let interval = config::parse_time(text)?;
     if settings::INTERVALS.contains(&interval) {
         return Ok(interval);
     }
@@ -208,6 +193,8 @@ fn parse_interval(text: &str) -> Result<Duration, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use clap::CommandFactory as _;
     use clap::error::ErrorKind;
 
@@ -253,10 +240,10 @@ mod tests {
             "agent-metrics serve --listen 127.0.0.1:0,[::1]:80",
             "agent-metrics serve --listen 127.0.0.1:0 [::1]:80 --evict-after 2s",
         ] {
-            assert_eq!(serve(line).listen, expected, "{line}");
+            assert_eq!(serve(line).overrides.listen, expected, "{line}");
         }
         let args = serve("agent-metrics serve --dev --listen=127.0.0.1:0 --evict-after=2s");
-        assert_eq!(args.evict_after, Some(Duration::from_secs(2)));
+        assert_eq!(args.overrides.evict_after, Some(Duration::from_secs(2)));
         assert_eq!(args.load().unwrap().evict_after, Duration::from_secs(2));
     }
 

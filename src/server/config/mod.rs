@@ -11,11 +11,12 @@ mod source;
 
 use std::ffi::OsString;
 use std::fs;
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use clap::Args;
 use toml::de::{DeTable, DeValue};
 
 use self::access::Access;
@@ -67,10 +68,17 @@ pub(crate) struct Config {
 }
 
 /// What flags and environment say instead of the file.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Args)]
 pub(crate) struct Overrides {
-    /// If there is any.
+    /// IP address and port to listen on, instead of the file's; repeat, or separate by commas, for
+    /// several; port 0 means any free port [default: port 8080 on both loopback addresses]
+    #[arg(long, value_name = "ADDR", env = "AGENT_METRICS_LISTEN", num_args = 1..)]
+    #[arg(value_delimiter = ',', value_parser = parse_listen)]
     pub listen: Vec<SocketAddr>,
+
+    /// Remove an agent when its last heartbeat is older than this, instead of the file's time; with
+    /// a unit, 100ms to 30days [default: 5m]
+    #[arg(long, value_name = "TIME", env = "AGENT_METRICS_EVICT_AFTER", value_parser = parse_time)]
     pub evict_after: Option<Duration>,
 }
 
@@ -88,7 +96,7 @@ pub(crate) enum ConfigError {
     )]
     NoFile,
     #[error("cannot read {}: {source}", path.display())]
-    Read { path: PathBuf, source: std::io::Error },
+    Read { path: PathBuf, source: io::Error },
     #[error("{}: larger than {} KiB", .0.display(), MAX_FILE_BYTES / 1_024)]
     TooLarge(PathBuf),
     /// One line for each mistake, in the file's order, with path, line and column.
@@ -200,7 +208,12 @@ pub(crate) fn is_loopback(address: &SocketAddr) -> bool {
     address.ip().to_canonical().is_loopback()
 }
 
-pub(crate) fn parse_listen(text: &str) -> Result<SocketAddr, String> {
+pub(crate) fn parse_time(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text)
+        .map_err(|_| "must be a time with a unit, such as 10s or 5m".to_owned())
+}
+
+fn parse_listen(text: &str) -> Result<SocketAddr, String> {
     text.trim().parse().map_err(|_| format!("must be {LISTEN_RULE}"))
 }
 
@@ -210,9 +223,8 @@ fn default_listen() -> Vec<SocketAddr> {
 }
 
 fn read(path: &Path) -> Result<String, ConfigError> {
-    let mut text = String::new();
-    fs::File::open(path)
-        .and_then(|file| file.take(MAX_FILE_BYTES as u64 + 1).read_to_string(&mut text))
+    let text = fs::File::open(path)
+        .and_then(|file| io::read_to_string(file.take(MAX_FILE_BYTES as u64 + 1)))
         .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
     if text.len() > MAX_FILE_BYTES {
         return Err(ConfigError::TooLarge(path.to_owned()));
