@@ -5,7 +5,7 @@ use std::env;
 use std::ffi::OsString;
 use std::fmt;
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read as _};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::Path;
@@ -128,13 +128,12 @@ impl Secret {
     }
 
     fn from_file(path: &Path) -> Result<Self, String> {
-        let mut text = String::new();
         // More than a secret may have, but not all of a large file that was named by mistake.
         let limit = 2 * MAX_CREDENTIAL_BYTES as u64;
         File::open(path)
-            .and_then(|file| file.take(limit).read_to_string(&mut text))
+            .and_then(|file| io::read_to_string(file.take(limit)))
             .map_err(|error| error.to_string())
-            .and_then(|_| Self::new(&text))
+            .and_then(|text| Self::new(&text))
             .map_err(|why| format!("file {}: {why}", path.display()))
     }
 }
