@@ -15,7 +15,7 @@ use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::process::geteuid;
@@ -275,19 +275,18 @@ fn open(path: &Path) -> io::Result<File> {
 /// [`MAX_ENTRIES`].
 fn remove_dead_files(dir: &Path) {
     let our_uid = geteuid().as_raw();
-    let is_old = |metadata: &Metadata| {
-        let age = metadata.modified().ok().and_then(|at| at.elapsed().ok());
-        age.is_some_and(|age| age > MAX_DRAFT_AGE)
-    };
-    let entries = fs::read_dir(dir).into_iter().flatten().take(MAX_ENTRIES).filter_map(Result::ok);
-    let should_be_locked = entries.map(|entry| (entry.path(), entry.metadata())).filter(|entry| {
-        let (path, Ok(metadata)) = entry else { return false };
+    let is_old = |at: SystemTime| at.elapsed().is_ok_and(|age| age > MAX_DRAFT_AGE);
+    let should_be_locked = |path: &Path, metadata: &Metadata| {
         metadata.is_file()
             && metadata.uid() == our_uid
             && (has_suffix(path, LOCKED_SUFFIX)
-                || has_suffix(path, DRAFT_SUFFIX) && is_old(metadata))
+                || has_suffix(path, DRAFT_SUFFIX) && metadata.modified().is_ok_and(is_old))
+    };
+    let entries = fs::read_dir(dir).into_iter().flatten().take(MAX_ENTRIES).filter_map(Result::ok);
+    let ours = entries.filter(|entry| {
+        entry.metadata().is_ok_and(|metadata| should_be_locked(&entry.path(), &metadata))
     });
-    for (path, _) in should_be_locked.take(MAX_SWEPT) {
+    for path in ours.map(|entry| entry.path()).take(MAX_SWEPT) {
         if open(&path).is_ok_and(|file| is_unlocked(&file)) {
             let _ = fs::remove_file(path);
         }
