@@ -131,10 +131,9 @@ pub(super) struct AgentArgs {
     #[arg(value_parser = settings::parse_status)]
     pub status: Option<String>,
 
-    /// Directory whose *.json files are the running tasks; repeat for several [default:
-    /// /tmp/agent-metrics-tasks]
+    /// Directory whose *.json files are the running tasks; repeat for several
     #[arg(long, value_name = "DIR", env = task_files::DIR_VARIABLE, value_parser = tasks_dir())]
-    #[arg(default_value = task_files::DEFAULT_DIR, hide_default_value = true)]
+    #[arg(default_value = task_files::DEFAULT_DIR)]
     pub tasks_dir: Vec<PathBuf>,
 
     /// Send one heartbeat, print the server's response, and exit with 0 if it was received
@@ -165,9 +164,9 @@ pub(super) struct TaskArgs {
     #[arg(long, value_name = "N")]
     pub id: Option<u64>,
 
-    /// Directory that the agent watches [default: /tmp/agent-metrics-tasks]
+    /// Directory that the agent watches
     #[arg(long, value_name = "DIR", env = task_files::DIR_VARIABLE, value_parser = tasks_dir())]
-    #[arg(default_value = task_files::DEFAULT_DIR, hide_default_value = true)]
+    #[arg(default_value = task_files::DEFAULT_DIR)]
     pub tasks_dir: PathBuf,
 
     /// The command and its arguments
