@@ -1,13 +1,13 @@
 //! `agent-metrics check`: explains a configuration file. Reads and prints; starts nothing.
 
-use std::fmt::Write as _;
 use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
 
 use super::args::ConfigFile;
 use super::{Failure, print};
 use crate::server::auth::Viewer;
-use crate::server::config::{Config, Overrides, is_loopback, settable_limits};
+use crate::server::config::{Config, Overrides, PoolConfig, is_loopback, settable_limits};
 use crate::server::limits::Limits;
 use crate::wire::id::PoolIndex;
 
@@ -25,19 +25,17 @@ pub(super) fn run(file: &ConfigFile) -> Result<(), Failure> {
 
 fn describe(config: &Config, path: &Path) -> String {
     let gate = &config.gate;
-    let mut listen = String::new();
-    for address in &config.listen {
-        let reach =
-            if is_loopback(address) { "from this machine only" } else { "from other machines too" };
-        // Writing to a String cannot fail.
-        let _ = writeln!(listen, "  {address}, {reach}");
-    }
-    let mut pools = String::new();
-    for (number, pool) in config.pools.iter().enumerate() {
+    let reach = |address: &SocketAddr| match is_loopback(address) {
+        true => format!("  {address}, from this machine only\n"),
+        false => format!("  {address}, from other machines too\n"),
+    };
+    let listen: String = config.listen.iter().map(reach).collect();
+    let pool = |(number, pool): (usize, &PoolConfig)| {
         let keys = gate.keys.values().filter(|(pool, _)| pool.0 == number).count();
         let plural = if keys == 1 { "" } else { "s" };
-        let _ = writeln!(pools, "  {} ({:?}), {keys} key{plural}", pool.id, pool.name);
-    }
+        format!("  {} ({:?}), {keys} key{plural}\n", pool.id, pool.name)
+    };
+    let pools: String = config.pools.iter().enumerate().map(pool).collect();
     format!(
         "{} is valid.\n\n\
          Listens on\n{listen}\n\
@@ -70,7 +68,7 @@ fn viewers(config: &Config) -> String {
     }
     for (number, pool) in config.pools.iter().enumerate() {
         if has(Viewer::Pool(PoolIndex(number))) {
-            let _ = writeln!(text, "  whoever has the token of {}: that pool", pool.id);
+            text.push_str(&format!("  whoever has the token of {}: that pool\n", pool.id));
         }
     }
     if text.is_empty() {
@@ -90,14 +88,12 @@ fn limits(limits: &Limits) -> String {
     if *limits == Limits::default() {
         return "All limits are at their defaults.\n".to_owned();
     }
-    let mut text = "Limits that differ from the defaults\n".to_owned();
-    let defaults = settable_limits(&Limits::default());
-    for ((name, value), (_, default)) in settable_limits(limits).into_iter().zip(defaults) {
-        if value != default {
-            let _ = writeln!(text, "  {name} is {value}, default {default}");
-        }
-    }
-    text
+    let changed = settable_limits(limits)
+        .into_iter()
+        .zip(settable_limits(&Limits::default()))
+        .filter(|(changed, default)| changed != default)
+        .map(|((name, value), (_, default))| format!("  {name} is {value}, default {default}\n"));
+    format!("Limits that differ from the defaults\n{}", changed.collect::<String>())
 }
 
 #[cfg(test)]
