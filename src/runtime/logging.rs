@@ -176,14 +176,8 @@ fn bounded_text(args: fmt::Arguments<'_>) -> String {
     let is_cut = room.write_fmt(args).is_err();
     let length = MAX_LINE_BYTES - room.len();
     // The cut may be inside a character.
-    let mut text = match buffer[..length].utf8_chunks().next() {
-        Some(chunk) => chunk.valid().to_owned(),
-        None => String::new(),
-    };
-    if is_cut {
-        text.push_str("...");
-    }
-    text
+    let text = buffer[..length].utf8_chunks().next().map_or("", |chunk| chunk.valid());
+    if is_cut { format!("{text}...") } else { text.to_owned() }
 }
 
 /// The log thread's loop; `print` may panic.
