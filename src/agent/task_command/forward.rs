@@ -48,7 +48,9 @@ pub(crate) fn wait(command: &mut Child, signals: &mut Signals) -> io::Result<Exi
             add(&mut received, signals.wait(), command.id());
             continue;
         };
-        let has_left = has_left_our_group(command);
+        let pid = Pid::from_child(command);
+        // timeout(1), setsid(1) and interactive shells have a process group of their own.
+        let has_left = getpgid(Some(pid)).is_ok_and(|group| group != getpgrp());
         let mut reached_command =
             || if has_left { Some(false) } else { reached_group(&mut probe, signal) };
         let _ = after(WINDOW).recv();
@@ -60,8 +62,12 @@ pub(crate) fn wait(command: &mut Child, signals: &mut Signals) -> io::Result<Exi
             // The probe may have received this one after its answer.
             reached = reached_command().max(reached);
         }
-        if sender.must_forward(reached) {
-            send(command, signal)?;
+        // Only we reap the command: until then no other process can have its number.
+        if sender.must_forward(reached)
+            && command.try_wait()?.is_none()
+            && let Some(signal) = Signal::from_named_raw(signal)
+        {
+            let _ = kill_process(pid, signal);
         }
     }
     command.wait()
@@ -78,21 +84,6 @@ fn reached_group(probe: &mut Option<Probe>, signal: i32) -> Option<bool> {
     let killed_by = probe.as_mut().and_then(Probe::stop);
     *probe = Probe::start().ok();
     (killed_by == Some(signal)).then_some(true)
-}
-
-/// timeout(1), setsid(1) and interactive shells have a process group of their own.
-fn has_left_our_group(command: &Child) -> bool {
-    getpgid(Some(Pid::from_child(command))).is_ok_and(|group| group != getpgrp())
-}
-
-fn send(command: &mut Child, signal: i32) -> io::Result<()> {
-    // Only we reap the command: until then no other process can have its number.
-    if command.try_wait()?.is_none()
-        && let Some(signal) = Signal::from_named_raw(signal)
-    {
-        let _ = kill_process(Pid::from_child(command), signal);
-    }
-    Ok(())
 }
 
 /// Who sent a signal. Of several senders the greatest counts.
