@@ -22,7 +22,11 @@ pub(super) fn run(args: AgentArgs) -> Result<(), Failure> {
     let (server, app_key) = (args.server.unwrap_or_default(), args.app_key.unwrap_or_default());
     let settings = Settings::new(&server, &app_key, secret, id, args.interval, profile)?;
     if args.once {
-        return send_once(&settings);
+        let (id, server) = (&settings.id, &settings.server);
+        return match agent::send_once(&settings, Clock::start())? {
+            Ok(()) => Ok(print(&format!("{server} received the heartbeat of agent {id}\n"))?),
+            Err(error) => Err(format!("no heartbeat of agent {id} at {server}: {error}").into()),
+        };
     }
     logged(&Arc::default(), || {
         let signals = Signals::start()?;
@@ -30,12 +34,4 @@ pub(super) fn run(args: AgentArgs) -> Result<(), Failure> {
         signals.close();
         Ok(())
     })
-}
-
-fn send_once(settings: &Settings) -> Result<(), Failure> {
-    let (id, server) = (&settings.id, &settings.server);
-    match agent::send_once(settings, Clock::start())? {
-        Ok(()) => Ok(print(&format!("{server} received the heartbeat of agent {id}\n"))?),
-        Err(error) => Err(format!("no heartbeat of agent {id} at {server}: {error}").into()),
-    }
 }
