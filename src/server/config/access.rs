@@ -45,7 +45,14 @@ impl Access {
         access.pools(root);
         // Last, since it knows all tokens then.
         if let Some(open) = viewers.and_then(|viewers| viewers.get("open")) {
-            access.open(&open);
+            let flag = open.flag();
+            access.says_who_may_view |= flag != Some(false);
+            access.gate.is_open = flag == Some(true);
+            if let (true, Some(token)) = (access.gate.is_open, access.token_names.first()) {
+                open.refuse(format_args!(
+                    "viewing is open, and yet {token} requires a token: remove one of them"
+                ));
+            }
         }
         access
     }
@@ -86,7 +93,16 @@ impl Access {
         if let Some(id) = id {
             self.pools.push(PoolConfig { name: name.unwrap_or_else(|| id.to_string()), id });
         }
-        self.keys(index, &table);
+        if let Some(value) = table.required("keys")
+            && let Some(keys) = value.tables()
+        {
+            if keys.is_empty() {
+                value.refuse("no agent could report to it: give at least one { app_key = ... }");
+            }
+            for key in keys {
+                self.key(index, &table.name, key);
+            }
+        }
         self.token(&table, &POOL_TOKEN, Viewer::Pool(index));
     }
 
@@ -98,17 +114,6 @@ impl Access {
             return None;
         }
         Some(id)
-    }
-
-    fn keys(&mut self, pool: PoolIndex, pool_table: &Value<'_>) {
-        let Some(value) = pool_table.required("keys") else { return };
-        let Some(tables) = value.tables() else { return };
-        if tables.is_empty() {
-            value.refuse("no agent could report to it: give at least one { app_key = ... }");
-        }
-        for table in tables {
-            self.key(pool, &pool_table.name, table);
-        }
     }
 
     fn key(&mut self, pool: PoolIndex, owner: &str, mut table: Value<'_>) {
@@ -150,17 +155,6 @@ impl Access {
         } else {
             self.gate.viewers.push((viewer, digest));
             self.token_names.push(value.name);
-        }
-    }
-
-    fn open(&mut self, value: &Value<'_>) {
-        let flag = value.flag();
-        self.says_who_may_view |= flag != Some(false);
-        self.gate.is_open = flag == Some(true);
-        if let (true, Some(token)) = (self.gate.is_open, self.token_names.first()) {
-            value.refuse(format_args!(
-                "viewing is open, and yet {token} requires a token: remove one of them"
-            ));
         }
     }
 }

@@ -109,7 +109,13 @@ pub(crate) enum ConfigError {
 
 impl Config {
     pub(crate) fn load(path: &Path, overrides: &Overrides) -> Result<Self, ConfigError> {
-        Self::parse(&read(path)?, path, overrides)
+        let text = fs::File::open(path)
+            .and_then(|file| io::read_to_string(file.take(MAX_FILE_BYTES as u64 + 1)))
+            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        if text.len() > MAX_FILE_BYTES {
+            return Err(ConfigError::TooLarge(path.to_owned()));
+        }
+        Self::parse(&text, path, overrides)
     }
 
     /// Checks a file's text. `path` names it in errors, and files that it names are relative to
@@ -220,16 +226,6 @@ fn parse_listen(text: &str) -> Result<SocketAddr, String> {
 /// Both loopback addresses at [`DEFAULT_PORT`]: `localhost` may mean either.
 fn default_listen() -> Vec<SocketAddr> {
     vec![(Ipv4Addr::LOCALHOST, DEFAULT_PORT).into(), (Ipv6Addr::LOCALHOST, DEFAULT_PORT).into()]
-}
-
-fn read(path: &Path) -> Result<String, ConfigError> {
-    let text = fs::File::open(path)
-        .and_then(|file| io::read_to_string(file.take(MAX_FILE_BYTES as u64 + 1)))
-        .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-    if text.len() > MAX_FILE_BYTES {
-        return Err(ConfigError::TooLarge(path.to_owned()));
-    }
-    Ok(text)
 }
 
 /// The file's addresses, without those that are mistaken, or the default ones.

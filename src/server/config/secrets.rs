@@ -2,7 +2,7 @@
 //! file; keeps only digests.
 
 use std::fs;
-use std::io::{self, Read as _};
+use std::io::Read as _;
 use std::path::Path;
 
 use super::source::Value;
@@ -69,7 +69,13 @@ impl Secret {
     fn read_file(&self, name: &str, config: &Path) -> Result<SecretDigest, String> {
         let path = config.parent().unwrap_or(Path::new("")).join(name);
         let shown = path.display();
-        let text = read_start(&path).map_err(|error| format!("cannot read {shown}: {error}"))?;
+        let mut bytes = Vec::new();
+        // A little more than a secret may have, whatever the file is.
+        fs::File::open(&path)
+            .and_then(|file| file.take(MAX_BYTES as u64 + 16).read_to_end(&mut bytes))
+            .map_err(|error| format!("cannot read {shown}: {error}"))?;
+        // What is not UTF-8 becomes a character that no secret may have.
+        let text = String::from_utf8_lossy(&bytes);
         let secret = text.trim_end_matches(['\n', '\r']);
         let allowed = |byte: u8| byte.is_ascii_graphic() && !self.excluded.contains(&byte);
         if (MIN_BYTES..=MAX_BYTES).contains(&secret.len()) && secret.bytes().all(allowed) {
@@ -91,12 +97,4 @@ fn from_hex(text: &str) -> Result<SecretDigest, String> {
             .to_owned());
     }
     Ok(digest)
-}
-
-/// A little more than a secret may have, whatever the file is. Bytes that are not UTF-8 become a
-/// character that no secret may have.
-fn read_start(path: &Path) -> io::Result<String> {
-    let mut bytes = Vec::new();
-    fs::File::open(path)?.take(MAX_BYTES as u64 + 16).read_to_end(&mut bytes)?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
