@@ -93,7 +93,7 @@ pub(crate) struct Server {
     agent: Option<Sender<()>>,
     /// For tests that end a fanout thread.
     #[cfg(test)]
-    fanouts: Vec<fanout::FanoutHandle>,
+    fanouts: Vec<Sender<event::Control>>,
     /// Of the Unix sockets. Declared after the backends, so that it is removed after them:
     /// tiny_http's own threads end only while the sockets exist.
     _directory: SocketDirectory,

@@ -19,7 +19,7 @@ use serde_json::json;
 use crate::runtime::clock::{Clock, UnixMillis};
 use crate::runtime::counters::Counters;
 use crate::server::event::{Action, Control, FanoutIndex, Stamp, WriteSide};
-use crate::server::fanout::{self, Fanout, FanoutHandle, Times, fanout};
+use crate::server::fanout::{self, Fanout, Times, fanout};
 use crate::server::hub::{self, Hub, HubHandle, hub};
 use crate::server::limits::{Limits, MAX_BATCH_BYTES};
 use crate::server::registry::{GoodbyeOutcome, Registry, Rules};
@@ -169,7 +169,7 @@ struct World {
     ticks: Sender<Instant>,
     hub: Hub,
     handle: HubHandle,
-    fanouts: Vec<(Fanout, FanoutHandle)>,
+    fanouts: Vec<(Fanout, Sender<Control>)>,
     counters: Arc<Counters>,
     conflations: u64,
     mirror: Registry,
@@ -212,9 +212,8 @@ impl World {
             clock,
             counters: Arc::clone(&counters),
         });
-        let fanouts = receivers.into_iter().enumerate().map(|(index, batches)| {
+        let fanouts = receivers.into_iter().map(|batches| {
             fanout(fanout::Parts {
-                index: FanoutIndex(index),
                 batches,
                 hub: handle.clone(),
                 pools: Arc::clone(&pools),

@@ -4,14 +4,14 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
-use crossbeam_channel::{bounded, tick};
+use crossbeam_channel::{Sender, bounded, tick};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::config::Config;
 use super::descriptors::fit_to_descriptors;
 use super::door::{Door, DoorParts};
-use super::event::FanoutIndex;
-use super::fanout::{self, FanoutHandle};
+use super::event::Control;
+use super::fanout;
 use super::hub::{self, HubHandle};
 use super::limits::{FANOUT_BATCHES, Limits, MAX_EVICTION_TICK, MAX_UNSENT_BYTES};
 use super::registry::Rules;
@@ -127,7 +127,7 @@ impl Shared {
         &self,
         rules: Rules,
         fanouts: usize,
-    ) -> Result<(HubHandle, Vec<FanoutHandle>), StartError> {
+    ) -> Result<(HubHandle, Vec<Sender<Control>>), StartError> {
         let (senders, receivers): (Vec<_>, Vec<_>) =
             (0..fanouts).map(|_| bounded(FANOUT_BATCHES)).unzip();
         let (hub, hub_handle) = hub::hub(hub::Parts {
@@ -144,7 +144,6 @@ impl Shared {
         let mut handles = Vec::with_capacity(fanouts);
         for (index, batches) in receivers.into_iter().enumerate() {
             let (fanout, handle) = fanout::fanout(fanout::Parts {
-                index: FanoutIndex(index),
                 batches,
                 hub: hub_handle.clone(),
                 pools: Arc::clone(&self.pools),

@@ -62,7 +62,8 @@ use mio::event::Event as Readiness;
 use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token, Waker};
 
-use self::addresses::{Permit, Permits};
+pub(crate) use self::addresses::Permit;
+use self::addresses::Permits;
 use self::clients::Clients;
 use self::connection::{Context, Event};
 use self::listener::Acceptor;

@@ -18,11 +18,11 @@ use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, SendError, Sender, TryRecvError, bounded, never, select};
+use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, never, select};
 
 use crate::runtime::clock::Clock;
 use crate::runtime::counters::Counters;
-use crate::server::event::{Batch, Control, FanoutIndex};
+use crate::server::event::{Batch, Control};
 use crate::server::hub::HubHandle;
 use crate::server::limits::{
     CLOSE_GRACE, FANOUT_BATCHES, FANOUT_CONTROLS, KEEPALIVE_AFTER, Limits, MAX_BATCH_BYTES,
@@ -73,29 +73,9 @@ impl From<&Limits> for Times {
     }
 }
 
-/// The way for subscribers to talk to the fanout thread that writes for them.
-#[derive(Debug, Clone)]
-pub(crate) struct FanoutHandle {
-    /// Which one it is, for the hub.
-    pub index: FanoutIndex,
-    controls: Sender<Control>,
-}
-
-/// The fanout thread has ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Stopped;
-
-impl FanoutHandle {
-    /// Hands over `control`, waiting for room: the fanout thread never waits for a subscriber.
-    pub(crate) fn send(&self, control: Control) -> Result<(), Stopped> {
-        self.controls.send(control).map_err(|SendError(_)| Stopped)
-    }
-}
-
 /// What a fanout thread is made of.
 #[derive(Debug)]
 pub(crate) struct Parts {
-    pub index: FanoutIndex,
     /// From the hub.
     pub batches: Receiver<Batch>,
     pub hub: HubHandle,
@@ -108,9 +88,9 @@ pub(crate) struct Parts {
     pub counters: Arc<Counters>,
 }
 
-/// Makes a fanout thread's work and the handle to it.
-pub(crate) fn fanout(parts: Parts) -> (Fanout, FanoutHandle) {
-    let Parts { index, batches, hub, pools, epoch, times, clock, counters } = parts;
+/// Makes a fanout thread's work, and the way for subscribers to talk to it.
+pub(crate) fn fanout(parts: Parts) -> (Fanout, Sender<Control>) {
+    let Parts { batches, hub, pools, epoch, times, clock, counters } = parts;
     let (sender, controls) = bounded(FANOUT_CONTROLS);
     let fanout = Fanout {
         batches,
@@ -128,7 +108,7 @@ pub(crate) fn fanout(parts: Parts) -> (Fanout, FanoutHandle) {
         clock,
         counters,
     };
-    (fanout, FanoutHandle { index, controls: sender })
+    (fanout, sender)
 }
 
 /// One fanout thread's state. [`Fanout::run`] is the thread.

@@ -13,7 +13,7 @@ use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{Role, WebSocket};
 use tungstenite::{Error, Message};
 
-use super::{Fanout, FanoutHandle, Parts, Times, Wake, fanout};
+use super::{Fanout, Parts, Times, Wake, fanout};
 use crate::runtime::clock::{Clock, UnixMillis};
 use crate::runtime::counters::Counters;
 use crate::server::event::{Action, Batch, Control, FanoutIndex, Stamp};
@@ -37,7 +37,7 @@ const RULES: Rules = Rules {
 
 struct Stage {
     hub: HubHandle,
-    fanout: FanoutHandle,
+    fanout: Sender<Control>,
     counters: Arc<Counters>,
     clock: Clock,
     number: u64,
@@ -63,7 +63,6 @@ fn stage(change: impl FnOnce(&mut Times)) -> Stage {
     let mut times = Times::from(&Limits::default());
     change(&mut times);
     let (fanout, fanout_handle) = fanout(Parts {
-        index: FanoutIndex(0),
         batches: batch_receiver,
         hub: hub_handle.clone(),
         pools,
@@ -99,10 +98,9 @@ fn idle_hub() -> (Hub, HubHandle) {
 }
 
 /// A fanout thread's work on the test's own thread, with room for `room` batches.
-pub(super) fn alone(room: usize) -> (Fanout, FanoutHandle, Sender<Batch>) {
+pub(super) fn alone(room: usize) -> (Fanout, Sender<Control>, Sender<Batch>) {
     let (batches, receiver) = bounded(room);
     let (fanout, handle) = fanout(Parts {
-        index: FanoutIndex(0),
         batches: receiver,
         hub: idle_hub().1,
         pools: [PoolId::parse("p").unwrap()].into(),
@@ -139,7 +137,7 @@ fn next(peer: &mut WebSocket<TcpStream>) -> Value {
 }
 
 /// A dashboard, attached but not joined, with a small buffer on the server's side.
-fn attach(fanout: &FanoutHandle, dashboard: u64) -> Peer {
+fn attach(fanout: &Sender<Control>, dashboard: u64) -> Peer {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     peer.set_read_timeout(Some(TIMEOUT)).unwrap();
@@ -150,7 +148,7 @@ fn attach(fanout: &FanoutHandle, dashboard: u64) -> Peer {
     Peer { socket: peer }
 }
 
-fn control(fanout: &FanoutHandle, dashboard: u64, action: Action) {
+fn control(fanout: &Sender<Control>, dashboard: u64, action: Action) {
     fanout.send(Control { dashboard: DashboardId(dashboard), pool: POOL, action }).unwrap();
 }
 

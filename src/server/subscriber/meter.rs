@@ -1,22 +1,23 @@
-//! Counts the frames in what a dashboard sends, without understanding them: tungstenite returns
-//! whole messages, and a message may have any number of empty fragments. Pure.
+//! Counts the frames in what a dashboard sends: tungstenite returns whole messages, and a message may
+//! have any number of empty fragments. Pure.
 
 use std::collections::VecDeque;
+use std::io::Cursor;
 use std::time::{Duration, Instant};
+
+use thiserror::Error;
+use tungstenite::protocol::frame::FrameHeader;
+use tungstenite::protocol::frame::coding::{Control, OpCode};
 
 use crate::server::limits::MAX_CLIENT_FRAMES_PER_MINUTE;
 
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// Opcode of a Pong (RFC 6455 section 5.2).
-const PONG: u8 = 0xA;
-
 /// Follows the frame headers of a stream of client frames.
 #[derive(Debug, Default)]
 pub(super) struct Meter {
-    /// The header's bytes so far: two, an extended length, a mask.
-    header: [u8; 14],
-    header_len: usize,
+    /// The part of the next header that has come.
+    header: Vec<u8>,
     /// Payload bytes still to be passed over.
     payload_left: u64,
     /// When the frames of the last minute came, pongs aside. Grows only as frames come.
@@ -24,31 +25,33 @@ pub(super) struct Meter {
 }
 
 /// More frames within a minute than a dashboard may send.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, Error)]
+#[error("too many frames within a minute")]
 pub(super) struct OverLimit;
 
 impl Meter {
     /// Takes the next bytes of the stream.
     pub(super) fn feed(&mut self, mut bytes: &[u8], now: Instant) -> Result<(), OverLimit> {
-        while !bytes.is_empty() {
-            if self.payload_left > 0 {
-                let here = u64::try_from(bytes.len()).unwrap_or(u64::MAX).min(self.payload_left);
-                self.payload_left -= here;
-                bytes = &bytes[usize::try_from(here).unwrap_or(bytes.len())..];
-                continue;
-            }
-            self.header[self.header_len] = bytes[0];
-            self.header_len += 1;
-            bytes = &bytes[1..];
-            if self.header_len >= 2 && self.header_len == header_length(self.header[1]) {
-                self.payload_left = payload_length(&self.header[..self.header_len]);
-                self.header_len = 0;
-                if self.header[0] & 0x0F != PONG {
-                    self.count(now)?;
+        loop {
+            let left = usize::try_from(self.payload_left).unwrap_or(usize::MAX);
+            let skipped = left.min(bytes.len());
+            self.payload_left -= skipped as u64;
+            let Some((next, rest)) = bytes[skipped..].split_first() else { return Ok(()) };
+            bytes = rest;
+            self.header.push(*next);
+            match FrameHeader::parse(&mut Cursor::new(&self.header)) {
+                Ok(Some((header, payload_bytes))) => {
+                    self.header.clear();
+                    self.payload_left = payload_bytes;
+                    if header.opcode != OpCode::Control(Control::Pong) {
+                        self.count(now)?;
+                    }
                 }
+                Ok(None) => {}
+                // tungstenite finds the same, and ends the connection.
+                Err(_) => return Ok(()),
             }
         }
-        Ok(())
     }
 
     fn count(&mut self, now: Instant) -> Result<(), OverLimit> {
@@ -60,24 +63,6 @@ impl Meter {
         }
         self.arrivals.push_back(now);
         Ok(())
-    }
-}
-
-fn header_length(second: u8) -> usize {
-    let extended = match second & 0x7F {
-        126 => 2,
-        127 => 8,
-        _ => 0,
-    };
-    let mask = if second & 0x80 == 0 { 0 } else { 4 };
-    2 + extended + mask
-}
-
-fn payload_length(header: &[u8]) -> u64 {
-    match header[1] & 0x7F {
-        126 => u64::from(u16::from_be_bytes([header[2], header[3]])),
-        127 => header[2..10].iter().fold(0, |length, byte| length << 8 | u64::from(*byte)),
-        length => u64::from(length),
     }
 }
 

@@ -1,18 +1,11 @@
-//! What tungstenite takes for the dashboard's socket: reads come from it, and are counted; writes
-//! go to the fanout thread.
+//! A subscriber as tungstenite's socket: reads come from the dashboard, and are counted; writes go to
+//! the fanout thread.
 
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
-use std::sync::Arc;
 use std::time::Duration;
 
-use thiserror::Error;
-
 use super::Subscriber;
-use super::meter::{Meter, OverLimit};
-use crate::runtime::clock::Clock;
 use crate::server::event::Action;
-use crate::server::fanout::Stopped;
 use crate::server::limits::{CLOSE_GRACE, SILENCE_TIMEOUT};
 use crate::wire::KIB;
 
@@ -24,47 +17,14 @@ pub(super) const FIRST_SILENCE: Duration = SILENCE_TIMEOUT.saturating_sub(SILENC
 /// What is read and thrown away after a broken rule, at most.
 const MAX_DRAIN_BYTES: usize = 256 * KIB;
 
-pub(super) struct Socket<'a> {
-    socket: Arc<TcpStream>,
-    subscriber: &'a Subscriber<'a>,
-    clock: Clock,
-    meter: Meter,
-    is_over_limit: bool,
-}
-
-/// A dashboard that sends more frames than it may, as an [`io::Error`].
-#[derive(Debug, Error)]
-#[error("too many frames within a minute")]
-pub(super) struct TooManyFrames;
-
-impl TooManyFrames {
-    pub(super) fn is(error: &io::Error) -> bool {
-        error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<Self>)
-    }
-}
-
-impl<'a> Socket<'a> {
-    /// `socket` has [`FIRST_SILENCE`] as its read timeout.
-    pub(super) fn new(
-        socket: Arc<TcpStream>,
-        subscriber: &'a Subscriber<'a>,
-        clock: Clock,
-    ) -> Self {
-        Self { socket, subscriber, clock, meter: Meter::default(), is_over_limit: false }
-    }
-
-    /// Counts the frames in `bytes`. Over the limit, the next read says so.
-    pub(super) fn count(&mut self, bytes: &[u8]) {
-        self.is_over_limit |= self.meter.feed(bytes, self.clock.now()) == Err(OverLimit);
-    }
-
+impl Subscriber {
     /// Reads and throws away until the dashboard has had its Close and hung up, for a moment.
-    pub(super) fn drain(&mut self) {
-        let deadline = self.clock.now() + CLOSE_GRACE;
+    pub(super) fn drain(&self) {
+        let deadline = self.shared.clock.now() + CLOSE_GRACE;
         let mut buffer = [0; 4 * KIB];
         let mut left = MAX_DRAIN_BYTES;
         loop {
-            let timeout = deadline.saturating_duration_since(self.clock.now());
+            let timeout = deadline.saturating_duration_since(self.shared.clock.now());
             // A timeout of zero would mean none at all.
             if timeout < Duration::from_millis(1)
                 || self.socket.set_read_timeout(Some(timeout)).is_err()
@@ -110,25 +70,25 @@ fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
 
-impl Read for Socket<'_> {
+impl Read for Subscriber {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.is_over_limit {
-            return Err(io::Error::other(TooManyFrames));
-        }
-        let read = self.read_or_time_out(buffer)?;
-        self.count(&buffer[..read]);
-        if self.is_over_limit { Err(io::Error::other(TooManyFrames)) } else { Ok(read) }
+        let read = match self.read_ahead.read(buffer)? {
+            0 => self.read_or_time_out(buffer)?,
+            read => read,
+        };
+        let metered = self.meter.feed(&buffer[..read], self.shared.clock.now());
+        metered.map_err(io::Error::other)?;
+        Ok(read)
     }
 }
 
-impl Write for Socket<'_> {
+impl Write for Subscriber {
     /// Passes on whole frames, as tungstenite writes them. Blocks while the fanout thread has no
     /// room: "would block" would leave a Pong unsent until the dashboard's next frame.
     fn write(&mut self, frames: &[u8]) -> io::Result<usize> {
-        match self.subscriber.control(Action::Reply(frames.to_vec())) {
-            Ok(()) => Ok(frames.len()),
-            Err(Stopped) => Err(io::ErrorKind::BrokenPipe.into()),
-        }
+        let sent = self.control(Action::Reply(frames.to_vec()));
+        sent.map_err(|_| io::ErrorKind::BrokenPipe)?;
+        Ok(frames.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
