@@ -18,11 +18,8 @@ pub(crate) const MAX_RING_BYTES: usize = 256 * KIB;
 pub(crate) struct Ring {
     /// The oldest first; a chunk has up to [`MAX_BATCH_BYTES`], or a single larger frame.
     chunks: VecDeque<Arc<Frames>>,
-    bytes: usize,
     /// A reader whose cursor is at or after this number finds here all that it lacks.
     start: u64,
-    /// The number of the last change.
-    end: u64,
 }
 
 impl Ring {
@@ -30,33 +27,24 @@ impl Ring {
     pub(crate) fn push_text(&mut self, text: &str, seq: u64) {
         self.begin_after(seq - 1);
         let back = self.chunks.back_mut().filter(|back| fits(back, text.len()));
-        let before = match back.and_then(Arc::get_mut) {
-            Some(back) => {
-                let before = back.bytes().len();
-                back.push_text(text, seq);
-                before
-            }
-            None => {
-                let mut frames = Frames::default();
-                frames.push_text(text, seq);
-                self.chunks.push_back(Arc::new(frames));
-                0
-            }
-        };
-        self.bytes += self.chunks.back().map_or(0, |back| back.bytes().len()) - before;
-        self.end = seq;
+        if let Some(back) = back.and_then(Arc::get_mut) {
+            return back.push_text(text, seq);
+        }
+        let mut frames = Frames::default();
+        frames.push_text(text, seq);
+        self.chunks.push_back(Arc::new(frames));
     }
 
     /// Appends `frames`, which hold what changed after `since`, and perhaps some that are here
     /// already. Small chunks become one, so that a burst costs one system call per dashboard.
     pub(crate) fn append(&mut self, since: u64, frames: Arc<Frames>) {
         self.begin_after(since);
-        let end = self.end;
-        let Some(last) = frames.last_seq().filter(|last| *last > end) else { return };
+        let end = self.end();
+        if frames.last_seq() <= Some(end) {
+            return;
+        }
         let known = frames.start_after(end);
         let bytes = frames.bytes().len() - known;
-        self.bytes += bytes;
-        self.end = last;
         let mut merged = Frames::default();
         if let Some(back) = self.chunks.pop_back_if(|back| fits(back, bytes)) {
             match Arc::try_unwrap(back) {
@@ -72,14 +60,14 @@ impl Ring {
 
     /// Where changes between the last one here and `since` are missing, no reader can pass.
     fn begin_after(&mut self, since: u64) {
-        if since > self.end {
-            *self = Self { start: since, end: since, ..Self::default() };
+        if since > self.end() {
+            *self = Self { start: since, ..Self::default() };
         }
     }
 
     /// The number of the last change that was appended.
     pub(crate) fn end(&self) -> u64 {
-        self.end
+        self.chunks.back().and_then(|frames| frames.last_seq()).unwrap_or(self.start)
     }
 
     /// Whether a reader with this cursor finds here all that it lacks.
@@ -95,7 +83,7 @@ impl Ring {
 
     /// Readers with cursors before this number lose their place with the next [`Ring::trim`].
     pub(crate) fn cut(&self) -> u64 {
-        let (mut bytes, mut cut) = (self.bytes, self.start);
+        let (mut bytes, mut cut) = (self.bytes(), self.start);
         for frames in &self.chunks {
             if bytes <= MAX_RING_BYTES {
                 break;
@@ -108,11 +96,14 @@ impl Ring {
 
     /// Drops what no reader needs, `oldest` being the oldest cursor, and what is too much.
     pub(crate) fn trim(&mut self, oldest: u64) {
-        let start = self.cut().max(oldest.min(self.end));
+        let start = self.cut().max(oldest);
         while let Some(frames) = self.chunks.pop_front_if(|it| it.last_seq() <= Some(start)) {
-            self.bytes -= frames.bytes().len();
             self.start = frames.last_seq().unwrap_or(self.start);
         }
+    }
+
+    fn bytes(&self) -> usize {
+        self.chunks.iter().map(|frames| frames.bytes().len()).sum()
     }
 }
 
@@ -126,8 +117,7 @@ mod tests {
 
     impl Ring {
         pub(crate) fn is_bounded(&self) -> bool {
-            let bytes: usize = self.chunks.iter().map(|frames| frames.bytes().len()).sum();
-            bytes == self.bytes && bytes <= MAX_RING_BYTES
+            self.bytes() <= MAX_RING_BYTES
         }
     }
 
@@ -164,7 +154,7 @@ mod tests {
         ring.trim(10);
         assert!(!ring.reaches(9) && ring.reaches(10));
         ring.trim(u64::MAX);
-        assert_eq!((ring.bytes, ring.start, ring.end), (0, 11, 11));
+        assert_eq!((ring.bytes(), ring.start, ring.end()), (0, 11, 11));
     }
 
     /// A chunk may begin with what was appended before.
@@ -190,7 +180,7 @@ mod tests {
             assert_eq!(cut, u64::from(seq == 5), "{seq}");
             ring.trim(0);
             assert_eq!(ring.start, cut);
-            assert!(ring.bytes <= MAX_RING_BYTES);
+            assert!(ring.bytes() <= MAX_RING_BYTES);
         }
     }
 
@@ -202,6 +192,6 @@ mod tests {
         ring.append(5, frames(6..=6, 1));
         assert_eq!([2, 3, 4, 5].map(|cursor| ring.reaches(cursor)), [false, false, false, true]);
         ring.append(9, Arc::default());
-        assert_eq!((ring.end(), ring.bytes, ring.reaches(6)), (9, 0, false));
+        assert_eq!((ring.end(), ring.bytes(), ring.reaches(6)), (9, 0, false));
     }
 }
