@@ -3,7 +3,7 @@
 
 use std::io;
 
-use memmap2::{Mmap, MmapMut};
+use memmap2::MmapMut;
 use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
 use tungstenite::protocol::frame::{CloseFrame, Frame, FrameHeader};
 
@@ -21,10 +21,10 @@ const MAX_HEADER_BYTES: usize = 10;
 #[derive(Debug, Default)]
 pub(crate) struct Frames {
     bytes: Vec<u8>,
-    /// Used instead of `bytes` for a snapshot, which may have megabytes: mapped pages, and how many
-    /// of their bytes are in use. Dropping them returns them to the system at once; an allocator
-    /// keeps, for each thread, up to twice the largest buffer that the thread ever had.
-    pages: Option<(Mmap, usize)>,
+    /// Used instead of `bytes` for a snapshot, which may have megabytes. Dropping mapped pages returns
+    /// them to the system at once; an allocator keeps, for each thread, up to twice the largest buffer
+    /// that the thread ever had.
+    pages: Option<MmapMut>,
     ends: Vec<End>,
 }
 
@@ -35,61 +35,45 @@ struct End {
     at: usize,
 }
 
-/// Takes a long message, part by part, as the fragments of one message.
-#[derive(Debug)]
-pub(crate) struct Fragments {
-    pages: MmapMut,
-    ends: Vec<End>,
-    seq: u64,
-}
-
-impl Fragments {
-    /// Room for a message of `bytes` in parts of [`FRAGMENT_BYTES`] or more.
+impl Frames {
+    /// Room for one long message of `bytes`, in fragments of [`FRAGMENT_BYTES`] or more.
     ///
     /// # Errors
     /// The system's, when it has no memory.
-    pub(crate) fn new(bytes: usize, seq: u64) -> io::Result<Self> {
+    pub(crate) fn for_fragments(bytes: usize) -> io::Result<Self> {
         let headers = (bytes / FRAGMENT_BYTES + 1) * MAX_HEADER_BYTES;
-        Ok(Self { pages: MmapMut::map_anon(bytes + headers)?, ends: Vec::new(), seq })
+        let pages = Some(MmapMut::map_anon(bytes + headers)?);
+        Ok(Self { pages, ..Self::default() })
     }
 
-    /// Appends the next fragment. It may end within a character: only the whole message is UTF-8
-    /// (RFC 6455 section 5.6).
-    pub(crate) fn push(&mut self, payload: &[u8], is_final: bool) {
+    /// Appends the next fragment of the message. It may end within a character: only the whole
+    /// message is UTF-8 (RFC 6455 section 5.6).
+    pub(crate) fn push_fragment(&mut self, part: &[u8], is_final: bool, seq: u64) {
         let opcode = if self.ends.is_empty() { Data::Text } else { Data::Continue };
-        let start = self.ends.last().map_or(0, |end| end.at);
-        let mut header = Vec::with_capacity(MAX_HEADER_BYTES);
-        push_header(&mut header, opcode, is_final, payload.len());
-        let (middle, end) = (start + header.len(), start + header.len() + payload.len());
-        self.pages[start..middle].copy_from_slice(&header);
-        self.pages[middle..end].copy_from_slice(payload);
-        self.ends.push(End { seq: self.seq, at: end });
+        self.push(opcode, is_final, part, seq);
     }
 
-    /// The message.
-    ///
-    /// # Errors
-    /// The system's, when it cannot protect the pages.
-    pub(crate) fn finish(self) -> io::Result<Frames> {
-        let used = self.ends.last().map_or(0, |end| end.at);
-        let pages = Some((self.pages.make_read_only()?, used));
-        Ok(Frames { bytes: Vec::new(), pages, ends: self.ends })
-    }
-}
-
-fn push_header(bytes: &mut Vec<u8>, opcode: Data, is_final: bool, payload_bytes: usize) {
-    let opcode = OpCode::Data(opcode);
-    let header = FrameHeader { is_final, opcode, ..FrameHeader::default() };
-    let formatted = header.format(payload_bytes as u64, bytes);
-    debug_assert!(formatted.is_ok(), "a Vec takes every byte");
-}
-
-impl Frames {
     /// Appends `text` as one text frame.
     pub(crate) fn push_text(&mut self, text: &str, seq: u64) {
-        push_header(&mut self.bytes, Data::Text, true, text.len());
-        self.bytes.extend_from_slice(text.as_bytes());
-        self.ends.push(End { seq, at: self.bytes.len() });
+        self.push(Data::Text, true, text.as_bytes(), seq);
+    }
+
+    fn push(&mut self, opcode: Data, is_final: bool, payload: &[u8], seq: u64) {
+        let opcode = OpCode::Data(opcode);
+        let header = FrameHeader { is_final, opcode, ..FrameHeader::default() };
+        let start = self.bytes().len();
+        let at = start + header.len(payload.len() as u64) + payload.len();
+        let mut frame = match &mut self.pages {
+            Some(pages) => &mut pages[start..at],
+            None => {
+                self.bytes.resize(at, 0);
+                &mut self.bytes[start..]
+            }
+        };
+        let formatted = header.format(payload.len() as u64, &mut frame);
+        debug_assert!(formatted.is_ok(), "the frame has room for its header");
+        frame.copy_from_slice(payload);
+        self.ends.push(End { seq, at });
     }
 
     /// Appends those of `later` that carry a change after `seq`.
@@ -103,7 +87,7 @@ impl Frames {
     /// All of them, as they go over the wire.
     pub(crate) fn bytes(&self) -> &[u8] {
         match &self.pages {
-            Some((pages, used)) => &pages[..*used],
+            Some(pages) => &pages[..self.ends.last().map_or(0, |end| end.at)],
             None => &self.bytes,
         }
     }
@@ -188,10 +172,9 @@ mod tests {
 
     #[test]
     fn a_long_message_is_fragments_of_one_message() {
-        let mut fragments = Fragments::new(2 * FRAGMENT_BYTES, 5).unwrap();
-        fragments.push(&[b'x'; FRAGMENT_BYTES], false);
-        fragments.push(&[b'y'; FRAGMENT_BYTES], true);
-        let frames = fragments.finish().unwrap();
+        let mut frames = Frames::for_fragments(2 * FRAGMENT_BYTES).unwrap();
+        frames.push_fragment(&[b'x'; FRAGMENT_BYTES], false, 5);
+        frames.push_fragment(&[b'y'; FRAGMENT_BYTES], true, 5);
         let second = frames.boundary(1);
         assert_eq!(frames.boundary(second + 1), frames.bytes().len());
         // Text and not final, then continuation and final (section 5.2).

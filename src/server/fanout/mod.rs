@@ -98,7 +98,7 @@ pub(crate) fn fanout(parts: Parts) -> (Fanout, Sender<Control>) {
         hub,
         feeds: pools.iter().map(|_| Feed::default()).collect(),
         retries: BTreeSet::new(),
-        snapshots: Snapshots::new(pools.len()),
+        snapshots: Snapshots::new(),
         now: clock.now(),
         maintenance_at: clock.now(),
         closing_until: None,

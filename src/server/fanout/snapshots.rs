@@ -4,10 +4,9 @@
 use std::io;
 use std::sync::{Arc, Weak};
 
-use crate::server::frame::{FRAGMENT_BYTES, Fragments, Frames};
-use crate::wire::MIB;
-use crate::wire::Snapshot;
+use crate::server::frame::{FRAGMENT_BYTES, Frames};
 use crate::wire::id::{PoolId, PoolIndex};
+use crate::wire::{MIB, Snapshot};
 
 /// All snapshots of a fanout thread together, in bytes: enough for two of a large pool. Beyond it
 /// those who come get one that others are still taking. A pool may always have one, so that no
@@ -18,19 +17,17 @@ const MAX_SNAPSHOT_BYTES: usize = 64 * MIB;
 /// messages follow for who gets it late.
 const SHARED_UNTIL: u64 = 4;
 
+/// Those that somebody may still be taking.
 #[derive(Debug)]
 pub(super) struct Snapshots {
-    /// The newest of each pool, while somebody takes it.
-    newest: Vec<Weak<Frames>>,
-    /// All that somebody may still be taking.
-    taken: Vec<Weak<Frames>>,
+    /// Each with its pool, the oldest first.
+    taken: Vec<(PoolIndex, Weak<Frames>)>,
     max_bytes: usize,
 }
 
 impl Snapshots {
-    pub(super) fn new(pools: usize) -> Self {
-        let newest = (0..pools).map(|_| Weak::new()).collect();
-        Self { newest, taken: Vec::new(), max_bytes: MAX_SNAPSHOT_BYTES }
+    pub(super) fn new() -> Self {
+        Self { taken: Vec::new(), max_bytes: MAX_SNAPSHOT_BYTES }
     }
 
     /// What to send where `present` is the pool's state: that, or a recent snapshot from which
@@ -42,24 +39,23 @@ impl Snapshots {
         id: &PoolId,
         epoch: &str,
     ) -> Option<Arc<Frames>> {
-        self.taken.retain(|frames| frames.strong_count() > 0);
-        let newest = self.newest[pool.0].upgrade();
-        let is_alone = newest.is_none();
+        self.taken.retain(|(_, frames)| frames.strong_count() > 0);
+        let newest = self.taken.iter().rfind(|(of, _)| *of == pool);
+        let newest = newest.and_then(|(_, frames)| frames.upgrade());
+        let may_be_made = newest.is_none() || self.fits(present.text_bytes());
         let shared = newest.filter(|frames| frames.last_seq() >= Some(present.complete_since));
         let agents = present.agents.len() as u64;
         let is_recent = |frames: &Arc<Frames>| {
             let seq = frames.last_seq().unwrap_or_default();
             present.seq.saturating_sub(seq) * SHARED_UNTIL < agents
         };
-        let may_be_made = is_alone || self.fits(present.text_bytes());
         if shared.as_ref().is_some_and(is_recent) || !may_be_made {
             return shared;
         }
         match encode(present, id, epoch) {
             Ok(frames) => {
                 let frames = Arc::new(frames);
-                self.newest[pool.0] = Arc::downgrade(&frames);
-                self.taken.push(Arc::downgrade(&frames));
+                self.taken.push((pool, Arc::downgrade(&frames)));
                 Some(frames)
             }
             Err(error) => {
@@ -75,17 +71,18 @@ impl Snapshots {
     }
 
     fn fits(&self, bytes: usize) -> bool {
-        let taken = self.taken.iter().filter_map(Weak::upgrade).map(|frames| frames.bytes().len());
-        taken.sum::<usize>() + bytes <= self.max_bytes
+        let taken = self.taken.iter().filter_map(|(_, frames)| frames.upgrade());
+        taken.map(|frames| frames.bytes().len()).sum::<usize>() + bytes <= self.max_bytes
     }
 }
 
 fn encode(snapshot: Snapshot, id: &PoolId, epoch: &str) -> io::Result<Frames> {
-    let mut fragments = Fragments::new(snapshot.text_bytes(), snapshot.seq)?;
+    let seq = snapshot.seq;
+    let mut frames = Frames::for_fragments(snapshot.text_bytes())?;
     snapshot.write(id, epoch, FRAGMENT_BYTES, |part, is_last| {
-        fragments.push(part.as_bytes(), is_last);
+        frames.push_fragment(part.as_bytes(), is_last, seq);
     });
-    fragments.finish()
+    Ok(frames)
 }
 
 #[cfg(test)]
@@ -121,7 +118,7 @@ mod tests {
     /// Shared until a quarter of the agents have changed, and only while somebody takes it.
     #[test]
     fn a_recent_snapshot_is_shared() {
-        let mut snapshots = Snapshots::new(1);
+        let mut snapshots = Snapshots::new();
         let first = get(&mut snapshots, present(10, 0)).unwrap();
         assert_eq!(first.last_seq(), Some(10));
         assert!(Arc::ptr_eq(&first, &get(&mut snapshots, present(11, 0)).unwrap()));
@@ -135,7 +132,7 @@ mod tests {
     /// However many come and go one after the other, nothing is kept of those who have gone.
     #[test]
     fn nothing_is_kept_of_what_nobody_takes() {
-        let mut snapshots = Snapshots::new(1);
+        let mut snapshots = Snapshots::new();
         for seq in 1..=100 {
             drop(get(&mut snapshots, present(100 * seq, 0)).unwrap());
             assert!(snapshots.kept() <= 1, "{} kept after {seq}", snapshots.kept());
@@ -146,7 +143,7 @@ mod tests {
     /// pool has its own.
     #[test]
     fn memory_is_bounded() {
-        let mut snapshots = Snapshots { max_bytes: 4_000, ..Snapshots::new(2) };
+        let mut snapshots = Snapshots { max_bytes: 4_000, ..Snapshots::new() };
         let first = get(&mut snapshots, present(10, 0)).unwrap();
         let id = PoolId::parse("q").unwrap();
         assert!(snapshots.get(PoolIndex(1), present(10, 0), &id, "e").is_some());
