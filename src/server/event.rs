@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crossbeam_channel::Sender;
-use tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::runtime::clock::UnixMillis;
 use crate::server::frame::Frames;
@@ -103,10 +102,8 @@ pub(crate) enum Action {
     /// first snapshot: a client that has it has joined, and gets whatever is heard of an agent
     /// from then on as an update.
     Attach { socket: Arc<dyn WriteSide>, greeting: Vec<u8> },
-    /// Send these control frames, which answer the dashboard's: a Pong, or the reply to its Close.
-    Reply(Vec<u8>),
-    /// Send a Close with this code (RFC 6455 section 7.4.1), then nothing more.
-    Close(CloseCode),
+    /// Send these control frames: a Pong, or a Close, after which nothing more is sent.
+    Send(Vec<u8>),
     /// Nothing more will be read: send what is owed of control frames, then end.
     Gone,
 }

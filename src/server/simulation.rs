@@ -389,7 +389,7 @@ impl World {
             }
             4 if !self.peers.is_empty() => {
                 let peer = &self.peers[self.random.below(self.peers.len())];
-                let pong = Action::Reply(vec![0x8A, 1, b'p']);
+                let pong = Action::Send(vec![0x8A, 1, b'p']);
                 self.control(peer.fanout, peer.id, peer.pool, pong);
             }
             5 if !self.delayed.is_empty() => {

@@ -1,11 +1,13 @@
 //! What a fanout thread does beside passing on batches: subscribers' control messages, retries,
 //! keep-alives and Pings, cutting off who stays behind, closing.
 
-use crossbeam_channel::never;
+use std::sync::Arc;
+
+use crossbeam_channel::{TryRecvError, never};
 use tungstenite::protocol::frame::coding::CloseCode;
 
-use super::Fanout;
 use super::dashboard::Dashboard;
+use super::{Fanout, Parts, Writer};
 use crate::server::event::{Action, Control};
 use crate::server::frame::{self, Frames};
 use crate::server::limits::FANOUT_CONTROLS;
@@ -18,54 +20,54 @@ impl Fanout {
         for _ in 0..FANOUT_CONTROLS {
             match self.controls.try_recv() {
                 Ok(control) => self.control(control),
-                Err(_) => break,
+                Err(TryRecvError::Empty) => return,
+                // One that is closed would always be ready.
+                Err(TryRecvError::Disconnected) => return self.controls = never(),
             }
         }
     }
 
-    pub(super) fn control(&mut self, Control { dashboard: id, pool, action }: Control) {
-        let until = self.now + self.times.close_grace;
+    fn control(&mut self, Control { dashboard: id, pool, action }: Control) {
+        let now = self.now;
         let dashboards = &mut self.feeds[pool.0].dashboards;
         match (action, dashboards.get_mut(&id)) {
             (Action::Attach { socket, greeting }, _) => {
-                let dashboard = Dashboard::new(socket, greeting, self.now);
+                let dashboard = Dashboard::new(socket, greeting, now);
                 if self.closing_until.is_none() {
                     dashboards.insert(id, dashboard);
                 }
                 return;
             }
             (_, None) => return,
-            (Action::Reply(frames), Some(dashboard)) => dashboard.reply(&frames, until),
-            (Action::Close(code), Some(dashboard)) => dashboard.reply(&frame::close(code), until),
-            (Action::Gone, Some(dashboard)) => dashboard.note_peer_gone(until),
+            (Action::Send(frames), Some(dashboard)) => dashboard.send_control(&frames, now),
+            (Action::Gone, Some(dashboard)) => dashboard.note_peer_gone(now),
         }
         self.pump(pool, id);
     }
 
     /// The hub has ended, and so does everything here.
     pub(super) fn close_all(&mut self) {
-        self.batches = never();
+        self.parts.batches = never();
         // Who was attached in the last moment gets its Close as well: left in the channel it
         // would hold up its thread, and with it the whole stop.
         self.take_controls();
-        self.closing_until = Some(self.now + self.times.close_grace);
+        self.closing_until = Some(self.now + self.parts.times.close_grace);
         for pool in 0..self.feeds.len() {
-            for dashboard in self.ids(PoolIndex(pool)) {
-                let action = Action::Close(CloseCode::Away);
-                self.control(Control { dashboard, pool: PoolIndex(pool), action });
-            }
+            let (mut writer, dashboards) = self.writer(PoolIndex(pool));
+            dashboards.retain(|id, dashboard| {
+                dashboard.send_control(&frame::close(CloseCode::Away), writer.now);
+                writer.pump(*id, dashboard)
+            });
         }
-    }
-
-    fn ids(&self, pool: PoolIndex) -> Vec<DashboardId> {
-        self.feeds[pool.0].dashboards.keys().copied().collect()
     }
 
     /// Writes to those whose next try is due.
     pub(super) fn retry(&mut self) {
-        while let Some(due) = self.retries.first().filter(|(at, ..)| *at <= self.now).copied() {
+        while let Some(&due) = self.retries.first()
+            && let (at, pool, id) = due
+            && at <= self.now
+        {
             self.retries.remove(&due);
-            let (_, pool, id) = due;
             self.pump(pool, id);
         }
     }
@@ -75,46 +77,38 @@ impl Fanout {
         if self.now < self.maintenance_at {
             return;
         }
-        self.maintenance_at = self.now + self.times.maintenance_every;
+        self.maintenance_at = self.now + self.parts.times.maintenance_every;
         for pool in 0..self.feeds.len() {
-            for id in self.ids(PoolIndex(pool)) {
-                self.maintain_one(PoolIndex(pool), id);
-            }
+            let (mut writer, dashboards) = self.writer(PoolIndex(pool));
+            dashboards.retain(|id, dashboard| writer.maintain(*id, dashboard));
         }
     }
+}
 
-    fn maintain_one(&mut self, pool: PoolIndex, id: DashboardId) {
-        let (now, times) = (self.now, &self.times);
-        let dashboards = &mut self.feeds[pool.0].dashboards;
-        let Some(dashboard) = dashboards.get_mut(&id) else { return };
-        if dashboard.is_close_overdue(now) {
-            dashboards.remove(&id);
-            return;
+impl Writer<'_> {
+    /// Whether the connection is still there.
+    fn maintain(&mut self, id: DashboardId, dashboard: &mut Dashboard) -> bool {
+        let Parts { times, pools, epoch, clock, counters, .. } = self.parts;
+        if dashboard.is_close_overdue(self.now, times.close_grace) {
+            return false;
         }
-        if let Some(why) = dashboard.check_lag(now, times) {
-            self.counters.cut_offs.add_one();
-            log::info!("dashboard {id} cut off: {why}");
-            dashboards.remove(&id);
-            return;
+        if dashboard.is_lagging(self.now, times) {
+            counters.cut_offs.add_one();
+            log::info!("dashboard {id} cut off: took less than lag_min_bytes within lag_timeout");
+            return false;
         }
-        let wants_keepalive = dashboard.wants_keepalive(now, times.keepalive_after);
-        let wants_ping = dashboard.wants_ping(now, times.ping_every);
-        if wants_ping {
-            dashboard.send_urgent(&frame::ping());
-        }
-        if wants_keepalive {
-            let text = wire::keepalive(&Envelope {
-                pool: &self.pools[pool.0],
-                server_time: self.clock.wall(),
-                epoch: &self.epoch,
-                seq: dashboard.cursor().unwrap_or_default(),
-            });
+        let keepalive_seq = dashboard.keepalive_seq(self.now, times.keepalive_after);
+        if let Some(seq) = keepalive_seq {
+            let (pool, server_time) = (&pools[self.pool.0], clock.wall());
             let mut frames = Frames::default();
-            frames.push_text(&text, 0);
-            dashboard.send_keepalive(frames.bytes(), now);
+            frames.push_text(&wire::keepalive(&Envelope { pool, server_time, epoch, seq }), seq);
+            dashboard.take_from(&Arc::new(frames), 0);
         }
-        if wants_ping || wants_keepalive {
-            self.pump(pool, id);
+        let is_ping_due = dashboard.is_ping_due(self.now, times.ping_every);
+        if is_ping_due {
+            dashboard.send_control(&frame::ping(), self.now);
         }
+        let has_more = keepalive_seq.is_some() || is_ping_due;
+        !has_more || self.pump(id, dashboard)
     }
 }

@@ -13,12 +13,13 @@ mod snapshots;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::collections::btree_map::{BTreeMap, Entry};
 use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, never, select};
+use crossbeam_channel::{Receiver, Select, Sender, TryRecvError, bounded};
 
 use crate::runtime::clock::Clock;
 use crate::runtime::counters::Counters;
@@ -46,17 +47,11 @@ const _: () = assert!(MAX_WRITE_BYTES + MAX_BATCH_BYTES < MAX_RING_BYTES);
 /// The times that a fanout thread keeps, each with its reason in [`crate::server::limits`].
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Times {
-    /// [`KEEPALIVE_AFTER`].
     pub keepalive_after: Duration,
-    /// [`PING_EVERY`].
     pub ping_every: Duration,
-    /// [`CLOSE_GRACE`].
     pub close_grace: Duration,
-    /// How often the above are looked at.
     pub maintenance_every: Duration,
-    /// [`Limits::lag_timeout`].
     pub lag_timeout: Duration,
-    /// [`Limits::lag_min_bytes`].
     pub lag_min_bytes: usize,
 }
 
@@ -90,23 +85,17 @@ pub(crate) struct Parts {
 
 /// Makes a fanout thread's work, and the way for subscribers to talk to it.
 pub(crate) fn fanout(parts: Parts) -> (Fanout, Sender<Control>) {
-    let Parts { batches, hub, pools, epoch, times, clock, counters } = parts;
     let (sender, controls) = bounded(FANOUT_CONTROLS);
+    let now = parts.clock.now();
     let fanout = Fanout {
-        batches,
         controls,
-        hub,
-        feeds: pools.iter().map(|_| Feed::default()).collect(),
+        feeds: parts.pools.iter().map(|_| Feed::default()).collect(),
         retries: BTreeSet::new(),
         snapshots: Snapshots::new(),
-        now: clock.now(),
-        maintenance_at: clock.now(),
+        now,
+        maintenance_at: now,
         closing_until: None,
-        pools,
-        epoch,
-        times,
-        clock,
-        counters,
+        parts,
     };
     (fanout, sender)
 }
@@ -114,23 +103,16 @@ pub(crate) fn fanout(parts: Parts) -> (Fanout, Sender<Control>) {
 /// One fanout thread's state. [`Fanout::run`] is the thread.
 #[derive(Debug)]
 pub(crate) struct Fanout {
-    batches: Receiver<Batch>,
+    parts: Parts,
     controls: Receiver<Control>,
-    hub: HubHandle,
     feeds: Vec<Feed>,
-    /// When to try again to write to whom. What has become needless is skipped then.
-    retries: BTreeSet<(Instant, PoolIndex, DashboardId)>,
+    retries: Retries,
     snapshots: Snapshots,
     /// The time of this turn.
     now: Instant,
     maintenance_at: Instant,
     /// The hub has ended: all are being closed, until then.
     closing_until: Option<Instant>,
-    pools: Arc<[PoolId]>,
-    epoch: Arc<str>,
-    times: Times,
-    clock: Clock,
-    counters: Arc<Counters>,
 }
 
 /// A pool's dashboards on this thread.
@@ -142,33 +124,19 @@ struct Feed {
     unwritten: usize,
 }
 
-/// What wakes the thread.
-#[derive(Debug)]
-enum Wake {
-    Batch(Batch),
-    Control(Control),
-    /// It is time for something, or a channel has closed.
-    Time,
-}
+/// When to try again to write to whom. What has become needless is skipped then.
+type Retries = BTreeSet<(Instant, PoolIndex, DashboardId)>;
 
 impl Fanout {
     /// Writes until the hub has ended, and then until every dashboard has taken its Close or the
     /// grace is over.
     pub(crate) fn run(mut self) {
         while !self.is_done() {
-            let timeout = self.wake_at().saturating_duration_since(self.clock.now());
-            let wake = select! {
-                recv(self.batches) -> batch => batch.map_or(Wake::Time, Wake::Batch),
-                recv(self.controls) -> control => match control {
-                    Ok(control) => Wake::Control(control),
-                    Err(_) => {
-                        self.controls = never();
-                        Wake::Time
-                    }
-                },
-                default(timeout) => Wake::Time,
-            };
-            self.turn(wake, self.clock.now());
+            let mut select = Select::new();
+            select.recv(&self.parts.batches);
+            select.recv(&self.controls);
+            let _ = select.ready_deadline(self.wake_at());
+            self.turn(self.parts.clock.now());
         }
     }
 
@@ -178,9 +146,9 @@ impl Fanout {
     }
 
     fn wake_at(&self) -> Instant {
-        let retry = self.retries.first().map_or(self.maintenance_at, |(at, ..)| *at);
-        let close = self.closing_until.unwrap_or(self.maintenance_at);
-        self.maintenance_at.min(retry).min(close)
+        let retry_at = self.retries.first().map(|(at, ..)| *at);
+        let others = [retry_at, self.closing_until];
+        others.into_iter().flatten().fold(self.maintenance_at, Instant::min)
     }
 
     /// Takes what is there, as much as one turn takes, and writes what is due. Waits for nothing.
@@ -188,17 +156,12 @@ impl Fanout {
     /// A hub that has more than can be written refills its channel as fast as it is emptied:
     /// without an end to the turn, nobody would be answered, tried again or cut off until the
     /// load is over.
-    fn turn(&mut self, wake: Wake, now: Instant) {
+    fn turn(&mut self, now: Instant) {
         self.now = now;
-        match wake {
-            Wake::Batch(batch) => self.batch(batch),
-            Wake::Control(control) => self.control(control),
-            Wake::Time => {}
-        }
         self.take_controls();
         let mut has_hub_ended = false;
-        for _ in 1..FANOUT_BATCHES {
-            match self.batches.try_recv() {
+        for _ in 0..FANOUT_BATCHES {
+            match self.parts.batches.try_recv() {
                 Ok(batch) => self.batch(batch),
                 Err(TryRecvError::Empty) => break,
                 Err(TryRecvError::Disconnected) => {
@@ -233,12 +196,12 @@ impl Fanout {
                 // Each of them was attached before the hub heard of it, and so before this
                 // batch was made: with what waits now read, all of them are known.
                 self.take_controls();
-                self.snapshot(pool, &dashboards, snapshot);
+                self.snapshot(pool, dashboards, snapshot);
             }
             Batch::Changes { pool, dashboard, frames } => {
                 let Some(waiting) = self.waiting(pool, dashboard) else { return };
                 waiting.take_changes(&frames);
-                self.counters.deliveries.add(frames.count_after(0) as u64);
+                self.parts.counters.deliveries.add(frames.count_after(0) as u64);
                 self.pump(pool, dashboard);
             }
         }
@@ -255,84 +218,87 @@ impl Fanout {
             return;
         }
         let (cut, mut oldest) = (feed.ring.cut(), feed.ring.end());
-        let Self { now, hub, counters, retries, .. } = self;
-        let mut turn = Turn { pool, now: *now, hub, counters, retries };
-        feed.dashboards.retain(|id, dashboard| {
+        let (mut writer, dashboards) = self.writer(pool);
+        dashboards.retain(|id, dashboard| {
             let Some(cursor) = dashboard.cursor() else { return true };
-            // It asks the hub for what it lacks when it is its time.
-            if dashboard.has_retry(turn.now) && !feed.ring.reaches(cursor) {
-                return true;
-            }
-            // Who has read since the last try is not to lose its place.
-            let is_last_chance = cursor < cut && feed.ring.reaches(cursor);
-            if (dashboard.is_idle() || is_last_chance) && !turn.pump(*id, dashboard, &feed.ring) {
+            let is_due = if writer.ring.reaches(cursor) {
+                // Who has read since the last try is not to lose its place.
+                dashboard.is_idle() || cursor < cut
+            } else {
+                dashboard.is_idle() && !dashboard.has_retry(writer.now)
+            };
+            if is_due && !writer.pump(*id, dashboard) {
                 return false;
             }
-            if let Some(cursor) = dashboard.cursor().filter(|cursor| feed.ring.reaches(*cursor)) {
+            if let Some(cursor) = dashboard.cursor().filter(|cursor| writer.ring.reaches(*cursor)) {
                 if cursor < cut {
-                    turn.counters.lags.add_one();
+                    writer.parts.counters.lags.add_one();
                 }
                 oldest = oldest.min(cursor);
             }
             true
         });
-        feed.ring.trim(oldest);
+        self.feeds[pool.0].ring.trim(oldest);
     }
 
-    fn snapshot(&mut self, pool: PoolIndex, dashboards: &[DashboardId], mut snapshot: Snapshot) {
-        let waiting: Vec<_> =
-            dashboards.iter().filter(|id| self.waiting(pool, **id).is_some()).copied().collect();
+    fn snapshot(&mut self, pool: PoolIndex, mut waiting: Vec<DashboardId>, mut snapshot: Snapshot) {
+        waiting.retain(|id| self.waiting(pool, *id).is_some());
         if waiting.is_empty() {
             return;
         }
         // Who has newer states already is not to get older ones.
         let seqs = waiting.iter().filter_map(|id| self.feeds[pool.0].dashboards.get(id)?.seq());
         snapshot.complete_since = seqs.fold(snapshot.complete_since, u64::max);
-        let frames = self.snapshots.get(pool, snapshot, &self.pools[pool.0], &self.epoch);
+        let Parts { pools, epoch, .. } = &self.parts;
+        let frames = self.snapshots.get(pool, snapshot, &pools[pool.0], epoch);
         for id in waiting {
             let now = self.now;
             let Some(dashboard) = self.waiting(pool, id) else { continue };
-            let Some(frames) = &frames else {
-                dashboard.forgo_snapshot();
-                let retry_at = dashboard.ask_later(now);
+            if let Some(frames) = &frames {
+                dashboard.take_snapshot(frames);
+                self.parts.counters.deliveries.add_one();
+                self.pump(pool, id);
+            } else {
+                let retry_at = dashboard.forgo_snapshot(now);
                 self.retries.extend(retry_at.map(|at| (at, pool, id)));
-                continue;
-            };
-            dashboard.take_snapshot(frames);
-            self.counters.deliveries.add_one();
-            self.pump(pool, id);
+            }
         }
     }
 
     /// Writes to one dashboard what waits, as far as there is room.
     fn pump(&mut self, pool: PoolIndex, id: DashboardId) {
-        let feed = &mut self.feeds[pool.0];
-        let Some(dashboard) = feed.dashboards.get_mut(&id) else { return };
-        let Self { now, hub, counters, retries, .. } = self;
-        let mut turn = Turn { pool, now: *now, hub, counters, retries };
-        if !turn.pump(id, dashboard, &feed.ring) {
-            feed.dashboards.remove(&id);
+        let (mut writer, dashboards) = self.writer(pool);
+        if let Entry::Occupied(mut dashboard) = dashboards.entry(id)
+            && !writer.pump(id, dashboard.get_mut())
+        {
+            dashboard.remove();
         }
+    }
+
+    fn writer(&mut self, pool: PoolIndex) -> (Writer<'_>, &mut BTreeMap<DashboardId, Dashboard>) {
+        let Self { parts, feeds, retries, now, .. } = self;
+        let Feed { dashboards, ring, .. } = &mut feeds[pool.0];
+        (Writer { parts, pool, ring, now: *now, retries }, dashboards)
     }
 }
 
-/// What writing to a dashboard needs of its thread.
-struct Turn<'a> {
+/// What writing to a pool's dashboards needs of the thread, in one turn.
+struct Writer<'a> {
+    parts: &'a Parts,
     pool: PoolIndex,
+    ring: &'a Ring,
     now: Instant,
-    hub: &'a HubHandle,
-    counters: &'a Counters,
-    retries: &'a mut BTreeSet<(Instant, PoolIndex, DashboardId)>,
+    retries: &'a mut Retries,
 }
 
-impl Turn<'_> {
+impl Writer<'_> {
     /// Writes, and does what follows from how that went. Whether the connection is still there.
-    fn pump(&mut self, id: DashboardId, dashboard: &mut Dashboard, ring: &Ring) -> bool {
-        let retry_at = match dashboard.pump(ring, self.now, self.counters) {
+    fn pump(&mut self, id: DashboardId, dashboard: &mut Dashboard) -> bool {
+        let retry_at = match dashboard.pump(self.ring, self.now, &self.parts.counters) {
             Pumped::Ended => return false,
             Pumped::Drained => None,
-            Pumped::Blocked => dashboard.schedule_retry(self.now),
-            Pumped::FellBehind(since) => match self.hub.resume(id, since) {
+            Pumped::Blocked => dashboard.retry_blocked(self.now),
+            Pumped::FellBehind(since) => match self.parts.hub.resume(id, since) {
                 Ok(()) => {
                     dashboard.wait();
                     None

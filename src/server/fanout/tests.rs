@@ -13,7 +13,7 @@ use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{Role, WebSocket};
 use tungstenite::{Error, Message};
 
-use super::{Fanout, Parts, Times, Wake, fanout};
+use super::{Fanout, Parts, Times, fanout};
 use crate::runtime::clock::{Clock, UnixMillis};
 use crate::runtime::counters::Counters;
 use crate::server::event::{Action, Batch, Control, FanoutIndex, Stamp};
@@ -367,11 +367,11 @@ fn replies_go_out_at_once() {
     let mut stage = stage(|_| {});
     let peer = stage.attach(1);
     let pong = vec![0x8A, 2, b'h', b'i'];
-    control(&stage.fanout, 1, Action::Reply(pong));
+    control(&stage.fanout, 1, Action::Send(pong));
     let mut peer = peer.websocket();
     assert_eq!(peer.read().unwrap(), Message::Pong(b"hi"[..].into()));
-    control(&stage.fanout, 1, Action::Close(CloseCode::Policy));
-    control(&stage.fanout, 1, Action::Reply(frame::ping()));
+    control(&stage.fanout, 1, Action::Send(frame::close(CloseCode::Policy)));
+    control(&stage.fanout, 1, Action::Send(frame::ping()));
     stage.beat("a", 1, 0);
     match peer.read().unwrap() {
         Message::Close(Some(close)) => assert_eq!(close.code, CloseCode::Policy),
@@ -436,7 +436,7 @@ fn who_takes_no_control_frames_is_cut_off() {
     });
     let _peer = stage.join(1);
     let pongs = [0x8A, 0].repeat(8 << 20);
-    control(&stage.fanout, 1, Action::Reply(pongs));
+    control(&stage.fanout, 1, Action::Send(pongs));
     let deadline = stage.clock.now() + TIMEOUT;
     while stage.counters.cut_offs.get() == 0 {
         assert!(stage.clock.now() < deadline, "still there: {:?}", stage.counters);
@@ -454,11 +454,11 @@ fn a_turn_ends_though_there_is_always_more() {
         frames.push_text("", seq);
         Batch::Updates { pool: POOL, since: seq - 1, frames: Arc::new(frames) }
     };
-    for seq in 2..2 + 4 * FANOUT_BATCHES as u64 {
+    for seq in 1..=4 * FANOUT_BATCHES as u64 {
         batches.try_send(batch(seq)).unwrap();
     }
     let _peer = attach(&handle, 1);
-    fanout.turn(Wake::Batch(batch(1)), Clock::start().now());
+    fanout.turn(Clock::start().now());
     assert!(!batches.is_empty());
     assert_eq!(fanout.feeds[0].dashboards.len(), 1);
 }
@@ -466,7 +466,7 @@ fn a_turn_ends_though_there_is_always_more() {
 impl Fanout {
     /// One turn on the caller's thread, without waiting.
     pub(crate) fn poll(&mut self, now: Instant) {
-        self.turn(Wake::Time, now);
+        self.turn(now);
         assert!(
             self.feeds.iter().all(|feed| feed.ring.is_bounded()),
             "a ring of a fanout thread's"

@@ -19,6 +19,7 @@ use crate::runtime::clock::Clock;
 use crate::runtime::threads::{Role, Threads};
 use crate::server::door::{Permit, Upgrade};
 use crate::server::event::{Action, Control, FanoutIndex};
+use crate::server::frame;
 use crate::server::hub::HubHandle;
 use crate::server::limits::MAX_CLIENT_MESSAGE_BYTES;
 use crate::wire::KIB;
@@ -170,7 +171,7 @@ impl Subscriber {
         }
         if let Err(error) = self.shared.hub.join(self.id, self.pool, self.fanout) {
             log::warn!("dashboard {} cannot join: {error}", self.id);
-            let _ = self.control(Action::Close(CloseCode::Again));
+            let _ = self.control(Action::Send(frame::close(CloseCode::Again)));
             return false;
         }
         log::debug!("dashboard {} joined", self.id);
@@ -182,7 +183,7 @@ impl Subscriber {
     fn end(&self, error: &Error) {
         if let Some(code) = close_code(error) {
             log::debug!("dashboard {} broke a rule: {error}", self.id);
-            let _ = self.control(Action::Close(code));
+            let _ = self.control(Action::Send(frame::close(code)));
             // An unread byte would make the kernel reset the connection and eat the Close.
             self.drain();
         } else {

@@ -86,7 +86,7 @@ impl Write for Subscriber {
     /// Passes on whole frames, as tungstenite writes them. Blocks while the fanout thread has no
     /// room: "would block" would leave a Pong unsent until the dashboard's next frame.
     fn write(&mut self, frames: &[u8]) -> io::Result<usize> {
-        let sent = self.control(Action::Reply(frames.to_vec()));
+        let sent = self.control(Action::Send(frames.to_vec()));
         sent.map_err(|_| io::ErrorKind::BrokenPipe)?;
         Ok(frames.len())
     }

@@ -32,7 +32,7 @@ const RETRY_LONGEST: Duration = Duration::from_millis(160);
 pub(super) struct Dashboard {
     socket: Arc<dyn WriteSide>,
     /// Goes out before anything else, but never within a frame: at first the handshake's response,
-    /// then control frames and keep-alives.
+    /// then control frames.
     urgent: Vec<u8>,
     /// What is being sent.
     current: Option<Piece>,
@@ -66,7 +66,7 @@ enum State {
     /// It takes what follows its cursor.
     Reading,
     /// A Close is in `urgent`, or was sent.
-    Closing { until: Instant, is_peer_gone: bool },
+    Closing { since: Instant, is_peer_gone: bool },
 }
 
 /// The bytes taken within a window of time.
@@ -152,34 +152,30 @@ impl Dashboard {
         self.seq.filter(|_| !is_slow)
     }
 
-    fn take_from(&mut self, frames: &Arc<Frames>, start: usize) {
+    /// Sends `frames` from `start` on. Only to one to which nothing is being sent.
+    pub(super) fn take_from(&mut self, frames: &Arc<Frames>, start: usize) {
         self.seq = frames.last_seq().max(self.seq);
         self.current = Some(Piece { frames: Arc::clone(frames), start });
     }
 
-    /// Sends `bytes`, which are whole frames, before all else.
-    pub(super) fn send_urgent(&mut self, bytes: &[u8]) {
-        if !self.is_closing() {
-            self.urgent.extend_from_slice(bytes);
+    /// Sends control frames before all else. A Close is the last of them (RFC 6455 section 5.5.1).
+    pub(super) fn send_control(&mut self, frames: &[u8], now: Instant) {
+        if self.is_closing() {
+            return;
         }
-    }
-
-    /// Sends control frames. A Close ends what it is sent, and by `until` the connection; behind
-    /// a Close comes nothing, also no second one (RFC 6455 section 5.5.1).
-    pub(super) fn reply(&mut self, frames: &[u8], until: Instant) {
-        self.send_urgent(frames);
-        if !self.is_closing() && frame::is_close(frames) {
-            self.state = State::Closing { until, is_peer_gone: false };
+        self.urgent.extend_from_slice(frames);
+        if frame::is_close(frames) {
+            self.state = State::Closing { since: now, is_peer_gone: false };
         }
     }
 
     /// Nothing more will come from it: a Close that is owed may still go out.
-    pub(super) fn note_peer_gone(&mut self, until: Instant) {
+    pub(super) fn note_peer_gone(&mut self, now: Instant) {
         if !self.is_closing() {
             self.urgent.clear();
             self.current = None;
         }
-        self.state = State::Closing { until, is_peer_gone: true };
+        self.state = State::Closing { since: now, is_peer_gone: true };
     }
 
     /// The hub has been asked.
@@ -187,19 +183,29 @@ impl Dashboard {
         self.state = State::Waiting;
     }
 
-    /// There is no memory for its snapshot: if it has had one, it goes on with what changed.
-    pub(super) fn forgo_snapshot(&mut self) {
+    /// There is no memory for its snapshot: if it has had one, it goes on with what changed. As
+    /// [`Dashboard::ask_later`].
+    pub(super) fn forgo_snapshot(&mut self, now: Instant) -> Option<Instant> {
+        self.state = State::Reading;
         self.changed_bytes = 0;
+        self.ask_later(now)
     }
 
-    /// The hub could not be asked, or there is no memory for the snapshot: it is to ask later.
-    /// Returns when, if that is not arranged yet.
+    /// The hub cannot be asked: it is to be tried later. Returns when, if that is not arranged yet.
     pub(super) fn ask_later(&mut self, now: Instant) -> Option<Instant> {
-        self.state = State::Reading;
+        self.retry_after(RETRY_LONGEST, now)
+    }
+
+    /// Its socket is full. The same.
+    pub(super) fn retry_blocked(&mut self, now: Instant) -> Option<Instant> {
+        self.retry_after(self.retry_delay, now)
+    }
+
+    fn retry_after(&mut self, delay: Duration, now: Instant) -> Option<Instant> {
         if self.has_retry(now) {
             return None;
         }
-        self.retry_at = Some(now + RETRY_LONGEST);
+        self.retry_at = Some(now + delay);
         self.retry_at
     }
 
@@ -212,23 +218,16 @@ impl Dashboard {
         matches!(self.state, State::Closing { .. })
     }
 
-    /// What to write next: `urgent`, once the frame that was begun is out, or `current`.
-    fn next_bytes(&self) -> &[u8] {
+    /// What to write next, and whether that is `urgent`: once the frame that was begun is out.
+    fn next_bytes(&self) -> (&[u8], bool) {
+        let Some(Piece { frames, start }) = &self.current else { return (&self.urgent, true) };
         let ends_early = !self.urgent.is_empty() || self.is_closing();
-        match &self.current {
-            None => &self.urgent,
-            Some(Piece { frames, start }) if ends_early => match frames.boundary(*start) {
-                end if end > *start => &frames.bytes()[*start..end],
-                _ => &self.urgent,
-            },
-            Some(Piece { frames, start }) => &frames.bytes()[*start..],
-        }
+        let end = if ends_early { frames.boundary(*start) } else { frames.bytes().len() };
+        if end > *start { (&frames.bytes()[*start..end], false) } else { (&self.urgent, true) }
     }
 
     /// The first `sent` of `next_bytes` are out.
-    fn advance(&mut self, sent: usize, now: Instant) {
-        let is_within = |piece: &Piece| piece.frames.boundary(piece.start) > piece.start;
-        let is_urgent = !self.urgent.is_empty() && !self.current.as_ref().is_some_and(is_within);
+    fn advance(&mut self, sent: usize, is_urgent: bool, now: Instant) {
         if is_urgent {
             self.urgent.drain(..sent);
         } else if let Some(piece) = &mut self.current {
@@ -245,7 +244,7 @@ impl Dashboard {
         let is_due = self.retry_at.take_if(|at| *at <= now).is_some();
         let mut taken = 0;
         let pumped = loop {
-            let bytes = self.next_bytes();
+            let (bytes, is_urgent) = self.next_bytes();
             if bytes.is_empty() {
                 match self.next_piece(ring, counters) {
                     Some(pumped) => break pumped,
@@ -254,7 +253,7 @@ impl Dashboard {
             }
             let length = bytes.len();
             let Ok(sent) = self.socket.send_now(bytes) else { return Pumped::Ended };
-            self.advance(sent, now);
+            self.advance(sent, is_urgent, now);
             taken += sent;
             if sent < length {
                 break Pumped::Blocked;
@@ -304,45 +303,31 @@ impl Dashboard {
         }
     }
 
-    /// When to try again, if that is not arranged yet.
-    pub(super) fn schedule_retry(&mut self, now: Instant) -> Option<Instant> {
-        if self.retry_at.is_some() {
-            return None;
-        }
-        self.retry_at = Some(now + self.retry_delay);
-        self.retry_at
-    }
-
-    /// Why it is to be cut off, if it is.
-    pub(super) fn check_lag(&mut self, now: Instant, times: &Times) -> Option<&'static str> {
-        let progress = self.progress.as_mut()?;
+    /// Whether it is behind and has taken too little in the last [`Times::lag_timeout`].
+    pub(super) fn is_lagging(&mut self, now: Instant, times: &Times) -> bool {
+        let Some(progress) = &mut self.progress else { return false };
         // With nothing to take it is the dashboard that waits.
         let is_waiting = self.current.is_none() && self.urgent.is_empty();
-        if is_waiting || now.saturating_duration_since(progress.window_start) >= times.lag_timeout {
-            if !is_waiting && progress.taken < times.lag_min_bytes {
-                return Some("took less than lag_min_bytes within lag_timeout");
-            }
-            *progress = Progress { window_start: now, taken: 0 };
+        if !is_waiting && now.saturating_duration_since(progress.window_start) < times.lag_timeout {
+            return false;
         }
-        None
+        let is_lagging = !is_waiting && progress.taken < times.lag_min_bytes;
+        *progress = Progress { window_start: now, taken: 0 };
+        is_lagging
     }
 
-    pub(super) fn is_close_overdue(&self, now: Instant) -> bool {
-        matches!(self.state, State::Closing { until, .. } if now >= until)
+    pub(super) fn is_close_overdue(&self, now: Instant, grace: Duration) -> bool {
+        matches!(self.state, State::Closing { since, .. } if now >= since + grace)
     }
 
-    pub(super) fn wants_keepalive(&self, now: Instant, after: Duration) -> bool {
-        self.is_idle() && now.saturating_duration_since(self.last_text) >= after
-    }
-
-    /// A keep-alive, which goes between messages: only to one that is idle.
-    pub(super) fn send_keepalive(&mut self, frame: &[u8], now: Instant) {
-        self.send_urgent(frame);
-        self.last_text = now;
+    /// The sequence number of the keep-alive that is due, if one is: only to one that is idle.
+    pub(super) fn keepalive_seq(&self, now: Instant, after: Duration) -> Option<u64> {
+        let is_due = self.is_idle() && now.saturating_duration_since(self.last_text) >= after;
+        self.seq.filter(|_| is_due)
     }
 
     /// Whether a Ping is due; if so it counts as sent.
-    pub(super) fn wants_ping(&mut self, now: Instant, every: Duration) -> bool {
+    pub(super) fn is_ping_due(&mut self, now: Instant, every: Duration) -> bool {
         let is_due = now.saturating_duration_since(self.last_ping) >= every;
         if is_due {
             self.last_ping = now;
