@@ -24,11 +24,11 @@ pub(crate) fn fit_to_descriptors(limits: Limits) -> Limits {
 
 /// Raises the soft limit on descriptors to the hard one, and returns it; `u64::MAX` is no limit.
 fn raise_descriptor_limit() -> io::Result<u64> {
-    let before = getrlimit(Resource::Nofile);
-    if before.current != before.maximum {
-        setrlimit(Resource::Nofile, Rlimit { current: before.maximum, maximum: before.maximum })?;
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current != maximum {
+        setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?;
     }
-    Ok(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX))
+    Ok(maximum.unwrap_or(u64::MAX))
 }
 
 /// Shrinks `max_connections` and `max_dashboards` in proportion until both, each a descriptor, fit

@@ -25,20 +25,18 @@ pub(crate) struct Ring {
 impl Ring {
     /// Appends the message about change `seq`.
     pub(crate) fn push_text(&mut self, text: &str, seq: u64) {
-        self.begin_after(seq - 1);
-        let back = self.chunks.back_mut().filter(|back| fits(back, text.len()));
-        if let Some(back) = back.and_then(Arc::get_mut) {
-            return back.push_text(text, seq);
-        }
         let mut frames = Frames::default();
         frames.push_text(text, seq);
-        self.chunks.push_back(Arc::new(frames));
+        self.append(seq - 1, Arc::new(frames));
     }
 
     /// Appends `frames`, which hold what changed after `since`, and perhaps some that are here
     /// already. Small chunks become one, so that a burst costs one system call per dashboard.
     pub(crate) fn append(&mut self, since: u64, frames: Arc<Frames>) {
-        self.begin_after(since);
+        // No reader can pass a gap.
+        if since > self.end() {
+            *self = Self { start: since, ..Self::default() };
+        }
         let end = self.end();
         if frames.last_seq() <= Some(end) {
             return;
@@ -46,7 +44,8 @@ impl Ring {
         let known = frames.start_after(end);
         let bytes = frames.bytes().len() - known;
         let mut merged = Frames::default();
-        if let Some(back) = self.chunks.pop_back_if(|back| fits(back, bytes)) {
+        let fits = |back: &mut Arc<Frames>| back.bytes().len() + bytes <= MAX_BATCH_BYTES;
+        if let Some(back) = self.chunks.pop_back_if(fits) {
             match Arc::try_unwrap(back) {
                 Ok(back) => merged = back,
                 Err(back) => merged.append(&back, 0),
@@ -56,13 +55,6 @@ impl Ring {
         }
         merged.append(&frames, end);
         self.chunks.push_back(Arc::new(merged));
-    }
-
-    /// Where changes between the last one here and `since` are missing, no reader can pass.
-    fn begin_after(&mut self, since: u64) {
-        if since > self.end() {
-            *self = Self { start: since, ..Self::default() };
-        }
     }
 
     /// The number of the last change that was appended.
@@ -105,10 +97,6 @@ impl Ring {
     fn bytes(&self) -> usize {
         self.chunks.iter().map(|frames| frames.bytes().len()).sum()
     }
-}
-
-fn fits(back: &Frames, bytes: usize) -> bool {
-    back.bytes().len() + bytes <= MAX_BATCH_BYTES
 }
 
 #[cfg(test)]

@@ -42,7 +42,10 @@ impl Snapshots {
         self.taken.retain(|(_, frames)| frames.strong_count() > 0);
         let newest = self.taken.iter().rfind(|(of, _)| *of == pool);
         let newest = newest.and_then(|(_, frames)| frames.upgrade());
-        let may_be_made = newest.is_none() || self.fits(present.text_bytes());
+        let taken = self.taken.iter().filter_map(|(_, frames)| frames.upgrade());
+        let taken_bytes: usize = taken.map(|frames| frames.bytes().len()).sum();
+        let fits = taken_bytes + present.text_bytes() <= self.max_bytes;
+        let may_be_made = newest.is_none() || fits;
         let shared = newest.filter(|frames| frames.last_seq() >= Some(present.complete_since));
         let agents = present.agents.len() as u64;
         let is_recent = |frames: &Arc<Frames>| {
@@ -68,11 +71,6 @@ impl Snapshots {
     #[cfg(test)]
     pub(super) fn kept(&self) -> usize {
         self.taken.len()
-    }
-
-    fn fits(&self, bytes: usize) -> bool {
-        let taken = self.taken.iter().filter_map(|(_, frames)| frames.upgrade());
-        taken.map(|frames| frames.bytes().len()).sum::<usize>() + bytes <= self.max_bytes
     }
 }
 

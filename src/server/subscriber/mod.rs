@@ -5,7 +5,7 @@
 mod meter;
 mod socket;
 
-use std::io::{self, Cursor};
+use std::io::{self, Cursor, Read as _};
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -21,7 +21,7 @@ use crate::server::door::{Permit, Upgrade};
 use crate::server::event::{Action, Control, FanoutIndex};
 use crate::server::frame;
 use crate::server::hub::HubHandle;
-use crate::server::limits::MAX_CLIENT_MESSAGE_BYTES;
+use crate::server::limits::{CLOSE_GRACE, MAX_CLIENT_MESSAGE_BYTES};
 use crate::wire::KIB;
 use crate::wire::id::{DashboardId, PoolIndex};
 use meter::{Meter, OverLimit};
@@ -33,40 +33,36 @@ const READ_BUFFER_BYTES: usize = 256;
 /// Frames of ours that tungstenite may hold: a Pong and a Close. They are passed on at once.
 const MAX_WRITE_BUFFER_BYTES: usize = KIB;
 
-/// Gives each dashboard a thread.
+/// What is read and thrown away after a broken rule, at most.
+const MAX_DRAIN_BYTES: u64 = 256 * KIB as u64;
+
+/// Gives each dashboard a thread. What all of these use.
 #[derive(Debug)]
 pub(crate) struct Subscribers {
     threads: Threads,
-    /// Behind a pointer: what a thread is given lies on its stack, more than once.
-    shared: Arc<Shared>,
+    hub: HubHandle,
+    /// By [`FanoutIndex`]; at least one.
+    fanouts: Vec<Sender<Control>>,
+    clock: Clock,
     next: AtomicUsize,
 }
 
-/// What all subscribers use.
-#[derive(Debug)]
-struct Shared {
-    hub: HubHandle,
-    fanouts: Vec<Sender<Control>>,
-    clock: Clock,
-}
-
 impl Subscribers {
-    /// Subscribers that `hub` feeds through `fanouts`, by [`FanoutIndex`], of which there is at
-    /// least one.
+    /// Subscribers that `hub` feeds through `fanouts`. Behind a pointer: what a thread is given lies
+    /// on its stack, more than once.
     pub(crate) fn new(
         threads: Threads,
         hub: HubHandle,
         fanouts: Vec<Sender<Control>>,
         clock: Clock,
-    ) -> Self {
-        let shared = Arc::new(Shared { hub, fanouts, clock });
-        Self { threads, shared, next: AtomicUsize::new(0) }
+    ) -> Arc<Self> {
+        Arc::new(Self { threads, hub, fanouts, clock, next: AtomicUsize::new(0) })
     }
 
     /// See [`OpenFeed`](crate::server::door::OpenFeed).
-    pub(crate) fn open(&self, upgrade: Upgrade) -> Result<(), (Upgrade, io::Error)> {
+    pub(crate) fn open(self: &Arc<Self>, upgrade: Upgrade) -> Result<(), (Upgrade, io::Error)> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let shared = Arc::clone(&self.shared);
+        let shared = Arc::clone(self);
         // Handed over when there is a thread: one that cannot be spawned drops its closure.
         let (sender, upgrades) = bounded(1);
         let work = move || {
@@ -84,7 +80,7 @@ impl Subscribers {
 }
 
 /// The thread.
-fn serve(number: usize, shared: Arc<Shared>, upgrades: Receiver<Upgrade>) {
+fn serve(number: usize, shared: Arc<Subscribers>, upgrades: Receiver<Upgrade>) {
     let Some(mut websocket) = join(number, shared, upgrades) else { return };
     // What it says is ignored. Reading also answers Pings and Closes.
     let error = loop {
@@ -100,7 +96,7 @@ fn serve(number: usize, shared: Arc<Shared>, upgrades: Receiver<Upgrade>) {
 #[inline(never)]
 fn join(
     number: usize,
-    shared: Arc<Shared>,
+    shared: Arc<Subscribers>,
     upgrades: Receiver<Upgrade>,
 ) -> Option<Box<WebSocket<Subscriber>>> {
     let Upgrade { socket, accept_key, read_ahead, pool, permit } = upgrades.recv().ok()?;
@@ -130,7 +126,7 @@ struct Subscriber {
     id: DashboardId,
     pool: PoolIndex,
     fanout: FanoutIndex,
-    shared: Arc<Shared>,
+    shared: Arc<Subscribers>,
     socket: Arc<TcpStream>,
     /// What the client sent beyond the handshake, which is read before the socket.
     read_ahead: Cursor<Vec<u8>>,
@@ -184,8 +180,10 @@ impl Subscriber {
         if let Some(code) = close_code(error) {
             log::debug!("dashboard {} broke a rule: {error}", self.id);
             let _ = self.control(Action::Send(frame::close(code)));
-            // An unread byte would make the kernel reset the connection and eat the Close.
-            self.drain();
+            // An unread byte would make the kernel reset the connection and eat the Close. Where
+            // the dashboard goes on sending, the fanout thread ends the connection soon after.
+            let _ = self.socket.set_read_timeout(Some(CLOSE_GRACE));
+            let _ = io::copy(&mut (&*self.socket).take(MAX_DRAIN_BYTES), &mut io::sink());
         } else {
             log::debug!("dashboard {} left: {error}", self.id);
         }

@@ -9,7 +9,7 @@ use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{SendFlags, send};
 
 use super::Times;
@@ -347,13 +347,10 @@ impl Drop for Dashboard {
 impl WriteSide for TcpStream {
     /// The socket itself stays blocking, for the thread that reads it.
     fn send_now(&self, bytes: &[u8]) -> io::Result<usize> {
-        loop {
-            match send(self, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
-                Ok(sent) => return Ok(sent),
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM) => return Ok(0),
-                Err(error) => return Err(error.into()),
-            }
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        match retry_on_intr(|| send(self, bytes, flags)) {
+            Err(Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM) => Ok(0),
+            sent => Ok(sent?),
         }
     }
 
