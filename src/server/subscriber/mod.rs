@@ -117,8 +117,13 @@ fn join(
         .max_write_buffer_size(MAX_WRITE_BUFFER_BYTES)
         .max_message_size(Some(MAX_CLIENT_MESSAGE_BYTES))
         .max_frame_size(Some(MAX_CLIENT_MESSAGE_BYTES));
-    let has_joined = subscriber.join(&accept_key);
-    has_joined.then(|| Box::new(WebSocket::from_raw_socket(subscriber, Side::Server, Some(config))))
+    if let Err(error) = subscriber.join(&accept_key) {
+        log::warn!("dashboard {} cannot join: {error}", subscriber.id);
+        let _ = subscriber.control(Action::Send(frame::close(CloseCode::Again)));
+        return None;
+    }
+    log::debug!("dashboard {} joined", subscriber.id);
+    Some(Box::new(WebSocket::from_raw_socket(subscriber, Side::Server, Some(config))))
 }
 
 /// One dashboard, as its thread knows it. Tells fanout and hub when it ends, however that comes.
@@ -148,12 +153,8 @@ impl Subscriber {
         self.shared.fanouts[self.fanout.0].send(control)
     }
 
-    /// Whether it has joined.
-    fn join(&self, accept_key: &str) -> bool {
-        if let Err(error) = self.socket.set_read_timeout(Some(FIRST_SILENCE)) {
-            log::warn!("dashboard {}: {error}", self.id);
-            return false;
-        }
+    fn join(&self, accept_key: &str) -> Result<(), Box<dyn std::error::Error>> {
+        self.socket.set_read_timeout(Some(FIRST_SILENCE))?;
         // RFC 6455 section 4.2.2.
         let greeting = format!(
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -162,16 +163,8 @@ impl Subscriber {
         .into_bytes();
         // Attached before the hub hears of it: see `Action::Attach`.
         let socket = Arc::<TcpStream>::clone(&self.socket);
-        if self.control(Action::Attach { socket, greeting }).is_err() {
-            return false;
-        }
-        if let Err(error) = self.shared.hub.join(self.id, self.pool, self.fanout) {
-            log::warn!("dashboard {} cannot join: {error}", self.id);
-            let _ = self.control(Action::Send(frame::close(CloseCode::Again)));
-            return false;
-        }
-        log::debug!("dashboard {} joined", self.id);
-        true
+        self.control(Action::Attach { socket, greeting })?;
+        Ok(self.shared.hub.join(self.id, self.pool, self.fanout)?)
     }
 
     /// Not inlined: see [`join`].
