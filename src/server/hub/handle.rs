@@ -1,8 +1,7 @@
 //! The way to talk to the hub: calls instead of messages, each bounded in time. Owns a sender and
 //! the counts that tell a worker whether a pool may be full; decides nothing else.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crossbeam_channel::RecvTimeoutError::{Disconnected, Timeout};
@@ -20,30 +19,36 @@ use crate::wire::{Metrics, Snapshot};
 /// heartbeat may be promised without asking the hub.
 #[derive(Debug, Default)]
 pub(super) struct Room {
-    pub(super) agents: AtomicUsize,
-    pub(super) bytes: AtomicUsize,
-    queued: AtomicUsize,
-    queued_bytes: AtomicUsize,
+    agents: usize,
+    bytes: usize,
+    pub(super) queued: usize,
+    queued_bytes: usize,
 }
 
 impl Room {
     /// Counts a heartbeat as on its way. Whether there is certainly room for it and for all
     /// before it, even if every one of them is of a new agent.
-    ///
-    /// The hub stores the population before it takes a heartbeat off the count (release), so who
-    /// sees it gone (acquire) also sees what it added.
-    fn promise(&self, cost: usize, rules: &Rules) -> bool {
-        let queued = self.queued.fetch_add(1, Ordering::AcqRel) + 1;
-        let queued_bytes = self.queued_bytes.fetch_add(cost, Ordering::AcqRel) + cost;
-        self.agents.load(Ordering::Acquire) + queued <= rules.max_agents_per_pool
-            && self.bytes.load(Ordering::Acquire) + queued_bytes <= rules.max_pool_bytes
+    fn reserve(&mut self, cost: usize, rules: &Rules) -> bool {
+        self.queued += 1;
+        self.queued_bytes += cost;
+        self.agents + self.queued <= rules.max_agents_per_pool
+            && self.bytes + self.queued_bytes <= rules.max_pool_bytes
     }
 
     /// The hub has handled it, or it never got there.
-    pub(super) fn handled(&self, cost: usize) {
-        self.queued_bytes.fetch_sub(cost, Ordering::AcqRel);
-        self.queued.fetch_sub(1, Ordering::AcqRel);
+    pub(super) fn release(&mut self, cost: usize) {
+        self.queued -= 1;
+        self.queued_bytes -= cost;
     }
+
+    pub(super) fn note(&mut self, (agents, bytes): (usize, usize)) {
+        (self.agents, self.bytes) = (agents, bytes);
+    }
+}
+
+/// Held only for moments, and never while waiting for anything.
+pub(super) fn lock(room: &Mutex<Room>) -> MutexGuard<'_, Room> {
+    room.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The way to talk to the hub; clones share it. Every call is bounded in time.
@@ -52,7 +57,7 @@ pub(crate) struct HubHandle {
     pub(super) inbox: Sender<Event>,
     /// Ends the hub's window. It carries no event, so that the order is the inbox's alone.
     pub(super) urgent: Sender<()>,
-    pub(super) rooms: Arc<[Room]>,
+    pub(super) rooms: Arc<[Mutex<Room>]>,
     pub(super) rules: Rules,
     pub(super) timeout: Duration,
 }
@@ -68,8 +73,8 @@ pub(crate) enum HubError {
 }
 
 impl HubHandle {
-    /// Hands in a heartbeat. `Accepted` means that the hub has it in its queue, in order; only
-    /// for a pool that may be full does this wait for the hub's own verdict.
+    /// Hands in a heartbeat. `Accepted` means that the hub has it in its queue, in order, and will
+    /// take it; only for a pool or an inbox that may be full does this wait for the hub's verdict.
     ///
     /// # Errors
     /// [`HubError`]; then the heartbeat may or may not count.
@@ -81,25 +86,29 @@ impl HubHandle {
         stamp: Stamp,
     ) -> Result<Verdict, HubError> {
         let cost = metrics.cost_bytes();
-        let room = &self.rooms[pool.0];
-        let promised = room.promise(cost, &self.rules);
-        let (reply, verdict) = if promised {
-            (None, None)
-        } else {
-            let (reply, verdict) = bounded(1);
-            (Some(reply), Some(verdict))
-        };
-        let event = Event::Heartbeat { pool, agent, metrics, stamp, reply };
-        self.send(event).inspect_err(|_| room.handled(cost))?;
-        match verdict {
-            None => {
-                if self.inbox.len() >= HUB_INBOX / 2 {
-                    self.end_window();
+        let mut event = Event::Heartbeat { pool, agent, metrics, stamp, reply: None };
+        // Locked while it is sent: no other may take the place that this one is promised. An inbox
+        // without capacity is waited for without the lock, and so without a promise.
+        let mut room = lock(&self.rooms[pool.0]);
+        if room.reserve(cost, &self.rules) {
+            match self.inbox.try_send(event) {
+                Ok(()) => {
+                    drop(room);
+                    if self.inbox.len() >= HUB_INBOX / 2 {
+                        self.end_window();
+                    }
+                    return Ok(Verdict::Accepted);
                 }
-                Ok(Verdict::Accepted)
+                Err(error) => event = error.into_inner(),
             }
-            Some(verdict) => self.reply(&verdict),
         }
+        drop(room);
+        let (sender, verdict) = bounded(1);
+        if let Event::Heartbeat { reply, .. } = &mut event {
+            *reply = Some(sender);
+        }
+        self.send(event).inspect_err(|_| lock(&self.rooms[pool.0]).release(cost))?;
+        self.reply(&verdict)
     }
 
     /// An agent leaves, whether it is known or not.

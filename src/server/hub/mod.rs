@@ -10,8 +10,7 @@ mod tests;
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::TryRecvError::{Disconnected, Empty};
@@ -27,8 +26,8 @@ use crate::server::registry::{Change, Departed, GoodbyeOutcome, Registry, Rules,
 use crate::server::ring::Ring;
 use crate::wire::id::{AgentId, DashboardId, PoolId, PoolIndex};
 use crate::wire::{self, Envelope, Metrics, Snapshot};
-use handle::Room;
 pub(crate) use handle::{HubError, HubHandle};
+use handle::{Room, lock};
 use outbox::Outbox;
 
 /// Events handled before the hub looks at the clock and at its outboxes again: enough to make
@@ -67,7 +66,7 @@ pub(crate) fn hub(parts: Parts) -> (Hub, HubHandle) {
     let Parts { pools, epoch, rules, timeout, ticks, windows, fanouts, clock, counters } = parts;
     let (sender, inbox) = bounded(HUB_INBOX);
     let (urgent_sender, urgent) = bounded(1);
-    let rooms: Arc<[Room]> = pools.iter().map(|_| Room::default()).collect();
+    let rooms: Arc<[Mutex<Room>]> = pools.iter().map(|_| Mutex::default()).collect();
     let hub = Hub {
         registry: Registry::new(pools.len(), rules),
         watchers: HashMap::new(),
@@ -99,7 +98,7 @@ pub(crate) struct Hub {
     urgent: Receiver<()>,
     ticks: Receiver<Instant>,
     windows: Receiver<Instant>,
-    rooms: Arc<[Room]>,
+    rooms: Arc<[Mutex<Room>]>,
     pools: Arc<[PoolId]>,
     epoch: Arc<str>,
     clock: Clock,
@@ -287,8 +286,9 @@ impl Hub {
                 verdict
             }
         };
-        self.note_population(pool);
-        self.rooms[pool.0].handled(cost);
+        let mut room = lock(&self.rooms[pool.0]);
+        room.release(cost);
+        room.note(self.registry.population(pool));
         verdict
     }
 
@@ -301,7 +301,8 @@ impl Hub {
     }
 
     fn publish_departure(&mut self, departed: Departed, wall: UnixMillis) {
-        self.note_population(departed.pool);
+        let population = self.registry.population(departed.pool);
+        lock(&self.rooms[departed.pool.0]).note(population);
         self.publish(departed.pool, Change::Departed(departed), wall);
     }
 
@@ -352,13 +353,6 @@ impl Hub {
     /// Whether outboxes have requests that can be served now.
     fn has_requests(&self) -> bool {
         self.outboxes.iter().any(Outbox::is_busy)
-    }
-
-    fn note_population(&self, pool: PoolIndex) {
-        let (agents, bytes) = self.registry.population(pool);
-        let room = &self.rooms[pool.0];
-        room.agents.store(agents, Ordering::Relaxed);
-        room.bytes.store(bytes, Ordering::Relaxed);
     }
 }
 

@@ -2,7 +2,8 @@
 //! the test sends them, and batches stay where they are until the test takes them.
 
 use std::sync::Arc;
-use std::thread::{Builder, JoinHandle};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::{self, Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -240,6 +241,68 @@ fn a_full_pool_is_answered_by_the_hub() {
     assert_eq!(stage.hub.remove(POOL, b, stamp), Ok(false));
     assert_eq!(stage.beat(POOL, "c", 1), Ok(Verdict::Accepted));
     assert_eq!(stage.end(), Ok(()));
+}
+
+/// Of several new agents that come at the same moment for the last place, each that is told so is in
+/// the pool, whichever worker is the faster.
+#[test]
+fn who_is_promised_the_last_place_has_it() {
+    const WORKERS: u64 = 8;
+    const ROUNDS: u64 = 4_000;
+    let stage = stage(64, 1);
+    let (number, broken) = (AtomicU64::new(0), AtomicU64::new(0));
+    let stamp = || Stamp {
+        number: number.fetch_add(1, Ordering::Relaxed),
+        at: stage.clock.now(),
+        wall: UnixMillis(0),
+    };
+    thread::scope(|scope| {
+        for worker in 0..WORKERS {
+            let (hub, broken, stamp) = (&stage.hub, &broken, &stamp);
+            let id = AgentId::parse(&format!("agent-{worker}")).unwrap();
+            let metrics = metrics(id.as_str(), 1);
+            let work = move || {
+                for _ in 0..ROUNDS {
+                    let (agent, metrics) = (id.clone(), metrics.clone());
+                    if hub.heartbeat(POOL, agent, metrics, stamp()) == Ok(Verdict::Accepted) {
+                        let is_there = hub.remove(POOL, id.clone(), stamp()).unwrap();
+                        broken.fetch_add(u64::from(!is_there), Ordering::Relaxed);
+                    }
+                }
+            };
+            Builder::new().name(format!("http-{worker}")).spawn_scoped(scope, work).unwrap();
+        }
+    });
+    assert_eq!(broken.into_inner(), 0);
+    assert_eq!(stage.end(), Ok(()));
+}
+
+/// The same while the inbox is full, which lets another worker overtake the one that was first.
+#[test]
+fn a_full_inbox_breaks_no_promise() {
+    let (mut hub, handle, _batches) = polled(1, 1, 1);
+    while handle.inbox_room() > 0 {
+        handle.leave(DashboardId(u64::MAX));
+    }
+    let first = handle.clone();
+    let work = move || beat(&first, "first", 1);
+    let first = Builder::new().name("http-0".to_owned()).spawn(work).unwrap();
+    // It has been counted, and waits for room.
+    while hub.rooms[0].lock().unwrap().queued == 0 {
+        thread::yield_now();
+    }
+    hub.poll();
+    let hasty = HubHandle { timeout: Duration::ZERO, ..handle.clone() };
+    let second = beat(&hasty, "second", 2);
+    while !first.is_finished() {
+        hub.poll();
+    }
+    while hub.poll() {}
+    let agents = hub.registry.snapshot(POOL, UnixMillis(0)).agents;
+    let is_there = |agent: &str| agents.iter().any(|it| it.agent.as_str() == agent);
+    assert!(is_there("first") || is_there("second"));
+    assert_eq!(first.join().unwrap() == Ok(Verdict::Accepted), is_there("first"));
+    assert!(is_there("second") || second != Ok(Verdict::Accepted));
 }
 
 /// Who has left is owed nothing, and what was owed to the last watcher is dropped.
@@ -518,7 +581,11 @@ fn a_window_never_fills_the_inbox() {
 }
 
 /// A hub on the test's own thread, of which `dashboards` have joined and been sent their snapshot.
-fn polled(fanout_room: usize, dashboards: u64) -> (super::Hub, HubHandle, Receiver<Batch>) {
+fn polled(
+    fanout_room: usize,
+    dashboards: u64,
+    max_agents: usize,
+) -> (super::Hub, HubHandle, Receiver<Batch>) {
     let (fanout, batches) = bounded(fanout_room);
     let (mut hub, handle) = hub(Parts {
         pools: ["p", "q"].map(|id| PoolId::parse(id).unwrap()).into(),
@@ -526,7 +593,7 @@ fn polled(fanout_room: usize, dashboards: u64) -> (super::Hub, HubHandle, Receiv
         rules: Rules {
             evict_after: EVICT_AFTER,
             tick: Duration::from_secs(1),
-            max_agents_per_pool: 10_000,
+            max_agents_per_pool: max_agents,
             max_pool_bytes: 1 << 30,
         },
         timeout: TIMEOUT,
@@ -544,10 +611,13 @@ fn polled(fanout_room: usize, dashboards: u64) -> (super::Hub, HubHandle, Receiv
     (hub, handle, batches)
 }
 
-fn hand_in(handle: &HubHandle, agent: &str, number: u64) {
+fn beat(handle: &HubHandle, agent: &str, number: u64) -> Result<Verdict, HubError> {
     let stamp = Stamp { number, at: Clock::start().now(), wall: UnixMillis(0) };
-    let id = AgentId::parse(agent).unwrap();
-    handle.heartbeat(POOL, id, metrics(agent, 1), stamp).unwrap();
+    handle.heartbeat(POOL, AgentId::parse(agent).unwrap(), metrics(agent, 1), stamp)
+}
+
+fn hand_in(handle: &HubHandle, agent: &str, number: u64) {
+    beat(handle, agent, number).unwrap();
 }
 
 /// Between a few of the answers to many dashboards that have fallen behind, the hub handles its
@@ -555,7 +625,7 @@ fn hand_in(handle: &HubHandle, agent: &str, number: u64) {
 #[test]
 fn a_crowd_that_fell_behind_does_not_hold_up_the_hub() {
     const DASHBOARDS: u64 = 200;
-    let (mut hub, handle, batches) = polled(1_000, DASHBOARDS);
+    let (mut hub, handle, batches) = polled(1_000, DASHBOARDS, 10_000);
     for dashboard in 0..DASHBOARDS {
         handle.resume(DashboardId(dashboard), Some(0)).unwrap();
     }
@@ -578,7 +648,7 @@ fn a_crowd_that_fell_behind_does_not_hold_up_the_hub() {
 #[test]
 fn a_slow_fanout_thread_hears_of_the_last_to_change() {
     const AGENTS: u64 = 1_000;
-    let (mut hub, handle, batches) = polled(1, 1);
+    let (mut hub, handle, batches) = polled(1, 1, 10_000);
     let hot = format!("agent-{}", AGENTS - 1);
     let mut number = 0;
     for taken in 0.. {
