@@ -2,8 +2,9 @@
 //! thread's channel has capacity. What a request is served with is looked up then, in the pool's
 //! ring or in the registry, so that what waits here is bounded, whatever the load.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::mem;
+use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::Arc;
 
 use crossbeam_channel::{Select, Sender, TrySendError};
@@ -25,8 +26,8 @@ pub(super) struct FanoutEnded;
 pub(super) struct Outbox {
     channel: Sender<Batch>,
     pools: Vec<Watch>,
-    /// At most one `Updates` and one `Snapshot` a pool, and one `Changes` a dashboard. Who needs
-    /// more than one batch goes to the end, so that neither pools nor dashboards starve others.
+    /// At most one of each kind a pool. What needs more than one batch goes to the end, so that no
+    /// pool starves another.
     requests: VecDeque<Request>,
     /// The next batch, while the channel is full.
     parked: Option<Batch>,
@@ -41,18 +42,19 @@ struct Watch {
     is_queued: bool,
     /// Bytes of newest states that it has been sent since it last had all.
     conflated_bytes: usize,
-    /// Dashboards that wait for a snapshot, which they share.
-    joins: Vec<DashboardId>,
+    /// What dashboards asked for: what changed after a number or, without one, a snapshot.
+    asked: BTreeMap<DashboardId, Option<u64>>,
+    /// Who was answered last: the next one's turn is after it, so that nobody starves.
+    answered: Option<DashboardId>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 enum Request {
     /// What changed after the pool's cursor.
     Updates(PoolIndex),
-    /// A snapshot for the pool's `joins`.
-    Snapshot(PoolIndex),
-    /// What changed after `since`, for one dashboard.
-    Changes { pool: PoolIndex, dashboard: DashboardId, since: u64 },
+    /// An answer to one of those that asked, or the snapshot that some of them share. Queued while
+    /// there are any.
+    Answer(PoolIndex),
 }
 
 impl Outbox {
@@ -80,9 +82,10 @@ impl Outbox {
         select.send(&self.channel);
     }
 
+    /// Requests, and dashboards that asked.
     #[cfg(test)]
-    pub(super) fn requests(&self) -> usize {
-        self.requests.len()
+    pub(super) fn counts(&self) -> (usize, usize) {
+        (self.requests.len(), self.pools.iter().map(|watch| watch.asked.len()).sum())
     }
 
     /// The number up to which the fanout thread has been sent the pool's changes, if anyone there
@@ -106,24 +109,18 @@ impl Outbox {
     pub(super) fn leave(&mut self, pool: PoolIndex, dashboard: DashboardId) {
         let watch = &mut self.pools[pool.0];
         watch.dashboards -= 1;
-        watch.joins.retain(|waiting| *waiting != dashboard);
-        self.requests.retain(|request| match request {
-            Request::Updates(_) => true,
-            Request::Snapshot(of) => *of != pool || !watch.joins.is_empty(),
-            Request::Changes { dashboard: waiting, .. } => *waiting != dashboard,
-        });
+        if watch.asked.remove(&dashboard).is_some() && watch.asked.is_empty() {
+            self.requests.retain(|request| *request != Request::Answer(pool));
+        }
     }
 
     /// A dashboard needs what changed after `since`, or a snapshot.
     pub(super) fn resume(&mut self, pool: PoolIndex, dashboard: DashboardId, since: Option<u64>) {
-        if let Some(since) = since {
-            return self.requests.push_back(Request::Changes { pool, dashboard, since });
+        let asked = &mut self.pools[pool.0].asked;
+        if asked.is_empty() {
+            self.requests.push_back(Request::Answer(pool));
         }
-        let joins = &mut self.pools[pool.0].joins;
-        if joins.is_empty() {
-            self.requests.push_back(Request::Snapshot(pool));
-        }
-        joins.push(dashboard);
+        asked.insert(dashboard, since);
     }
 
     /// The pool's ring has something new.
@@ -155,14 +152,7 @@ impl Outbox {
         while let Some(request) = self.requests.pop_front() {
             let batch = match request {
                 Request::Updates(pool) => self.updates(pool, state),
-                Request::Snapshot(pool) => self.snapshot(pool, state),
-                Request::Changes { pool, dashboard, since } => {
-                    let frames = state.changes(pool, since);
-                    if frames.is_none() {
-                        self.resume(pool, dashboard, None);
-                    }
-                    frames.map(|frames| Batch::Changes { pool, dashboard, frames })
-                }
+                Request::Answer(pool) => self.answer(pool, state),
             };
             if batch.is_some() {
                 return batch;
@@ -200,9 +190,27 @@ impl Outbox {
         Some(Batch::Updates { pool, since, frames })
     }
 
-    fn snapshot(&mut self, pool: PoolIndex, state: &State<'_>) -> Option<Batch> {
-        let dashboards = mem::take(&mut self.pools[pool.0].joins);
-        let is_wanted = !dashboards.is_empty();
-        is_wanted.then(|| Batch::Snapshot { pool, dashboards, snapshot: state.snapshot(pool) })
+    /// What the next dashboard asked for. Whom the registry cannot bring up to date gets a snapshot.
+    fn answer(&mut self, pool: PoolIndex, state: &State<'_>) -> Option<Batch> {
+        let Watch { asked, answered, .. } = &mut self.pools[pool.0];
+        let next = asked.range((answered.map_or(Unbounded, Excluded), Unbounded)).next();
+        let (&dashboard, since) = next.or_else(|| asked.first_key_value())?;
+        *answered = Some(dashboard);
+        let batch = match since.and_then(|since| state.changes(pool, since)) {
+            Some(frames) => {
+                asked.remove(&dashboard);
+                Batch::Changes { pool, dashboard, frames }
+            }
+            None => {
+                let is_lost = |since| !state.registry.is_complete_since(pool, since);
+                let sharers = asked.extract_if(.., |_, since| since.is_none_or(is_lost));
+                let dashboards = sharers.map(|(id, _)| id).collect();
+                Batch::Snapshot { pool, dashboards, snapshot: state.snapshot(pool) }
+            }
+        };
+        if !asked.is_empty() {
+            self.requests.push_back(Request::Answer(pool));
+        }
+        Some(batch)
     }
 }
