@@ -44,7 +44,7 @@ struct Agent {
 }
 
 impl Pool {
-    /// `has_left` tells of an agent that is not known whether it left after this heartbeat.
+    /// `has_left` tells of an agent that is not known whether it may have left after this heartbeat.
     pub(super) fn heartbeat(
         &mut self,
         id: &AgentId,

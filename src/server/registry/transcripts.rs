@@ -125,6 +125,20 @@ fn eviction_comes_just_after_the_limit() {
     assert_eq!(play.departed(), pairs(&[("a", "timeout")]));
 }
 
+/// Workers finish in any order: a heartbeat that came before the one that an evicted agent was last
+/// heard by does not bring the agent back, with an older state. One that is not so old does.
+#[test]
+fn an_eviction_is_not_undone_by_an_older_heartbeat() {
+    let mut play = play();
+    let older = play.stamp(500);
+    play.beat(500, "a").unwrap();
+    play.quiet(500, 10_500);
+    let at_the_limit = play.stamp(1_500);
+    assert_eq!(play.tick(11_500), ["a"]);
+    assert_eq!(play.beat_stamped("a", 1.0, older), Err(Verdict::Stale));
+    assert_eq!(play.beat_stamped("a", 1.0, at_the_limit), Ok(3));
+}
+
 /// A heartbeat, however late before the limit, starts the time anew; the longest silent goes first.
 #[test]
 fn a_heartbeat_in_between_starts_anew() {
