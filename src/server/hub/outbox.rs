@@ -183,6 +183,8 @@ impl Outbox {
             (since, frames)
         } else {
             watch.conflated_bytes = 0;
+            // At most so many: dashboards are yet to ask for what is still an agent's newest state.
+            state.counters.conflations.add(ring.end() - since);
             (ring.end(), Arc::default())
         };
         watch.cursor = frames.last_seq().unwrap_or(since);

@@ -456,6 +456,8 @@ fn forgotten_departures_call_for_a_snapshot() {
         }
     };
     assert!(matches!(gap, Batch::Updates { pool: POOL, since: 4_097, .. }), "{gap:?}");
+    let conflations = stage.counters.conflations.get();
+    assert!(conflations > 2_000, "{conflations} of 4,097 changes were not passed on one by one");
     // The channel is full while they ask.
     for dashboard in [2, 3] {
         stage.join(dashboard, OTHER);
