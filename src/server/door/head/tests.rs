@@ -199,6 +199,17 @@ fn connection_expect_and_lists() {
         with_line("Connection: keep-alive\r\nConnection: x ,\tUpgrade\r\nUpgrade: h2c, WebSocket");
     let fields = parse(&bytes).unwrap().fields;
     assert!(fields.wants_upgrade && fields.wants_websocket);
+    for line in ["Connection: upgrad", "Connection: up grade", "Upgrade: websocket/1", "Upgrade: w"]
+    {
+        let bytes = with_line(line);
+        let fields = parse(&bytes).unwrap().fields;
+        assert!(!fields.wants_upgrade && !fields.wants_websocket, "{line}");
+    }
+    assert!(parse(&with_line("Expect: 100-continue\r\nExpect: 100-continue")).is_ok());
+    assert_eq!(refusal(&with_line("Expect: 100-continue\r\nExpect: 200-ok")), 417);
+    let bytes = with_line("If-None-Match: \"a\"\r\nX-Other: b\r\nif-none-match: W/\"c\"");
+    let tags = parse(&bytes).unwrap().fields.if_none_match;
+    assert_eq!(tags.as_deref(), Some("\"a\", W/\"c\""));
     let bytes = with_line(
         "X-Forwarded-For: 1.1.1.1\r\nX-Forwarded-For: 2.2.2.2\r\nX-Forwarded-Proto: http\r\n\
          X-Forwarded-Proto: https",
@@ -206,6 +217,142 @@ fn connection_expect_and_lists() {
     let fields = parse(&bytes).unwrap().fields;
     assert_eq!(fields.forwarded_for.as_deref(), Some("1.1.1.1, 2.2.2.2"));
     assert_eq!(fields.forwarded_proto, Some("https"));
+}
+
+/// The head that this pattern gives with `byte` in place of its `@`, and its status: 0 is none.
+fn status_with(pattern: &str, byte: u8) -> u16 {
+    let (before, after) = pattern.split_once('@').unwrap();
+    let bytes = [before.as_bytes(), &[byte], after.as_bytes()].concat();
+    match Scan::default().end(&bytes, MAX) {
+        // A CR LF more may end it early; what is behind is another matter.
+        Ok(Some(end)) => {
+            Head::parse(&bytes[..end], MAX_HEADERS).map_or_else(|bad| bad.status, |_| 0)
+        }
+        Ok(None) => panic!("{} has no end", bytes.escape_ascii()),
+        Err(malformed) => malformed.status,
+    }
+}
+
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+#[test]
+fn each_byte_in_each_place() {
+    let is_text = |byte: u8| byte == b'\t' || (b' '..=b'~').contains(&byte);
+    let is_any = |byte: u8| is_text(byte) || byte >= 0x80;
+    let is_target = |byte: u8| byte.is_ascii_graphic() && byte != b'#';
+    let is_name = |byte: u8| is_token(byte) || byte == b':';
+    let places: [(&str, &dyn Fn(u8) -> bool); 13] = [
+        ("@ / HTTP/1.1\r\nHost: h\r\n\r\n", &is_token),
+        ("G@T / HTTP/1.1\r\nHost: h\r\n\r\n", &is_token),
+        ("GET /@ HTTP/1.1\r\nHost: h\r\n\r\n", &is_target),
+        ("GET /?@b HTTP/1.1\r\nHost: h\r\n\r\n", &is_target),
+        ("GET@/ HTTP/1.1\r\nHost: h\r\n\r\n", &|byte| byte == b' '),
+        ("GET /@HTTP/1.1\r\nHost: h\r\n\r\n", &|byte| byte == b' '),
+        ("GET / HTTP/1.1@\r\nHost: h\r\n\r\n", &|_| false),
+        ("GET / HTTP/1.1\r\nHost: h\r\nX@Y: v\r\n\r\n", &is_name),
+        ("GET / HTTP/1.1\r\nHost: h\r\nX-Other: a@b\r\n\r\n", &is_any),
+        ("GET / HTTP/1.1\r\nHost: h\r\nCookie: @\r\n\r\n", &is_any),
+        ("GET / HTTP/1.1\r\nHost: h\r\nX-App-Key: a@b\r\n\r\n", &is_text),
+        ("GET / HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: @\r\n\r\n", &is_text),
+        ("GET / HTTP/1.1\r\nHost: h\r\nContent-Length: 1@2\r\n\r\n", &|byte| byte.is_ascii_digit()),
+    ];
+    for (pattern, is_allowed) in places {
+        for byte in 0..=u8::MAX {
+            let expected = if is_allowed(byte) { 0 } else { 400 };
+            assert_eq!(status_with(pattern, byte), expected, "{pattern:?} {byte:#04x}");
+        }
+    }
+    for (pattern, served) in [
+        ("GET / HTTP/@.1\r\nHost: h\r\n\r\n", &b"1"[..]),
+        ("GET / HTTP/1.@\r\nHost: h\r\n\r\n", b"01"),
+    ] {
+        for byte in 0..=u8::MAX {
+            let expected = match byte {
+                _ if served.contains(&byte) => 0,
+                b'0'..=b'9' => 505,
+                _ => 400,
+            };
+            assert_eq!(status_with(pattern, byte), expected, "{pattern:?} {byte:#04x}");
+        }
+    }
+}
+
+#[test]
+fn each_line_ends_with_cr_lf() {
+    let lines = ["GET / HTTP/1.1", "Host: h", "X-Other:", "Content-Length: 0", ""];
+    for place in 0..lines.len() {
+        for end in
+            ["\n", "\r", "\r\r\n", "\n\r", "\n\n", "\r\n ", "\r\n\t", " \n", "\r \n", "\0\r\n"]
+        {
+            if place == lines.len() - 1 && end.starts_with("\r\n") {
+                continue; // The head is whole before the blank.
+            }
+            let with_end = |(n, line)| format!("{line}{}", if n == place { end } else { "\r\n" });
+            // A byte of what follows tells a bare CR from the beginning of a CR LF.
+            let bytes = lines.iter().enumerate().map(with_end).collect::<String>() + "X";
+            let refused = Scan::default().end(bytes.as_bytes(), MAX).map_err(|bad| bad.status);
+            assert_eq!(refused, Err(400), "{bytes:?}");
+        }
+    }
+    let request = "GET / HTTP/1.1\r\nHost: h\r\n\r\n";
+    assert!(parse(format!("\r\n{request}").as_bytes()).is_ok());
+    for start in ["\n", "\r", "\n\r\n", " \r\n", "\r\n\n", "\r\n\r", "\r\n ", " ", "\t"] {
+        let bytes = format!("{start}{request}");
+        let end = Scan::default().end(bytes.as_bytes(), MAX).map_err(|bad| bad.status);
+        let refused = end.and_then(|end| {
+            Head::parse(&bytes.as_bytes()[..end.unwrap()], MAX_HEADERS).map_err(|bad| bad.status)
+        });
+        assert_eq!(refused.map(|_| ()), Err(400), "{bytes:?}");
+    }
+}
+
+#[test]
+fn a_field_that_may_come_once_is_named_when_it_comes_twice() {
+    for name in [
+        "Host",
+        "Origin",
+        "X-App-Key",
+        "X-App-Secret",
+        "Content-Type",
+        "Content-Length",
+        "Authorization",
+        "Cookie",
+        "Sec-WebSocket-Key",
+        "Sec-WebSocket-Version",
+    ] {
+        let line = format!("{name}: 1\r\n");
+        let host = if name == "Host" { "" } else { "Host: h\r\n" };
+        let head = |lines: &str| format!("GET / HTTP/1.1\r\n{host}{lines}\r\n");
+        assert!(parse(head(&line).as_bytes()).is_ok(), "{name}");
+        for second in [line.clone(), line.to_uppercase(), format!("{name}:\r\n")] {
+            let head = head(&format!("{line}X-Other: 1\r\n{second}"));
+            let refused = Head::parse(head.as_bytes(), MAX_HEADERS).unwrap_err();
+            assert_eq!(refused.status, 400, "{name}");
+            if name != "Content-Length" || second != "Content-Length:\r\n" {
+                assert_eq!(refused.detail, format!("{name} is there twice"));
+            }
+        }
+    }
+}
+
+#[test]
+fn blanks_around_a_value_are_not_part_of_it() {
+    for value in ["v w", " v w", "\tv w\t ", " \t v w \t"] {
+        let bytes = with_line(&format!("Origin:{value}\r\nIf-None-Match:{value}"));
+        let fields = parse(&bytes).unwrap().fields;
+        assert_eq!((fields.origin, fields.if_none_match.as_deref()), (Some("v w"), Some("v w")));
+    }
+    for value in ["", " ", "\t \t"] {
+        let bytes = with_line(&format!("Origin:{value}\r\nCookie:{value}"));
+        let fields = parse(&bytes).unwrap().fields;
+        assert_eq!((fields.origin, fields.cookie.as_deref()), (Some(""), Some("")));
+        assert_eq!(refusal(&with_line(&format!("Content-Length:{value}"))), 400);
+        assert_eq!(refusal(&with_line(&format!("Expect:{value}"))), 417);
+        assert_eq!(refusal(&with_line(&format!("Transfer-Encoding:{value}"))), 501);
+    }
+    assert_eq!(parse(&with_line("Content-Length: \t7\t ")).unwrap().fields.content_length, Some(7));
 }
 
 #[test]
