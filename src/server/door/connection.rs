@@ -238,7 +238,7 @@ impl Connection {
             State::Head(scan) => match scan.end(&self.input, context.limits.max_head_bytes) {
                 Ok(Some(end)) => self.read_head(end, context),
                 Ok(None) => Event::None,
-                Err(malformed) => self.fail(malformed.status, malformed.detail),
+                Err(malformed) => self.fail(malformed.status, &malformed.detail),
             },
             State::Body { relay, body_bytes } if self.input.len() >= *body_bytes => {
                 let body = &self.input[..*body_bytes];
@@ -264,7 +264,7 @@ impl Connection {
     fn read_head(&mut self, end: usize, context: &Context) -> Event {
         let head = match Head::parse(&self.input[..end], context.limits.max_headers) {
             Ok(head) => head,
-            Err(malformed) => return self.fail(malformed.status, malformed.detail),
+            Err(malformed) => return self.fail(malformed.status, &malformed.detail),
         };
         let Decision { client, cors, action } = context.policy.decide(&head, self.peer);
         let then = if head.keep_alive { Then::Keep } else { Then::Close };

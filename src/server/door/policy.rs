@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tungstenite::handshake::derive_accept_key;
 
 use super::cors::{self, Cors, Origins};
-use super::head::{Fields, Head, Version};
+use super::head::{Fields, Head};
 use super::refusals::{Cause, Refusal, Requester};
 use crate::server::auth::{Gate, Scheme, Viewer, presented_token};
 use crate::server::relay::{Caller, EncodedRequest, RequestHead};
@@ -225,7 +225,7 @@ impl Policy {
             _ => Backend::Reads,
         };
         let fields = &head.fields;
-        let scheme = self.gate.client_scheme(peer, fields.forwarded_proto);
+        let scheme = self.gate.client_scheme(peer, fields.forwarded_proto.as_deref());
         let names_type = posts_login || *route == Route::Logout;
         let length = fields.content_length.filter(|_| wants_body).unwrap_or_default();
         let head = RequestHead {
@@ -272,7 +272,7 @@ impl Policy {
                 Response::problem(421, "this Host is not served here; see allowed_hosts");
             return Err(Refused::new(Cause::ForeignHost, response, Some(host)));
         }
-        let scheme = self.gate.client_scheme(peer, fields.forwarded_proto);
+        let scheme = self.gate.client_scheme(peer, fields.forwarded_proto.as_deref());
         if let Some(origin) = fields.origin
             && !self.gate.origin_allowed(origin, host, scheme)
         {
@@ -334,7 +334,6 @@ fn check_body(fields: &Fields<'_>, needed: bool, max: usize) -> Result<(), (u16,
 fn handshake(head: &Head<'_>) -> Result<String, Response> {
     let fields = &head.fields;
     let upgrades = head.method == "GET"
-        && head.version == Version::Http11
         && fields.wants_upgrade
         && fields.wants_websocket
         && fields.websocket_version == Some("13");

@@ -4,33 +4,24 @@
 
 use std::borrow::Cow;
 
+use httparse::{Error, Header, Request, Status};
+
 /// A head that is refused: the connection cannot be in sync afterwards and must close.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Malformed {
     /// 400, 417, 431, 501 or 505.
     pub(super) status: u16,
     /// The sentence for the client; never the client's own bytes.
-    pub(super) detail: &'static str,
+    pub(super) detail: Cow<'static, str>,
 }
 
-const fn bad(detail: &'static str) -> Malformed {
-    Malformed { status: 400, detail }
+fn malformed(status: u16, detail: impl Into<Cow<'static, str>>) -> Malformed {
+    Malformed { status, detail: detail.into() }
 }
 
-const TOO_LARGE: Malformed =
-    Malformed { status: 431, detail: "the request line and headers are too large" };
-
-/// Bytes that end a run of plain ones: control characters other than HTAB, and DEL.
-const SPECIAL: [bool; 256] = {
-    let mut table = [false; 256];
-    let mut byte = 0;
-    while byte < 0x20 {
-        table[byte] = byte != b'\t' as usize;
-        byte += 1;
-    }
-    table[0x7f] = true;
-    table
-};
+fn bad(detail: impl Into<Cow<'static, str>>) -> Malformed {
+    malformed(400, detail)
+}
 
 /// How far the search for the end of one head has come, so that a head which trickles in is
 /// looked at once and not once per byte.
@@ -46,49 +37,28 @@ impl Scan {
     /// Refuses on sight what can never become a head: a bare CR or LF, a control character, a
     /// folded line (RFC 9112 section 5.2), more than `max` bytes.
     pub(super) fn end(&mut self, data: &[u8], max: usize) -> Result<Option<usize>, Malformed> {
-        let limit = data.len().min(max);
-        while let Some(plain) =
-            data.get(self.seen..limit).and_then(|rest| rest.iter().position(is_special))
-        {
-            // What follows needs up to two bytes behind this one: without them, the next call
-            // begins here again.
+        let data = &data[..data.len().min(max)];
+        loop {
+            let rest = data.get(self.seen..).unwrap_or_default();
+            let plain = rest.iter().position(u8::is_ascii_control).unwrap_or(rest.len());
             self.seen += plain;
-            let at = self.seen;
-            match (data[at], data.get(at + 1)) {
-                (b'\r', None) => return Self::unfinished(data, max),
-                (b'\r', Some(b'\n')) => {}
-                (b'\r' | b'\n', _) => return Err(bad("lines must end with CR LF")),
+            match rest[plain..] {
+                [b'\t', ..] => self.seen += 1,
+                [b'\r', b'\n', ..] if data[..self.seen].ends_with(b"\r\n") => {
+                    return Ok(Some(self.seen + 2));
+                }
+                [b'\r', b'\n', b' ' | b'\t', ..] => return Err(bad("folded header line")),
+                [b'\r', b'\n', _, ..] => self.seen += 2,
+                // The next call begins here again, with the bytes that decide.
+                [] | [b'\r'] | [b'\r', b'\n'] if data.len() < max => return Ok(None),
+                [] | [b'\r'] | [b'\r', b'\n'] => {
+                    return Err(malformed(431, "the request line and headers are too large"));
+                }
+                [b'\r' | b'\n', ..] => return Err(bad("lines must end with CR LF")),
                 _ => return Err(bad("control character in the head")),
             }
-            if data[..at].ends_with(b"\r\n") {
-                return if at + 2 <= max { Ok(Some(at + 2)) } else { Err(TOO_LARGE) };
-            }
-            match data.get(at + 2) {
-                None => return Self::unfinished(data, max),
-                Some(b' ' | b'\t') => return Err(bad("folded header line")),
-                Some(_) => self.seen = at + 2,
-            }
         }
-        self.seen = self.seen.max(limit);
-        Self::unfinished(data, max)
     }
-
-    fn unfinished(data: &[u8], max: usize) -> Result<Option<usize>, Malformed> {
-        if data.len() >= max { Err(TOO_LARGE) } else { Ok(None) }
-    }
-}
-
-fn is_special(byte: &u8) -> bool {
-    SPECIAL[usize::from(*byte)]
-}
-
-/// The versions that are served.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Version {
-    /// Answered and closed.
-    Http10,
-    /// Kept alive unless the client says otherwise.
-    Http11,
 }
 
 /// A head, well-formed, with the fields that the door uses. Values are visible ASCII, spaces
@@ -99,13 +69,12 @@ pub(super) struct Head<'a> {
     /// Begins with `/`; not decoded.
     pub(super) path: &'a str,
     pub(super) query: Option<&'a str>,
-    pub(super) version: Version,
     pub(super) keep_alive: bool,
     pub(super) fields: Fields<'a>,
 }
 
 /// The header fields that the door uses; all others are dropped.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Fields<'a> {
     /// `Host`, or the authority of a target in absolute-form, which replaces it
     /// (RFC 9112 section 3.2.2).
@@ -127,8 +96,8 @@ pub(super) struct Fields<'a> {
     pub(super) if_none_match: Option<Cow<'a, str>>,
     /// All lines, in order, as one list: proxies append to it or add a line.
     pub(super) forwarded_for: Option<Cow<'a, str>>,
-    /// The last line: that of the proxy nearest to us.
-    pub(super) forwarded_proto: Option<&'a str>,
+    /// All lines, as those of [`Fields::forwarded_for`].
+    pub(super) forwarded_proto: Option<Cow<'a, str>>,
     /// `Connection` has the option `upgrade`.
     pub(super) wants_upgrade: bool,
     /// `Upgrade` names `websocket`.
@@ -139,72 +108,66 @@ pub(super) struct Fields<'a> {
 }
 
 impl<'a> Head<'a> {
-    /// Reads a head that [`Scan::end`] has found whole.
+    /// Reads a head that [`Scan::end`] has found whole. httparse alone would accept bare LF, and
+    /// in the target what is not ASCII.
     pub(super) fn parse(head: &'a [u8], max_headers: usize) -> Result<Self, Malformed> {
-        // RFC 9112 section 2.2: one empty line before the request line is forgiven.
-        let head = head.strip_prefix(b"\r\n").unwrap_or(head);
-        let line_end = head.windows(2).position(|pair| pair == b"\r\n").unwrap_or(head.len());
-        let (line, fields) = head.split_at(line_end);
-        let (method, target, version) = request_line(line)?;
-        let mut fields = Fields::parse(fields.get(2..).unwrap_or_default(), max_headers)?;
-        if version == Version::Http11 && fields.host.is_none() {
+        let mut slots = Vec::with_capacity(max_headers);
+        let slots = &mut slots.spare_capacity_mut()[..max_headers];
+        let mut request = Request::new(&mut []);
+        let parsed = request.parse_with_uninit_headers(head, slots);
+        let (Ok(Status::Complete(_)), Some(method), Some(target), Some(minor_version)) =
+            (parsed, request.method, request.path, request.version)
+        else {
+            return Err(match parsed {
+                Err(Error::HeaderName | Error::HeaderValue) => bad("malformed header line"),
+                Err(Error::TooManyHeaders) => malformed(431, "too many headers"),
+                Err(Error::Version) if has_version(head) => {
+                    malformed(505, "HTTP/1.1 and HTTP/1.0 are served")
+                }
+                _ => bad("the request line must be: method SP target SP HTTP/1.1"),
+            });
+        };
+        if !target.is_ascii() || target.contains('#') {
+            return Err(bad("the target must be visible ASCII"));
+        }
+        let mut fields = Fields::read(request.headers)?;
+        let is_http11 = minor_version == 1;
+        if is_http11 && fields.host.is_none() {
             return Err(bad("Host is missing"));
         }
+        // RFC 9110 sections 7.8 and 10.1.1.
+        fields.wants_upgrade &= is_http11;
+        fields.expects_continue &= is_http11;
         let (authority, target) = split_target(target)?;
         if authority.is_some() {
             fields.host = authority;
-        }
-        if version == Version::Http10 {
-            // RFC 9110 section 10.1.1.
-            fields.expects_continue = false;
         }
         let (path, query) = match target.split_once('?') {
             Some((path, query)) => (path, Some(query)),
             None => (target, None),
         };
-        let keep_alive = version == Version::Http11 && !fields.says_close;
-        Ok(Self { method, path, query, version, keep_alive, fields })
+        Ok(Self { method, path, query, keep_alive: is_http11 && !fields.says_close, fields })
     }
 }
 
-fn request_line(line: &[u8]) -> Result<(&str, &str, Version), Malformed> {
-    let mut parts = line.split(|byte| *byte == b' ');
-    let (Some(method), Some(target), Some(version), None) =
-        (parts.next(), parts.next(), parts.next(), parts.next())
-    else {
-        return Err(bad("the request line must be: method SP target SP version"));
-    };
-    let version = match version {
-        b"HTTP/1.1" => Version::Http11,
-        b"HTTP/1.0" => Version::Http10,
-        [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
-            if major.is_ascii_digit() && minor.is_ascii_digit() =>
-        {
-            return Err(Malformed { status: 505, detail: "HTTP/1.1 and HTTP/1.0 are served" });
-        }
-        _ => return Err(bad("no HTTP version in the request line")),
-    };
-    if method.is_empty() || !method.iter().all(|byte| is_token(*byte)) {
-        return Err(bad("the method is not a token"));
-    }
-    let target = ascii(target).filter(|target| {
-        !target.is_empty() && target.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#')
-    });
-    match (ascii(method), target) {
-        (Some(method), Some(target)) => Ok((method, target, version)),
-        _ => Err(bad("the target must be visible ASCII")),
-    }
+/// Whether the request line ends, behind method and target, with a version, served or not.
+fn has_version(head: &[u8]) -> bool {
+    let version = head.splitn(3, |byte| *byte == b' ').nth(2);
+    matches!(
+        version,
+        Some([b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9', b'\r', ..])
+    )
 }
 
 /// Splits origin-form and absolute-form (RFC 9112 section 3.2) into authority and the rest.
 fn split_target(target: &str) -> Result<(Option<&str>, &str), Malformed> {
-    const REFUSED: Malformed = bad("the target must be a path or an absolute URI");
+    let refused = || bad("the target must be a path or an absolute URI");
     if target.starts_with('/') {
         return Ok((None, target));
     }
-    let (scheme, rest) = target.split_once("://").ok_or(REFUSED)?;
+    let (scheme, rest) = target.split_once("://").ok_or_else(refused)?;
     if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https") {
-        return Err(REFUSED);
+        return Err(refused());
     }
     let (authority, path) = match rest.find(['/', '?']) {
         Some(end) => rest.split_at(end),
@@ -212,133 +175,87 @@ fn split_target(target: &str) -> Result<(Option<&str>, &str), Malformed> {
     };
     // No user information (RFC 9110 section 4.2.4), and `http://host?query` has no path.
     if authority.is_empty() || authority.contains('@') || !path.starts_with('/') {
-        return Err(REFUSED);
+        return Err(refused());
     }
     Ok((Some(authority), path))
 }
 
 impl<'a> Fields<'a> {
-    fn parse(lines: &'a [u8], max_headers: usize) -> Result<Self, Malformed> {
-        let mut slots = vec![httparse::EMPTY_HEADER; max_headers];
-        let headers = match httparse::parse_headers(lines, &mut slots) {
-            Ok(httparse::Status::Complete((_, headers))) => headers,
-            Err(httparse::Error::TooManyHeaders) => {
-                return Err(Malformed { status: 431, detail: "too many headers" });
-            }
-            Ok(httparse::Status::Partial) | Err(_) => return Err(bad("malformed header line")),
+    fn read(headers: &[Header<'a>]) -> Result<Self, Malformed> {
+        let lines = |name: &'static str| {
+            let lines = headers.iter().filter(move |line| line.name.eq_ignore_ascii_case(name));
+            lines.map(|line| line.value)
         };
-        let mut fields = Self::default();
-        for header in headers {
-            fields.take(header.name, header.value)?;
-        }
-        Ok(fields)
-    }
-
-    fn take(&mut self, name: &str, value: &'a [u8]) -> Result<(), Malformed> {
-        let is = |known: &str| name.eq_ignore_ascii_case(known);
-        for (known, field, twice) in [
-            ("Host", &mut self.host, "Host is there twice"),
-            ("Origin", &mut self.origin, "Origin is there twice"),
-            ("X-App-Key", &mut self.app_key, "X-App-Key is there twice"),
-            ("X-App-Secret", &mut self.app_secret, "X-App-Secret is there twice"),
-            ("Content-Type", &mut self.content_type, "Content-Type is there twice"),
-            ("Authorization", &mut self.authorization, "Authorization is there twice"),
-            ("Sec-WebSocket-Key", &mut self.websocket_key, "Sec-WebSocket-Key is there twice"),
-            (
-                "Sec-WebSocket-Version",
-                &mut self.websocket_version,
-                "Sec-WebSocket-Version is there twice",
-            ),
-        ] {
-            if is(known) {
-                return if field.replace(text(value)?).is_some() {
-                    Err(bad(twice))
-                } else {
-                    Ok(())
-                };
+        let once = |name| {
+            let mut lines = lines(name);
+            match (lines.next(), lines.next()) {
+                (value, None) => Ok(value),
+                _ => Err(bad(format!("{name} is there twice"))),
             }
+        };
+        let text = |name| once(name)?.map(ascii).transpose();
+        // Several lines of a list are one list (RFC 9110 section 5.3).
+        let list = |name| -> Result<Option<Cow<'a, str>>, Malformed> {
+            let lines = lines(name).map(ascii).collect::<Result<Vec<_>, _>>()?;
+            Ok(match lines[..] {
+                [] => None,
+                [line] => Some(line.into()),
+                _ => Some(lines.join(", ").into()),
+            })
+        };
+        if lines("Transfer-Encoding").next().is_some() {
+            return Err(malformed(501, "no Transfer-Encoding is served"));
         }
-        if is("Content-Length") {
-            return self.take_content_length(value);
-        } else if is("Expect") {
-            if !trim(value).eq_ignore_ascii_case(b"100-continue") {
-                return Err(Malformed { status: 417, detail: "only 100-continue can be expected" });
-            }
-            self.expects_continue = true;
-        } else if is("Cookie") {
-            if self.cookie.replace(String::from_utf8_lossy(value)).is_some() {
-                return Err(bad("Cookie is there twice"));
-            }
-        } else if is("Upgrade") {
-            self.wants_websocket |= lists(text(value)?, "websocket");
-        } else if is("Connection") {
-            let options = text(value)?;
-            self.says_close |= lists(options, "close");
-            self.wants_upgrade |= lists(options, "upgrade");
-        } else if is("If-None-Match") {
-            append(&mut self.if_none_match, value)?;
-        } else if is("X-Forwarded-For") {
-            append(&mut self.forwarded_for, value)?;
-        } else if is("X-Forwarded-Proto") {
-            self.forwarded_proto = Some(text(value)?);
-        } else if is("Transfer-Encoding") {
-            return Err(Malformed { status: 501, detail: "no Transfer-Encoding is served" });
-        } else if is("Access-Control-Request-Method") {
-            self.asks_for_method = true;
+        let mut expectations = lines("Expect");
+        let expects_continue = expectations.clone().next().is_some();
+        if !expectations.all(|value| value.eq_ignore_ascii_case(b"100-continue")) {
+            return Err(malformed(417, "only 100-continue can be expected"));
         }
-        Ok(())
-    }
-
-    /// Digits and nothing else (RFC 9112 section 6.3 lets a server refuse a list).
-    fn take_content_length(&mut self, value: &[u8]) -> Result<(), Malformed> {
-        let digits = trim(value);
-        if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
-            return Err(bad("Content-Length must be digits"));
-        }
-        let length = digits.iter().fold(0_u64, |length, digit| {
-            length.saturating_mul(10).saturating_add(u64::from(digit - b'0'))
-        });
-        match self.content_length.replace(length) {
-            None => Ok(()),
-            Some(_) => Err(bad("Content-Length is there twice")),
-        }
+        let (connection, upgrade) = (list("Connection")?, list("Upgrade")?);
+        Ok(Self {
+            host: text("Host")?,
+            content_length: once("Content-Length")?.map(content_length).transpose()?,
+            content_type: text("Content-Type")?,
+            expects_continue,
+            app_key: text("X-App-Key")?,
+            app_secret: text("X-App-Secret")?,
+            authorization: text("Authorization")?,
+            cookie: once("Cookie")?.map(String::from_utf8_lossy),
+            origin: text("Origin")?,
+            asks_for_method: lines("Access-Control-Request-Method").next().is_some(),
+            if_none_match: list("If-None-Match")?,
+            forwarded_for: list("X-Forwarded-For")?,
+            forwarded_proto: list("X-Forwarded-Proto")?,
+            wants_upgrade: has_item(connection.as_deref(), "upgrade"),
+            wants_websocket: has_item(upgrade.as_deref(), "websocket"),
+            websocket_version: text("Sec-WebSocket-Version")?,
+            websocket_key: text("Sec-WebSocket-Key")?,
+            says_close: has_item(connection.as_deref(), "close"),
+        })
     }
 }
 
-/// Several lines of a list are one list (RFC 9110 section 5.3).
-fn append<'a>(field: &mut Option<Cow<'a, str>>, value: &'a [u8]) -> Result<(), Malformed> {
-    let value = text(value)?;
-    *field = Some(match field.take() {
-        None => Cow::Borrowed(value),
-        Some(before) => Cow::Owned(format!("{before}, {value}")),
-    });
-    Ok(())
+/// Digits and nothing else (RFC 9112 section 6.3 lets a server refuse a list).
+fn content_length(value: &[u8]) -> Result<u64, Malformed> {
+    match std::str::from_utf8(value) {
+        Ok(digits) if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+            // Only too many of them are no number.
+            Ok(digits.parse().unwrap_or(u64::MAX))
+        }
+        _ => Err(bad("Content-Length must be digits")),
+    }
 }
 
-/// Whether a comma-separated list has `token`, in any case.
-fn lists(list: &str, token: &str) -> bool {
-    list.split(',').any(|item| item.trim_matches([' ', '\t']).eq_ignore_ascii_case(token))
+/// Whether a comma-separated list has `item`, in any case.
+fn has_item(list: Option<&str>, item: &str) -> bool {
+    let is_it = |listed: &str| listed.trim_matches([' ', '\t']).eq_ignore_ascii_case(item);
+    list.is_some_and(|list| list.split(',').any(is_it))
 }
 
 /// A value that is used or forwarded: visible ASCII, spaces, tabs.
-fn text(value: &[u8]) -> Result<&str, Malformed> {
-    ascii(trim(value)).ok_or(bad("a header that is used here must be ASCII"))
-}
-
-fn ascii(bytes: &[u8]) -> Option<&str> {
-    if bytes.is_ascii() { std::str::from_utf8(bytes).ok() } else { None }
-}
-
-fn trim(mut value: &[u8]) -> &[u8] {
-    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
-        value = rest;
-    }
-    value
-}
-
-/// RFC 9110 section 5.6.2.
-fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+fn ascii(value: &[u8]) -> Result<&str, Malformed> {
+    let text = std::str::from_utf8(value).ok().filter(|text| text.is_ascii());
+    text.ok_or_else(|| bad("a header that is used here must be ASCII"))
 }
 
 #[cfg(test)]
