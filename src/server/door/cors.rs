@@ -20,7 +20,7 @@
 
 use super::head::Fields;
 use crate::server::auth::{Gate, Origin};
-use crate::server::route::{Audience, Route};
+use crate::server::route::Route;
 use crate::wire::response::Response;
 
 /// How long a browser may remember a preflight, in seconds: the most that Chromium does. Nothing is
@@ -59,10 +59,13 @@ impl Origins {
             let origin = Origin::parse(origin?)?;
             self.0.iter().position(|(listed, _)| *listed == origin)
         };
-        match route.audience() {
-            Audience::Programs => Cors::Silent,
-            Audience::OwnPages => Cors::Varies,
-            Audience::Loaders | Audience::Viewers => listed().map_or(Cors::Varies, Cors::Shared),
+        match route {
+            // For agents and probes, which are no pages.
+            Route::Ping(_) | Route::Agent(_) | Route::Live | Route::Ready => Cors::Silent,
+            Route::Login | Route::Logout | Route::Feed(_) => Cors::Varies,
+            Route::Page | Route::Pools | Route::Metrics(_) | Route::Status => {
+                listed().map_or(Cors::Varies, Cors::Shared)
+            }
         }
     }
 
@@ -84,7 +87,7 @@ pub(super) fn is_preflight(route: &Route, method: &str, fields: &Fields<'_>) -> 
     method == "OPTIONS"
         && fields.origin.is_some()
         && fields.asks_for_method
-        && route.audience() == Audience::Viewers
+        && matches!(route, Route::Pools | Route::Metrics(_) | Route::Status)
 }
 
 /// The response to a preflight of a listed origin. It says the same whether or not the pool is there:

@@ -138,7 +138,7 @@ impl Policy {
                 let cors = self.origins.judge(&route, head.fields.origin);
                 (cors, self.check(&route, cors, head, peer))
             }
-            Err(no_route) => (Cors::Silent, Err(refuse_path(&no_route, head.method))),
+            Err(no_route) => (Cors::Silent, Err(refuse_path(no_route, head.method))),
         };
         let action = match action {
             Ok(Action::Relay(relay)) => Action::Relay(Relay {
@@ -182,7 +182,7 @@ impl Policy {
                 }
                 Caller::Agent(self.agent(&head.fields)?)
             }
-            Route::Page(_) | Route::Login | Route::Logout => {
+            Route::Page | Route::Login | Route::Logout => {
                 self.check_browser(head, peer)?;
                 Caller::Nobody
             }
@@ -306,8 +306,8 @@ impl Policy {
     }
 }
 
-fn refuse_path(no_route: &NoRoute, method: &str) -> Refused {
-    let detail = no_route.detail();
+fn refuse_path(no_route: NoRoute, method: &str) -> Refused {
+    let detail = no_route.to_string();
     match no_route {
         NoRoute::Unknown => Response::problem(404, &detail).into(),
         // Agents use no other methods.

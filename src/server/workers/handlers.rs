@@ -99,7 +99,7 @@ impl Handlers {
             (Route::Ready, _) => self.ready()?,
             (Route::Login, _) if request.head.method == "POST" => self.login(request),
             (Route::Logout, _) => logged(request, "", 0),
-            (Route::Login | Route::Page(_), _) => {
+            (Route::Login | Route::Page, _) => {
                 page::answer(request.head.path, request.head.if_none_match)
             }
             _ => Response::problem(500, "internal error"),
