@@ -9,52 +9,42 @@ use crate::wire::id::is_valid_id;
 use crate::wire::response::{Body, Header, Response, Status};
 
 struct File {
-    path: &'static str,
-    /// In `src/dashboard`, with a slash before it.
+    /// In `src/dashboard`.
     name: &'static str,
     bytes: &'static [u8],
     entity_tag: OnceLock<String>,
 }
 
 macro_rules! file {
-    ($path:literal) => {
-        file!($path, $path)
-    };
-    ($path:literal, $name:literal) => {
-        File {
-            path: $path,
-            name: $name,
-            bytes: include_bytes!(concat!(".", $name)),
-            entity_tag: OnceLock::new(),
-        }
+    ($name:literal) => {
+        File { name: $name, bytes: include_bytes!($name), entity_tag: OnceLock::new() }
     };
 }
 
 static FILES: [File; 23] = [
-    // Also the page of every pool: the script reads the pool from the address.
-    file!("/", "/index.html"),
-    file!("/login", "/login.html"),
-    file!("/style.css"),
-    file!("/agents.css"),
-    file!("/app.js"),
-    file!("/agent-list.js"),
-    file!("/health.js"),
-    file!("/icons.js"),
-    file!("/login.js"),
-    file!("/login-page.js"),
-    file!("/metrics-client.d.ts"),
-    file!("/metrics-client.js"),
-    file!("/parts.js"),
-    file!("/pool-card.js"),
-    file!("/text.js"),
-    file!("/agent-row.js"),
-    file!("/history.js"),
-    file!("/numbers.js"),
-    file!("/toolbar.js"),
-    file!("/view.js"),
-    file!("/words-en.js"),
-    file!("/words-zh.js"),
-    file!("/favicon.svg"),
+    file!("index.html"),
+    file!("login.html"),
+    file!("style.css"),
+    file!("agents.css"),
+    file!("app.js"),
+    file!("agent-list.js"),
+    file!("health.js"),
+    file!("icons.js"),
+    file!("login.js"),
+    file!("login-page.js"),
+    file!("metrics-client.d.ts"),
+    file!("metrics-client.js"),
+    file!("parts.js"),
+    file!("pool-card.js"),
+    file!("text.js"),
+    file!("agent-row.js"),
+    file!("history.js"),
+    file!("numbers.js"),
+    file!("toolbar.js"),
+    file!("view.js"),
+    file!("words-en.js"),
+    file!("words-zh.js"),
+    file!("favicon.svg"),
 ];
 
 /// A page may load its own files, show the icons in its script (`data:`), and connect to its own server
@@ -80,9 +70,15 @@ pub(crate) fn answer(path: &str, if_none_match: Option<&str>) -> Response {
 }
 
 fn find(path: &str) -> Option<&'static File> {
-    let is_pool_page = path.strip_prefix("/pools/").is_some_and(is_valid_id);
-    let path = if is_pool_page { "/" } else { path };
-    FILES.iter().find(|file| file.path == path)
+    let name = match path.strip_prefix('/')? {
+        "" => "index.html",
+        "login" => "login.html",
+        // The script reads the pool from the address.
+        name if name.strip_prefix("pools/").is_some_and(is_valid_id) => "index.html",
+        name if name.ends_with(".html") => return None,
+        name => name,
+    };
+    FILES.iter().find(|file| file.name == name)
 }
 
 impl File {
@@ -162,6 +158,7 @@ mod tests {
             "/pools/a/b",
             "/pools/a%20b",
             "/index.html",
+            "/login.html",
             "/Style.css",
             "//",
             "/app.js/",
@@ -231,7 +228,7 @@ mod tests {
                         _ => target.to_owned(),
                     };
                     // A fragment stays on the page.
-                    assert!(path.starts_with('#') || exists(&path), "{}: {path}", file.path);
+                    assert!(path.starts_with('#') || exists(&path), "{}: {path}", file.name);
                 }
             }
         }
@@ -260,7 +257,7 @@ mod tests {
     fn pages_have_no_inline_script_or_style() {
         for file in FILES.iter().filter(|file| file.is_html()) {
             let text = std::str::from_utf8(file.bytes).unwrap();
-            assert!(!text.contains("<style") && !text.contains(" style="), "{}", file.path);
+            assert!(!text.contains("<style") && !text.contains(" style="), "{}", file.name);
             let handlers = text.split(" on").skip(1).filter_map(|rest| rest.split_once('='));
             for (name, _) in handlers {
                 assert!(!name.bytes().all(|byte| byte.is_ascii_lowercase()), "on{name}");
