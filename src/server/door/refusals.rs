@@ -103,44 +103,34 @@ pub(super) struct Refusal {
 }
 
 impl Refusal {
-    /// For the log. A secret may come in a wrong header or in the path.
-    pub(super) fn show<'a>(&'a self, gate: &'a Gate) -> Shown<'a> {
-        Shown { refusal: self, last: "", gate }
-    }
-}
-
-/// See [`Refusal::show`].
-pub(super) struct Shown<'a> {
-    refusal: &'a Refusal,
-    last: &'static str,
-    gate: &'a Gate,
-}
-
-impl fmt::Display for Shown<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Refusal { cause, address, requester, why } = self.refusal;
-        let sent = |text| if self.gate.is_secret(text) { "(a secret)" } else { text };
-        f.write_str(cause.parts().0)?;
-        if let Some(why) = why {
-            write!(f, " ({})", printable(sent(why)))?;
-        }
-        write!(f, "; {}from {address}", self.last)?;
-        match requester.app_key.as_deref() {
-            None => {}
-            Some(key) if self.gate.has_key(key) => write!(f, ", app key \"{}\"", printable(key))?,
-            Some(key) if self.gate.is_secret(key) => write!(f, ", app key (a secret)")?,
-            // It may be a secret that was rotated or mistyped.
-            Some(key) => {
-                let start: String = key.chars().take(UNKNOWN_KEY_CHARS).collect();
-                let (start, length) = (printable(&start), key.chars().count());
-                write!(f, ", app key \"{start}...\" ({length} characters)")?;
+    /// For the log, with `last` before the address. A secret may come in a wrong header or in the
+    /// path.
+    pub(super) fn show(&self, last: &str, gate: &Gate) -> impl fmt::Display {
+        let Self { cause, address, requester: Requester { app_key, agent }, why } = self;
+        fmt::from_fn(move |f| {
+            f.write_str(cause.parts().0)?;
+            if let Some(why) = why {
+                let shown = if gate.is_secret(why) { "(a secret)" } else { why };
+                write!(f, " ({})", printable(shown))?;
             }
-        }
-        match &requester.agent {
-            None => Ok(()),
-            Some(agent) if self.gate.is_secret(agent.as_str()) => f.write_str(", agent (a secret)"),
-            Some(agent) => write!(f, ", agent \"{agent}\""),
-        }
+            write!(f, "; {last}from {address}")?;
+            match app_key.as_deref() {
+                None => {}
+                Some(key) if gate.has_key(key) => write!(f, ", app key \"{}\"", printable(key))?,
+                Some(key) if gate.is_secret(key) => f.write_str(", app key (a secret)")?,
+                // It may be a secret that was rotated or mistyped.
+                Some(key) => {
+                    let start: String = key.chars().take(UNKNOWN_KEY_CHARS).collect();
+                    let (start, length) = (printable(&start), key.chars().count());
+                    write!(f, ", app key \"{start}...\" ({length} characters)")?;
+                }
+            }
+            match agent {
+                None => Ok(()),
+                Some(agent) if gate.is_secret(agent.as_str()) => f.write_str(", agent (a secret)"),
+                Some(agent) => write!(f, ", agent \"{agent}\""),
+            }
+        })
     }
 }
 
@@ -187,8 +177,8 @@ impl Tally {
         let since = self.told.replace(now).map(|told| now.saturating_duration_since(told));
         let (requests, last) = if count == 1 { ("request", "") } else { ("requests", "last ") };
         let time = since.map(|since| format!(" in {} s", since.as_secs())).unwrap_or_default();
-        let shown = Shown { refusal: &refusal, last, gate };
-        Some(format!("refused {count} {requests}{time}: {shown}"))
+        let refusal = refusal.show(last, gate);
+        Some(format!("refused {count} {requests}{time}: {refusal}"))
     }
 }
 
@@ -309,16 +299,17 @@ mod tests {
     fn what_clients_send_is_escaped_and_bounded_and_secrets_are_withheld() {
         let mut refused = refusal(Cause::ForeignHost, &format!("a\"\n{}", "x".repeat(9_000)), "a");
         refused.why = Some("evil\u{1b}[2J".to_owned());
-        let line = refused.show(&gate()).to_string();
+        let line = refused.show("", &gate()).to_string();
         assert!(line.starts_with(r"foreign Host (evil\u{1b}[2J); from 192.0.2.1"), "{line}");
         assert!(line.contains(r#"app key "a\"\nx..." (9003 characters)"#), "{line}");
         let mut swapped = refusal(Cause::UnknownKey, "s3cret", "s3cret");
         swapped.why = Some("s3cret".to_owned());
-        let line = swapped.show(&gate()).to_string();
+        let line = swapped.show("", &gate()).to_string();
         let withheld =
             "unknown app key ((a secret)); from 192.0.2.1, app key (a secret), agent (a secret)";
         assert_eq!(line, withheld);
-        let rotated = refusal(Cause::UnknownKey, "s3cret-of-may", "a").show(&gate()).to_string();
+        let rotated =
+            refusal(Cause::UnknownKey, "s3cret-of-may", "a").show("", &gate()).to_string();
         assert!(rotated.ends_with(r#"app key "s3cr..." (13 characters), agent "a""#), "{rotated}");
     }
 }
