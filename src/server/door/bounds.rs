@@ -42,7 +42,8 @@ impl Door {
 
     /// Takes a client in, in place of an idle one when a cap is reached; else rejects it.
     pub(super) fn admit(&mut self, socket: mio::net::TcpStream, peer: IpAddr) {
-        let address = (!self.context.policy.is_proxy(peer)).then(|| Address::from(peer));
+        let is_proxy = self.context.policy.gate.trusts(peer);
+        let address = (!is_proxy).then(|| Address::from(peer));
         let permit = loop {
             let (idle, detail) = match self.connections.acquire(address) {
                 Ok(permit) => break permit,
@@ -153,7 +154,7 @@ impl Door {
 
     /// Logs what is due of refusals; at the end `all` that is left.
     pub(super) fn log_refusals(&mut self, all: bool) {
-        for line in self.refusals.lines(self.context.now, all, self.context.policy.gate()) {
+        for line in self.refusals.lines(self.context.now, all, &self.context.policy.gate) {
             log::info!("{line}");
         }
     }

@@ -352,9 +352,9 @@ impl Connection {
         let head = &mut self.output.head;
         head.reserve(512);
         response.write_head(head, head_only);
-        let (date, cors) = (&context.date.1, context.policy.cors_lines(cors));
         // Writing to a Vec cannot fail.
-        let _ = write!(head, "Date: {date}\r\nX-Content-Type-Options: nosniff\r\n{cors}");
+        let _ = write!(head, "Date: {}\r\nX-Content-Type-Options: nosniff\r\n", context.date.1);
+        cors.write(&context.policy.gate, head);
         if then != Then::Keep {
             head.extend_from_slice(b"Connection: close\r\n");
         }

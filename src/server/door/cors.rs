@@ -8,15 +8,16 @@
 //!
 //! - **Never `*`**: that would open what a network's border protects to every page that a viewer
 //!   visits. The response names the one origin that asked, as the configuration has it.
-//! - **No credentials**: the cookie is `SameSite=Strict`, so a page elsewhere could not send it even
-//!   if it might; permission would be of use only to a site that shares our registrable domain,
-//!   which would then act with a token that it never had. Such a page brings its own: `Authorization:
-//!   Bearer`, which is why the preflight allows that header, and `?token=` for a WebSocket, which has
-//!   no headers (and knows no CORS: the feed needs none).
+//! - **No credentials**: the cookie is `SameSite=Strict`, so only a site that shares our registrable
+//!   domain could use them, which would then act with a token that it never had. A page elsewhere
+//!   brings its own: `Authorization: Bearer`, which is why the preflight allows that header, and
+//!   `?token=` for a WebSocket, which has no headers and knows no CORS.
 //! - **`Vary: Origin`** on all that looks at the Origin, also when none came: a stored response to our
 //!   own page lacks what another site's needs, and the other way round (the standard's "CORS
 //!   protocol and HTTP caches").
 //! - **No login, no heartbeat**: a foreign page has no use for our cookie, and agents are no pages.
+
+use std::io::Write as _;
 
 use super::head::Fields;
 use crate::server::auth::{Gate, Origin};
@@ -38,48 +39,41 @@ pub(super) enum Cors {
     Shared(usize),
 }
 
-/// The listed origins, each with the header lines that say so.
-pub(super) struct Origins(Vec<(Origin, String)>);
-
-impl Origins {
-    pub(super) fn new(gate: &Gate) -> Self {
-        let lines = |origin: &Origin| {
-            format!(
-                "{VARY}Access-Control-Allow-Origin: {origin}\r\n\
-                 Access-Control-Expose-Headers: Retry-After, WWW-Authenticate\r\n"
-            )
-        };
-        Self(gate.allowed_origins.iter().map(|origin| (origin.clone(), lines(origin))).collect())
-    }
-
+impl Cors {
     /// What the response to a request for `route` says. A listed origin is named whatever the Host
     /// is: behind TLS, only the proxy knows which scheme would make them one.
-    pub(super) fn judge(&self, route: &Route, origin: Option<&str>) -> Cors {
+    pub(super) fn of(route: &Route, origin: Option<&str>, gate: &Gate) -> Self {
         let listed = || {
             let origin = Origin::parse(origin?)?;
-            self.0.iter().position(|(listed, _)| *listed == origin)
+            gate.allowed_origins.iter().position(|listed| *listed == origin)
         };
         match route {
             // For agents and probes, which are no pages.
-            Route::Ping(_) | Route::Agent(_) | Route::Live | Route::Ready => Cors::Silent,
-            Route::Login | Route::Logout | Route::Feed(_) => Cors::Varies,
+            Route::Ping(_) | Route::Agent(_) | Route::Live | Route::Ready => Self::Silent,
+            Route::Login | Route::Logout | Route::Feed(_) => Self::Varies,
             Route::Page | Route::Pools | Route::Metrics(_) | Route::Status => {
-                listed().map_or(Cors::Varies, Cors::Shared)
+                listed().map_or(Self::Varies, Self::Shared)
             }
         }
     }
 
-    /// The header lines, each with its CR LF.
-    pub(super) fn lines(&self, cors: Cors) -> &str {
-        match cors {
-            Cors::Silent => "",
-            Cors::Varies => VARY,
-            Cors::Shared(index) => self.0.get(index).map_or(VARY, |(_, lines)| lines),
+    /// Appends the header lines that say so to `out`, each with its CR LF.
+    pub(super) fn write(self, gate: &Gate, out: &mut Vec<u8>) {
+        if self != Self::Silent {
+            out.extend_from_slice(b"Vary: Origin\r\n");
+        }
+        if let Self::Shared(index) = self
+            && let Some(origin) = gate.allowed_origins.get(index)
+        {
+            // Writing to a Vec cannot fail.
+            let _ = write!(
+                out,
+                "Access-Control-Allow-Origin: {origin}\r\n\
+                 Access-Control-Expose-Headers: Retry-After, WWW-Authenticate\r\n"
+            );
         }
     }
 }
-
-const VARY: &str = "Vary: Origin\r\n";
 
 /// Whether a browser asks beforehand (a "CORS-preflight request") about a route that takes a
 /// header which it would not send unasked. Other routes have nothing that needs asking.
@@ -108,8 +102,9 @@ mod tests {
         let gate = Gate::default()
             .with_origin(listed("https://one.example"))
             .with_origin(listed("http://TWO.example:3000"));
-        let origins = Origins::new(&gate);
-        origins.lines(origins.judge(&Route::parse(path).unwrap(), origin)).to_owned()
+        let mut lines = Vec::new();
+        Cors::of(&Route::parse(path).unwrap(), origin, &gate).write(&gate, &mut lines);
+        String::from_utf8(lines).unwrap()
     }
 
     const SHARED: [&str; 6] = [

@@ -23,7 +23,7 @@
 //! | `Acceptor` | when to accept from a listener, with back-off | none |
 //! | `Clients` | the table of clients: sockets, sums over all of them, the sweep of deadlines | read, write |
 //! | `Connection` | one client's state, input, output and deadline | none |
-//! | `Head`, `Policy`, `Origins` | bytes to a head, a head to a decision, what browsers are told | none |
+//! | `Head`, `Policy`, `Cors` | bytes to a head, a head to a decision, what browsers are told | none |
 //! | `Pipe` | the connection to one tiny_http server, and the requests at its workers | read, write |
 //! | `Moderation` | whether the loop waits a moment, to do more at once | none |
 //! | `Guesses`, `Refusals` | which 401 is delayed, and what the log says of refusals | none |

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tungstenite::handshake::derive_accept_key;
 
-use super::cors::{self, Cors, Origins};
+use super::cors::{self, Cors};
 use super::head::{Fields, Head};
 use super::refusals::{Cause, Refusal, Requester};
 use crate::server::auth::{Gate, Scheme, Viewer, presented_token};
@@ -97,8 +97,8 @@ impl From<Response> for Refused {
 
 /// What decisions go by.
 pub(super) struct Policy {
-    gate: Arc<Gate>,
-    origins: Origins,
+    /// Also knows what the log may show, and what is a secret.
+    pub(super) gate: Arc<Gate>,
     pools: HashMap<PoolId, PoolIndex>,
     max_body_bytes: usize,
 }
@@ -107,22 +107,7 @@ impl Policy {
     /// `pools` in the order of their [`PoolIndex`].
     pub(super) fn new(gate: Arc<Gate>, pools: Vec<PoolId>, max_body_bytes: usize) -> Self {
         let pools = pools.into_iter().enumerate().map(|(n, id)| (id, PoolIndex(n))).collect();
-        Self { origins: Origins::new(&gate), gate, pools, max_body_bytes }
-    }
-
-    /// Whether `peer` is exempt from the cap on connections of one address.
-    pub(super) fn is_proxy(&self, peer: IpAddr) -> bool {
-        self.gate.trusts(peer)
-    }
-
-    /// Knows what may be shown, and what is a secret.
-    pub(super) fn gate(&self) -> &Gate {
-        &self.gate
-    }
-
-    /// The header lines that say `cors`.
-    pub(super) fn cors_lines(&self, cors: Cors) -> &str {
-        self.origins.lines(cors)
+        Self { gate, pools, max_body_bytes }
     }
 
     /// Decides on the request of `peer`, in the contract's order.
@@ -135,7 +120,7 @@ impl Policy {
                 if requester.agent.is_none() {
                     requester.app_key = None;
                 }
-                let cors = self.origins.judge(&route, head.fields.origin);
+                let cors = Cors::of(&route, head.fields.origin, &self.gate);
                 (cors, self.check(&route, cors, head, peer))
             }
             Err(no_route) => (Cors::Silent, Err(refuse_path(no_route, head.method))),

@@ -54,7 +54,7 @@ impl Door {
             Event::Respond(response, refusal) => {
                 if let Some(refusal) = refusal {
                     refusal.cause.parts().1(&self.counters).add_one();
-                    log::debug!("refused: {}", refusal.show("", self.context.policy.gate()));
+                    log::debug!("refused: {}", refusal.show("", &self.context.policy.gate));
                     self.refusals.note(refusal, self.context.now);
                 }
                 self.respond(slot, response);
