@@ -191,12 +191,17 @@ impl Policy {
         let posts_login = *route == Route::Login && head.method == "POST";
         let wants_body = posts_login || matches!(route, Route::Ping(_));
         let max_body = if posts_login { MAX_LOGIN_BYTES } else { self.max_body_bytes };
-        check_body(&head.fields, wants_body, max_body).map_err(
-            |(status, detail)| match caller {
-                Caller::Agent(_) => Refused::heartbeat(status, &detail),
-                _ => Response::problem(status, &detail).into(),
-            },
-        )?;
+        let refuse = |status, detail: &str| match caller {
+            Caller::Agent(_) => Err(Refused::heartbeat(status, detail)),
+            _ => Err(Response::problem(status, detail).into()),
+        };
+        match head.fields.content_length {
+            None if wants_body => return refuse(411, "Content-Length is needed"),
+            Some(length) if length > max_body as u64 => {
+                return refuse(413, &format!("the body must be at most {max_body} bytes"));
+            }
+            _ => {}
+        }
         if *route == Route::Live {
             return Ok(Action::Live);
         }
@@ -300,17 +305,6 @@ fn refuse_path(no_route: NoRoute, method: &str) -> Refused {
             Refused::heartbeat(400, &detail)
         }
         NoRoute::BadAgentId => Response::problem(400, &detail).into(),
-    }
-}
-
-/// What is wrong, with its status.
-fn check_body(fields: &Fields<'_>, needed: bool, max: usize) -> Result<(), (u16, String)> {
-    match fields.content_length {
-        None if needed => Err((411, "Content-Length is needed".to_owned())),
-        Some(length) if length > max as u64 => {
-            Err((413, format!("the body must be at most {max} bytes")))
-        }
-        _ => Ok(()),
     }
 }
 
