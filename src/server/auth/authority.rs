@@ -91,27 +91,12 @@ impl fmt::Display for Authority {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Scheme {
-    Http,
-    Https,
-}
-
-impl Scheme {
-    fn parse(text: &str) -> Option<Self> {
-        match text {
-            "http" => Some(Self::Http),
-            "https" => Some(Self::Https),
-            _ => None,
-        }
-    }
-
-    /// RFC 9110 sections 4.2.1, 4.2.2.
-    fn default_port(self) -> u16 {
-        match self {
-            Self::Http => 80,
-            Self::Https => 443,
-        }
+/// Of the schemes that are served (RFC 9110 sections 4.2.1, 4.2.2).
+fn default_port(scheme: &str) -> Option<u16> {
+    match scheme {
+        "http" => Some(80),
+        "https" => Some(443),
+        _ => None,
     }
 }
 
@@ -133,19 +118,16 @@ impl Origin {
                 .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.'));
         let scheme = is_scheme.then(|| scheme.to_ascii_lowercase())?;
         let mut authority = Authority::parse(authority)?;
-        let default = Scheme::parse(&scheme).map(Scheme::default_port);
-        if authority.port.is_some() && authority.port == default {
-            authority.port = None;
-        }
+        authority.port = authority.port.filter(|port| Some(*port) != default_port(&scheme));
         Some(Self { scheme, authority })
     }
 
     /// Whether a page of this origin came from the server at `host`: http or https, equal to `scheme`
     /// where that is known, the same host, the same port (default ports included).
-    pub(crate) fn is_of(&self, host: &Authority, scheme: Option<Scheme>) -> bool {
-        let Some(own) = Scheme::parse(&self.scheme) else { return false };
-        let default = Some(own.default_port());
-        scheme.is_none_or(|scheme| scheme == own)
+    pub(crate) fn is_of(&self, host: &Authority, scheme: Option<&str>) -> bool {
+        let default = default_port(&self.scheme);
+        default.is_some()
+            && scheme.is_none_or(|scheme| scheme == self.scheme)
             && self.authority.host == host.host
             && self.authority.port.or(default) == host.port.or(default)
     }
@@ -244,8 +226,8 @@ mod tests {
         let is_of = |origin: &str, host: &str| {
             let (origin, host) = (Origin::parse(origin).unwrap(), Authority::parse(host).unwrap());
             let by = |scheme| origin.is_of(&host, Some(scheme));
-            let known = by(Scheme::Http) || by(Scheme::Https);
-            assert!(!(by(Scheme::Http) && by(Scheme::Https)), "{origin} {host}: one scheme only");
+            let known = by("http") || by("https");
+            assert!(!(by("http") && by("https")), "{origin} {host}: one scheme only");
             assert_eq!(origin.is_of(&host, None), known, "{origin} {host}");
             known
         };

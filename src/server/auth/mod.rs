@@ -11,7 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::authority::{Authority, Host, Origin, Scheme};
+pub(crate) use self::authority::{Authority, Host, Origin};
 pub(crate) use self::secret::SecretDigest;
 use crate::wire::id::PoolIndex;
 
@@ -105,7 +105,7 @@ impl Gate {
 
     /// Whether viewer routes accept a browser's Origin: listed, or equal to `host` (default ports
     /// aside) with `scheme`, where that is known.
-    pub(crate) fn origin_allowed(&self, origin: &str, host: &str, scheme: Option<Scheme>) -> bool {
+    pub(crate) fn origin_allowed(&self, origin: &str, host: &str, scheme: Option<&str>) -> bool {
         let Some(origin) = Origin::parse(origin) else { return false };
         self.allowed_origins.contains(&origin)
             || Authority::parse(host).is_some_and(|host| origin.is_of(&host, scheme))
@@ -118,23 +118,22 @@ impl Gate {
         self.trusted_proxies.iter().any(|network| network.contains(&peer))
     }
 
-    /// The scheme of the client's request: plain HTTP from `peer` itself, what a trusted proxy says in
+    /// The scheme of the client's request: `http` from `peer` itself, what a trusted proxy says in
     /// X-Forwarded-Proto (where several appended one each, the last), or unknown.
     pub(crate) fn client_scheme(
         &self,
         peer: IpAddr,
         forwarded_proto: Option<&str>,
-    ) -> Option<Scheme> {
+    ) -> Option<&'static str> {
         if !self.trusts(peer) {
-            return Some(Scheme::Http);
+            return Some("http");
         }
         let nearest = forwarded_proto?.rsplit(',').next()?.trim();
-        // Some proxies send a WebSocket's own scheme.
-        let is = |names: [&str; 2]| names.iter().any(|name| nearest.eq_ignore_ascii_case(name));
-        if is(["https", "wss"]) {
-            Some(Scheme::Https)
-        } else {
-            is(["http", "ws"]).then_some(Scheme::Http)
+        match nearest.to_ascii_lowercase().as_str() {
+            // Some proxies send a WebSocket's own scheme.
+            "https" | "wss" => Some("https"),
+            "http" | "ws" => Some("http"),
+            _ => None,
         }
     }
 
@@ -193,33 +192,25 @@ pub(crate) fn presented_token(
     query: Option<&str>,
     cookie: Option<&str>,
 ) -> Option<String> {
-    authorization
-        .and_then(bearer_token)
-        .map(str::to_owned)
-        .or_else(|| query.and_then(query_token))
-        .or_else(|| cookie.and_then(cookie_token).map(str::to_owned))
-}
-
-/// RFC 6750 section 2.1; schemes are case-insensitive (RFC 9110 section 11.1).
-fn bearer_token(authorization: &str) -> Option<&str> {
-    let (scheme, token) = authorization.trim().split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
-}
-
-fn query_token(query: &str) -> Option<String> {
-    form_urlencoded::parse(query.as_bytes())
-        .find(|(name, _)| name == "token")
-        .map(|(_, token)| token.into_owned())
-}
-
-/// RFC 6265 section 4.2.1; a value may be quoted.
-fn cookie_token(cookies: &str) -> Option<&str> {
-    cookies.split(';').find_map(|pair| {
-        let (name, value) = pair.split_once('=')?;
-        let value = value.trim();
-        let unquoted = value.strip_prefix('"').and_then(|value| value.strip_suffix('"'));
-        (name.trim() == VIEWER_COOKIE).then(|| unquoted.unwrap_or(value))
-    })
+    // RFC 6750 section 2.1; schemes are case-insensitive (RFC 9110 section 11.1).
+    let bearer = || {
+        let (scheme, token) = authorization?.trim().split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().to_owned())
+    };
+    let in_query = || {
+        let mut pairs = form_urlencoded::parse(query?.as_bytes());
+        pairs.find(|(name, _)| name == "token").map(|(_, token)| token.into_owned())
+    };
+    // RFC 6265 section 4.2.1; a value may be quoted.
+    let in_cookie = || {
+        cookie?.split(';').find_map(|pair| {
+            let (name, value) = pair.split_once('=')?;
+            let value = value.trim();
+            let unquoted = value.strip_prefix('"').and_then(|value| value.strip_suffix('"'));
+            (name.trim() == VIEWER_COOKIE).then(|| unquoted.unwrap_or(value).to_owned())
+        })
+    };
+    bearer().or_else(in_query).or_else(in_cookie)
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use tungstenite::handshake::derive_accept_key;
 use super::cors::{self, Cors};
 use super::head::{Fields, Head};
 use super::refusals::{Cause, Refusal, Requester};
-use crate::server::auth::{Gate, Scheme, Viewer, presented_token};
+use crate::server::auth::{Gate, Viewer, presented_token};
 use crate::server::relay::{Caller, EncodedRequest, RequestHead};
 use crate::server::route::{NoRoute, Route};
 use crate::wire::KIB;
@@ -223,7 +223,7 @@ impl Policy {
             method: if head.method == "HEAD" { "GET" } else { head.method },
             path: head.path,
             caller,
-            is_secure: scheme == Some(Scheme::Https),
+            is_secure: scheme == Some("https"),
             if_none_match: fields.if_none_match.as_deref(),
             content_type: fields.content_type.filter(|_| names_type),
             body_bytes: usize::try_from(length).unwrap_or(usize::MAX),
