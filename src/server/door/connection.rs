@@ -35,7 +35,7 @@ enum State {
     Head(Scan),
     /// The body is not whole; without a `relay` it is that of a request which the door answers.
     Body {
-        relay: Option<Box<Relay>>,
+        relay: Option<Relay>,
         body_bytes: usize,
     },
     /// Whole, and at a worker or waiting for one.
@@ -92,7 +92,7 @@ pub(super) enum Event {
     /// This response, by [`Connection::respond`].
     Respond(Response, Option<Refusal>),
     /// A request is whole; [`Connection::wait_for_worker`] follows.
-    Relay(Box<Relay>),
+    Relay(Relay),
     /// A WebSocket handshake is in order; the bytes are what came behind it.
     Upgrade(Handshake, Vec<u8>),
     /// The end.
@@ -284,7 +284,7 @@ impl Connection {
                 let stopping = Response::problem(503, "the server is stopping");
                 return self.respond_to_head(stopping, body_bytes, None);
             }
-            Action::Relay(relay) => Some(Box::new(relay)),
+            Action::Relay(relay) => Some(relay),
             Action::Live => None,
         };
         if expects_continue && self.input.is_empty() && body_bytes > 0 {

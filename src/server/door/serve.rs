@@ -59,7 +59,7 @@ impl Door {
                 }
                 self.respond(slot, response);
             }
-            Event::Relay(relay) => self.relay(slot, *relay),
+            Event::Relay(relay) => self.relay(slot, relay),
             Event::Upgrade(handshake, read_ahead) => self.upgrade(slot, handshake, read_ahead),
             Event::Close => self.close(slot),
         }

@@ -124,7 +124,10 @@ impl<'a> Head<'a> {
                 Err(Error::Version) if has_version(head) => {
                     malformed(505, "HTTP/1.1 and HTTP/1.0 are served")
                 }
-                _ => bad("the request line must be: method SP target SP HTTP/1.1"),
+                Err(Error::Version) => bad("no HTTP version in the request line"),
+                _ => bad(
+                    "the request line must be: method (a token) SP target (visible ASCII) SP version",
+                ),
             });
         };
         if !target.is_ascii() || target.contains('#') {
