@@ -243,11 +243,13 @@ fn job_control_works_as_without_the_wrapper() {
     let terminal = Process::start(&mut shell);
     let line = format!(
         "'{BINARY}' task --type t --tasks-dir '{}' -- sh -c 'trap \"echo back-\\$((1+1))\" CONT; \
-         echo ready-$((1+1)); while :; do read x && echo got-$x; done'\n",
+         echo ready-$((1+1)),$$; while :; do read x && echo got-$x; done'\n",
         tasks.path().display()
     );
+    terminal.write(line.as_bytes());
+    let ready = terminal.stdout.wait_for("ready-2,");
+    let command: u32 = ready.rsplit(',').next().unwrap().trim().parse().unwrap();
     for (typed, answer) in [
-        (&*line, "ready-2"),
         ("one\n", "got-one"),
         ("\x1a", "Stopped"),
         ("fg\n", "back-2"),
@@ -257,5 +259,11 @@ fn job_control_works_as_without_the_wrapper() {
     ] {
         terminal.write(typed.as_bytes());
         terminal.stdout.wait_for(answer);
+        if answer == "Stopped" {
+            // That is the wrapper; the command may still read what is typed.
+            eventually("the command stops", || {
+                (state(command).as_deref() == Some("T")).then_some(())
+            });
+        }
     }
 }
