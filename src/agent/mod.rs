@@ -69,12 +69,12 @@ pub(crate) enum AgentError {
 /// try.
 pub(crate) fn run<T>(
     settings: Settings,
-    stop: Receiver<T>,
+    stop: &Receiver<T>,
     clock: Clock,
 ) -> Result<(), AgentError> {
     let mut machine = Machine::new(clock.now())?;
     log::info!("CPU and memory are of {}", machine.describe());
-    run_with(move |now| machine.read(now), settings, &stop, clock)
+    run_with(move |now| machine.read(now), settings, stop, clock)
 }
 
 fn run_with<T>(

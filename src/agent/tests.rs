@@ -188,7 +188,7 @@ fn the_real_machine_is_measured_from_the_first_heartbeat_on() {
     let (interval, profile) = (*settings::INTERVALS.start(), Profile::default());
     let settings = Settings::new(&server.url(), "key", secret, id, interval, profile).unwrap();
     let (stop, stopped) = bounded::<()>(1);
-    let thread = Builder::new().spawn(move || run(settings, stopped, Clock::start())).unwrap();
+    let thread = Builder::new().spawn(move || run(settings, &stopped, Clock::start())).unwrap();
     let request = server.next();
     for member in ["cpu_usage", "memory_usage"] {
         let value = request.body[member].as_f64().unwrap();

@@ -7,7 +7,6 @@ use super::args::AgentArgs;
 use super::{Failure, logged, print};
 use crate::agent::{self, Profile, Secret, Settings, settings::default_id};
 use crate::runtime::clock::Clock;
-use crate::runtime::signals::Signals;
 
 pub(super) fn run(args: AgentArgs) -> Result<(), Failure> {
     agent::ignore_empty_cert_file()?;
@@ -28,10 +27,5 @@ pub(super) fn run(args: AgentArgs) -> Result<(), Failure> {
             Err(error) => Err(format!("no heartbeat of agent {id} at {server}: {error}").into()),
         };
     }
-    logged(&Arc::default(), || {
-        let signals = Signals::start()?;
-        agent::run(settings, signals.first().clone(), Clock::start())?;
-        signals.close();
-        Ok(())
-    })
+    logged(&Arc::default(), |signals| Ok(agent::run(settings, signals, Clock::start())?))
 }

@@ -16,11 +16,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser as _;
+use crossbeam_channel::Receiver;
 
 use self::args::{Cli, Command};
 use crate::agent::task_command::probe;
 use crate::runtime::counters::Counters;
 use crate::runtime::logging;
+use crate::runtime::signals::{Signal, Signals};
 use crate::server::STOP_WITHIN;
 
 /// For the last log lines to be written.
@@ -55,13 +57,20 @@ fn fail(error: &dyn std::error::Error) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Runs `work` with the log started, and logs its error: while the log's thread may be blocked on
-/// standard error, no other thread should write there.
+/// Runs `work` with the log started, until it ends by itself or on a signal that it receives. Logs
+/// its error: while the log's thread may be blocked on standard error, no other thread should write
+/// there.
 fn logged(
     counters: &Arc<Counters>,
-    work: impl FnOnce() -> Result<(), Failure>,
+    work: impl FnOnce(&Receiver<Signal>) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let logging = logging::start(Arc::clone(counters))?;
+    let work = || -> Result<(), Failure> {
+        let signals = Signals::start()?;
+        work(signals.first())?;
+        signals.close();
+        Ok(())
+    };
     // A panic is reported through the log, which has to be written before the process ends.
     let result = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err("panicked".into()));
     if let Err(error) = &result {

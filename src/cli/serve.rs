@@ -10,7 +10,6 @@ use crate::agent::task_files::DEFAULT_DIR;
 use crate::agent::{self, Profile, Secret, Settings, settings::default_id};
 use crate::runtime::clock::Clock;
 use crate::runtime::counters::Counters;
-use crate::runtime::signals::Signals;
 use crate::server::config::{DEV_KEY, DEV_POOL, DEV_SECRET};
 use crate::server::{Server, Sizes};
 
@@ -20,8 +19,7 @@ const DEV_INTERVAL: Duration = Duration::from_secs(2);
 pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
     let config = args.load()?;
     let counters = Arc::new(Counters::default());
-    logged(&counters, || {
-        let signals = Signals::start()?;
+    logged(&counters, |signals| {
         let pools: Vec<_> = config.pools.iter().map(|pool| pool.id.to_string()).collect();
         let is_open = config.gate.is_open;
         let clock = Clock::start();
@@ -44,12 +42,10 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
             log_dev_hints(address);
             let settings = dev_agent(address)?;
             server.spawn_agent(move |stopped| {
-                agent::run(settings, stopped, clock).map_err(|error| error.to_string())
+                agent::run(settings, &stopped, clock).map_err(|error| error.to_string())
             })?;
         }
-        server.run(signals.first())?;
-        signals.close();
-        Ok(())
+        Ok(server.run(signals)?)
     })
 }
 
