@@ -5,82 +5,71 @@ use std::time::Duration;
 
 use crate::wire::{KIB, MIB};
 
-/// What a server's clients may make it hold, and for how long. Sizes in bytes. The file's table
-/// `[limits]` may set the first nine, for which load or machine give a reason. The others suit every
-/// load and machine, or are part of the protocol: only tests set them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Limits {
+macro_rules! limits {
+    ($($(#[$doc:meta])* $name:ident: $type:ty = $default:expr,)*) => {
+        /// What a server's clients may make it hold, and for how long. Sizes in bytes. The file's
+        /// table `[limits]` may set the first nine, for which load or machine give a reason. The
+        /// others suit every load and machine, or are part of the protocol: only tests set them.
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub(crate) struct Limits {
+            $($(#[$doc])* pub $name: $type,)*
+        }
+
+        impl Default for Limits {
+            fn default() -> Self {
+                Self { $($name: $default,)* }
+            }
+        }
+    };
+}
+
+limits! {
     /// Open HTTP connections (dashboards apart).
-    pub max_connections: usize,
+    max_connections: usize = 8_000,
     /// Those of one address (IPv6: one /64); trusted proxies are exempt.
-    pub max_connections_per_address: usize,
+    max_connections_per_address: usize = 1_000,
     /// Connected dashboards.
-    pub max_dashboards: usize,
+    max_dashboards: usize = 8_000,
     /// Those of one address (IPv6: one /64).
-    pub max_dashboards_per_address: usize,
+    max_dashboards_per_address: usize = 1_000,
     /// Agents of one pool; a new one beyond it gets 503.
-    pub max_agents_per_pool: usize,
+    max_agents_per_pool: usize = 10_000,
     /// Memory for one pool's metrics; beyond it 503.
-    pub max_pool_bytes: usize,
+    max_pool_bytes: usize = 32 * MIB,
     /// All requests and responses that the door holds. Responses over 64 KiB for which there is no
     /// room are refused with 503; beyond it, the connection that has made no progress for longest, in
     /// sending a request or taking a response, is closed.
-    pub max_buffered_bytes: usize,
+    max_buffered_bytes: usize = 64 * MIB,
     /// A dashboard that is behind, or a client that has not taken all of its response, must take
     /// [`Limits::lag_min_bytes`] within this time or is cut off.
-    pub lag_timeout: Duration,
+    lag_timeout: Duration = Duration::from_secs(30),
     /// See [`Limits::lag_timeout`].
-    pub lag_min_bytes: usize,
+    lag_min_bytes: usize = 16 * KIB,
 
     /// Request line and headers together; beyond it 431. Twice what browsers with long cookies send.
-    pub max_head_bytes: usize,
+    max_head_bytes: usize = 8 * KIB,
     /// Header lines of a request; beyond it 431. Far more than browsers and proxies send together.
-    pub max_headers: usize,
+    max_headers: usize = 64,
     /// A heartbeat's body; beyond it 413. 256 tasks with room. Part of the protocol.
-    pub max_body_bytes: usize,
+    max_body_bytes: usize = 64 * KIB,
     /// Running tasks in one heartbeat; beyond it 400. Part of the protocol.
-    pub max_tasks_per_heartbeat: usize,
+    max_tasks_per_heartbeat: usize = 256,
     /// From a request's first byte (or the connection's start) to the end of its head; then 408.
     /// 8 KiB take less on any line, and a longer time only helps attackers.
-    pub head_timeout: Duration,
+    head_timeout: Duration = Duration::from_secs(10),
     /// From the end of the head to the end of the body; then 408. For the same reason.
-    pub body_timeout: Duration,
+    body_timeout: Duration = Duration::from_secs(10),
     /// How long a kept-alive connection may be idle between requests; then closed. More than twice
     /// the interval between heartbeats that we recommend. Where it is too long,
     /// [`Limits::max_connections`] closes the longest idle.
-    pub idle_timeout: Duration,
+    idle_timeout: Duration = Duration::from_secs(75),
     /// From the whole request to the worker's response; then 503. A worker takes milliseconds, so
     /// beyond that the server is overloaded.
-    pub worker_timeout: Duration,
+    worker_timeout: Duration = Duration::from_secs(5),
     /// Requests handed to tiny_http and not yet answered: the bound of its queue. Others wait in
     /// the door, one per connection. Less than [`MAX_GOODBYES`] without [`HUB_INBOX`], so that no
     /// goodbye is forgotten while a heartbeat that it makes stale is on its way.
-    pub max_in_flight: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            max_connections: 8_000,
-            max_connections_per_address: 1_000,
-            max_dashboards: 8_000,
-            max_dashboards_per_address: 1_000,
-            max_agents_per_pool: 10_000,
-            max_pool_bytes: 32 * MIB,
-            max_buffered_bytes: 64 * MIB,
-            lag_timeout: Duration::from_secs(30),
-            lag_min_bytes: 16 * KIB,
-            max_head_bytes: 8 * KIB,
-            max_headers: 64,
-            max_body_bytes: 64 * KIB,
-            max_tasks_per_heartbeat: 256,
-            head_timeout: Duration::from_secs(10),
-            body_timeout: Duration::from_secs(10),
-            idle_timeout: Duration::from_secs(75),
-            worker_timeout: Duration::from_secs(5),
-            max_in_flight: 1_024,
-        }
-    }
+    max_in_flight: usize = 1_024,
 }
 
 impl Limits {
