@@ -332,8 +332,8 @@ impl World {
             while self.hub.poll() {}
             self.ticks.send(self.now).unwrap();
             self.hub.poll();
-            for departed in self.mirror.tick(self.now, UnixMillis(0)) {
-                self.histories[departed.pool.0].note(&departed.agent, None, departed.seq);
+            for (pool, departed) in self.mirror.tick(self.now, UnixMillis(0)) {
+                self.histories[pool.0].note(&departed.agent, None, departed.seq);
             }
             self.next_tick = self.now + TICK;
         }

@@ -14,15 +14,15 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::TryRecvError::{Disconnected, Empty};
-use crossbeam_channel::{Receiver, RecvError, Select, Sender, bounded, select};
+use crossbeam_channel::{Receiver, Select, Sender, bounded};
 use thiserror::Error;
 
-use crate::runtime::clock::{Clock, UnixMillis};
+use crate::runtime::clock::Clock;
 use crate::runtime::counters::Counters;
 use crate::server::event::{Batch, Event, FanoutIndex, Stamp, Verdict};
 use crate::server::frame::Frames;
 use crate::server::limits::{HUB_INBOX, MAX_BATCH_BYTES};
-use crate::server::registry::{Change, Departed, GoodbyeOutcome, Registry, Rules, Update};
+use crate::server::registry::{Change, ChangeKind, GoodbyeOutcome, Pool, Registry, Rules};
 use crate::server::ring::Ring;
 use crate::wire::id::{AgentId, DashboardId, PoolId, PoolIndex};
 use crate::wire::{self, Envelope, Metrics, Snapshot};
@@ -67,20 +67,18 @@ pub(crate) fn hub(parts: Parts) -> (Hub, HubHandle) {
     let (sender, inbox) = bounded(HUB_INBOX);
     let (urgent_sender, urgent) = bounded(1);
     let rooms: Arc<[Mutex<Room>]> = pools.iter().map(|_| Mutex::default()).collect();
+    let registry = Registry::new(pools.len(), rules);
+    let rings = pools.iter().map(|_| Ring::default()).collect();
+    let outboxes = fanouts.into_iter().map(|fanout| Outbox::new(fanout, pools.len())).collect();
     let hub = Hub {
-        registry: Registry::new(pools.len(), rules),
+        state: State { registry, rings, pools, epoch, clock, counters },
         watchers: HashMap::new(),
-        rings: pools.iter().map(|_| Ring::default()).collect(),
-        outboxes: fanouts.into_iter().map(|fanout| Outbox::new(fanout, pools.len())).collect(),
+        outboxes,
         inbox,
         urgent,
         ticks,
         windows,
         rooms: Arc::clone(&rooms),
-        pools,
-        epoch,
-        clock,
-        counters,
     };
     (hub, HubHandle { inbox: sender, urgent: urgent_sender, rooms, rules, timeout })
 }
@@ -88,10 +86,8 @@ pub(crate) fn hub(parts: Parts) -> (Hub, HubHandle) {
 /// The hub. [`Hub::run`] is its thread.
 #[derive(Debug)]
 pub(crate) struct Hub {
-    registry: Registry,
+    state: State,
     watchers: HashMap<DashboardId, Watcher>,
-    /// By pool: the messages that not every fanout thread has been sent.
-    rings: Vec<Ring>,
     outboxes: Vec<Outbox>,
     inbox: Receiver<Event>,
     /// The inbox has an event that ends the window.
@@ -99,6 +95,14 @@ pub(crate) struct Hub {
     ticks: Receiver<Instant>,
     windows: Receiver<Instant>,
     rooms: Arc<[Mutex<Room>]>,
+}
+
+/// What there is to tell dashboards, and how.
+#[derive(Debug)]
+struct State {
+    registry: Registry,
+    /// By pool: the messages that not every fanout thread has been sent.
+    rings: Vec<Ring>,
     pools: Arc<[PoolId]>,
     epoch: Arc<str>,
     clock: Clock,
@@ -122,99 +126,63 @@ pub(crate) enum HubFailure {
     TicksEnded,
 }
 
-/// What ends the hub's wait.
-enum Next {
-    Event(Event),
-    Tick(Instant),
-    /// Requests of outboxes can be served.
-    Requests,
-}
-
 impl Hub {
     /// Handles events and ticks until [`HubHandle::shutdown`], or until no handle is left.
     ///
     /// # Errors
     /// [`HubFailure`] when a thread that it cannot do without has ended.
     pub(crate) fn run(mut self) -> Result<(), HubFailure> {
-        loop {
-            match self.next()? {
-                Next::Event(event) => {
-                    if self.turn(event).is_break() {
-                        return self.flush_all();
-                    }
-                }
-                Next::Tick(now) => self.tick(now),
-                Next::Requests => {}
-            }
+        while self.turn()?.is_continue() {
+            self.wait();
+        }
+        while self.has_requests() {
             self.flush()?;
         }
+        Ok(())
     }
 
-    /// Waits for the next thing to do.
-    fn next(&self) -> Result<Next, HubFailure> {
+    /// Waits until there is something to do.
+    fn wait(&self) {
         if self.has_requests() {
-            return self.poll_next();
+            return;
         }
-        if self.outboxes.iter().any(Outbox::is_blocked) {
-            self.wait_while_blocked();
-            return self.poll_next();
+        let mut select = Select::new();
+        select.recv(&self.ticks);
+        for outbox in &self.outboxes {
+            outbox.wait_in(&mut select);
         }
         // Where events have come during the last turn, none need to gather.
         if self.inbox.is_empty() {
-            select! {
-                recv(self.ticks) -> now => return tick_or_end(now),
-                recv(self.urgent) -> _ => {}
-                recv(self.windows) -> _ => {}
-            }
+            let mut window = select.clone();
+            window.recv(&self.urgent);
+            window.recv(&self.windows);
+            window.ready();
+            let _ = (self.urgent.try_recv(), self.windows.try_recv());
         }
-        select! {
-            recv(self.ticks) -> now => tick_or_end(now),
-            recv(self.inbox) -> event => Ok(Next::Event(event.unwrap_or(Event::Shutdown))),
-        }
-    }
-
-    /// Waits for the same, and for capacity in the fanout channels that are full. Only while
-    /// something is to go there: a channel with capacity is always ready.
-    fn wait_while_blocked(&self) {
-        let mut select = Select::new();
         select.recv(&self.inbox);
-        select.recv(&self.ticks);
-        for outbox in self.outboxes.iter().filter(|outbox| outbox.is_blocked()) {
-            outbox.wait_in(&mut select);
-        }
         select.ready();
     }
 
-    /// What there is to do now, if not for a tick or an event then for an outbox.
-    fn poll_next(&self) -> Result<Next, HubFailure> {
-        // The tick first, since it is rare. A closed channel is always ready, so its end is found
-        // here.
+    /// Handles what there is, as much as one turn takes, without waiting.
+    fn turn(&mut self) -> Result<ControlFlow<()>, HubFailure> {
         match self.ticks.try_recv() {
-            Ok(now) => return Ok(Next::Tick(now)),
-            Err(Disconnected) => return Err(HubFailure::TicksEnded),
+            Ok(now) => self.tick(now),
             Err(Empty) => {}
+            Err(Disconnected) => return Err(HubFailure::TicksEnded),
         }
-        Ok(match self.inbox.try_recv() {
-            Ok(event) => Next::Event(event),
-            Err(Empty) => Next::Requests,
-            Err(Disconnected) => Next::Event(Event::Shutdown),
-        })
-    }
-
-    /// Handles `first` and what waits behind it, as much as one turn takes.
-    fn turn(&mut self, first: Event) -> ControlFlow<()> {
-        self.handle(first)?;
-        for _ in 1..EVENTS_PER_TURN {
-            match self.inbox.try_recv() {
-                Ok(event) => self.handle(event)?,
-                Err(_) => break,
+        let mut flow = ControlFlow::Continue(());
+        for _ in 0..EVENTS_PER_TURN {
+            flow = match self.inbox.try_recv() {
+                Ok(event) => self.handle(event),
+                Err(Empty) => break,
+                Err(Disconnected) => ControlFlow::Break(()),
+            };
+            if flow.is_break() {
+                break;
             }
         }
-        // An inbox that is never empty must not keep a tick waiting.
-        if let Ok(now) = self.ticks.try_recv() {
-            self.tick(now);
-        }
-        ControlFlow::Continue(())
+        self.flush()?;
+        Ok(flow)
     }
 
     /// The closed list of what changes or reads the hub's state. A reply whose receiver has given up
@@ -228,18 +196,17 @@ impl Hub {
                 }
             }
             Event::Goodbye { pool, agent, stamp, reply } => {
-                let outcome = self.registry.goodbye(pool, &agent, stamp);
+                let outcome = self.state.registry.goodbye(pool, &agent, stamp);
                 if let Some(reply) = reply {
                     let _ = reply.try_send(outcome != GoodbyeOutcome::Unknown);
                 }
-                if let GoodbyeOutcome::Departed(departed) = outcome {
-                    self.publish_departure(departed, self.clock.wall());
+                if let GoodbyeOutcome::Departed(change) = outcome {
+                    self.publish(pool, &change);
                 }
             }
             Event::Join { dashboard, pool, fanout } => {
                 self.watchers.insert(dashboard, Watcher { pool, fanout });
-                let seq = self.registry.seq(pool);
-                self.outboxes[fanout.0].join(pool, dashboard, seq);
+                self.outboxes[fanout.0].join(pool, dashboard, self.state.pool(pool).seq());
             }
             Event::Resume { dashboard, since } => {
                 if let Some(Watcher { pool, fanout }) = self.watchers.get(&dashboard) {
@@ -252,10 +219,11 @@ impl Hub {
                 }
             }
             Event::Snapshot { pool, reply } => {
-                let _ = reply.try_send(self.registry.snapshot(pool, self.clock.wall()));
+                let _ = reply.try_send(self.state.snapshot(pool));
             }
             Event::Summaries { reply } => {
-                let _ = reply.try_send(self.registry.summaries());
+                let pools = self.state.registry.pools().iter();
+                let _ = reply.try_send(pools.map(Pool::summary).collect());
             }
             Event::Alive { reply } => {
                 let _ = reply.try_send(());
@@ -273,48 +241,39 @@ impl Hub {
         stamp: Stamp,
     ) -> Verdict {
         let cost = metrics.cost_bytes();
-        let verdict = match self.registry.heartbeat(pool, agent, metrics, stamp) {
-            Ok(update) => {
-                self.counters.heartbeats.add_one();
-                self.publish(pool, Change::Update(update), self.clock.wall());
+        let verdict = match self.state.registry.heartbeat(pool, agent, metrics, stamp) {
+            Ok(change) => {
+                self.state.counters.heartbeats.add_one();
+                self.publish(pool, &change);
                 Verdict::Accepted
             }
             Err(verdict) => {
                 if verdict == Verdict::Stale {
-                    self.counters.stale.add_one();
+                    self.state.counters.stale.add_one();
                 }
                 verdict
             }
         };
-        let mut room = lock(&self.rooms[pool.0]);
-        room.release(cost);
-        room.note(self.registry.population(pool));
+        lock(&self.rooms[pool.0]).release(cost);
         verdict
     }
 
     fn tick(&mut self, now: Instant) {
-        let wall = self.clock.wall();
-        for departed in self.registry.tick(now, wall) {
-            self.counters.evictions.add_one();
-            self.publish_departure(departed, wall);
+        for (pool, change) in self.state.registry.tick(now, self.state.clock.wall()) {
+            self.state.counters.evictions.add_one();
+            self.publish(pool, &change);
         }
     }
 
-    fn publish_departure(&mut self, departed: Departed, wall: UnixMillis) {
-        let population = self.registry.population(departed.pool);
-        lock(&self.rooms[departed.pool.0]).note(population);
-        self.publish(departed.pool, Change::Departed(departed), wall);
-    }
-
-    /// Makes the message once, if anyone watches the pool.
-    fn publish(&mut self, pool: PoolIndex, change: Change, server_time: UnixMillis) {
+    /// Tells workers how full the pool is now, and dashboards what changed: the message is made
+    /// once, if anyone watches.
+    fn publish(&mut self, pool: PoolIndex, change: &Change) {
+        lock(&self.rooms[pool.0]).note(self.state.pool(pool).population());
         if self.outboxes.iter().all(|outbox| outbox.cursor(pool).is_none()) {
             return;
         }
-        let mut envelope =
-            Envelope { pool: &self.pools[pool.0], server_time, epoch: &self.epoch, seq: 0 };
-        let text = message(&mut envelope, change);
-        self.rings[pool.0].push_text(&text, envelope.seq);
+        let text = self.state.message(pool, change);
+        self.state.rings[pool.0].push_text(&text, change.seq);
         for outbox in &mut self.outboxes {
             outbox.note_update(pool);
         }
@@ -323,29 +282,13 @@ impl Hub {
     /// Hands on what is to be sent, to every fanout thread whose channel has capacity, and drops
     /// what all of them have.
     fn flush(&mut self) -> Result<(), HubFailure> {
-        let state = State {
-            registry: &self.registry,
-            rings: &self.rings,
-            pools: &self.pools,
-            epoch: &self.epoch,
-            wall: self.clock.wall(),
-            counters: &self.counters,
-        };
         for (index, outbox) in self.outboxes.iter_mut().enumerate() {
-            outbox.flush(&state).map_err(|_| HubFailure::FanoutEnded(FanoutIndex(index)))?;
+            let flushed = outbox.flush(&self.state);
+            flushed.map_err(|_| HubFailure::FanoutEnded(FanoutIndex(index)))?;
         }
-        for (index, ring) in self.rings.iter_mut().enumerate() {
+        for (index, ring) in self.state.rings.iter_mut().enumerate() {
             let cursors = self.outboxes.iter().filter_map(|it| it.cursor(PoolIndex(index)));
             ring.trim(cursors.min().unwrap_or(u64::MAX));
-        }
-        Ok(())
-    }
-
-    /// The same, of all that is to be sent.
-    fn flush_all(&mut self) -> Result<(), HubFailure> {
-        self.flush()?;
-        while self.has_requests() {
-            self.flush()?;
         }
         Ok(())
     }
@@ -356,54 +299,35 @@ impl Hub {
     }
 }
 
-fn tick_or_end(now: Result<Instant, RecvError>) -> Result<Next, HubFailure> {
-    now.map(Next::Tick).map_err(|_| HubFailure::TicksEnded)
-}
-
-/// The message about a change, whose sequence number it puts into the envelope.
-fn message(envelope: &mut Envelope<'_>, change: Change) -> String {
-    match change {
-        Change::Update(Update { metrics, interval_ms, seq }) => {
-            envelope.seq = seq;
-            wire::update(envelope, &metrics, interval_ms)
-        }
-        Change::Departed(Departed { agent, reason, seq, .. }) => {
-            envelope.seq = seq;
-            wire::offline(envelope, &agent, reason)
-        }
+impl State {
+    fn pool(&self, pool: PoolIndex) -> &Pool {
+        &self.registry.pools()[pool.0]
     }
-}
 
-/// What outboxes send of the hub's state.
-struct State<'a> {
-    registry: &'a Registry,
-    rings: &'a [Ring],
-    pools: &'a [PoolId],
-    epoch: &'a str,
-    wall: UnixMillis,
-    counters: &'a Counters,
-}
-
-impl State<'_> {
     fn snapshot(&self, pool: PoolIndex) -> Snapshot {
-        self.registry.snapshot(pool, self.wall)
+        self.pool(pool).snapshot(self.clock.wall())
+    }
+
+    fn message(&self, pool: PoolIndex, change: &Change) -> String {
+        let (pool, server_time) = (&self.pools[pool.0], self.clock.wall());
+        let envelope = Envelope { pool, server_time, epoch: &self.epoch, seq: change.seq };
+        match &change.kind {
+            ChangeKind::Update { metrics, interval_ms } => {
+                wire::update(&envelope, metrics, *interval_ms)
+            }
+            ChangeKind::Departed(reason) => wire::offline(&envelope, &change.agent, *reason),
+        }
     }
 
     /// Each agent's newest change after `since`, the oldest first, up to about
     /// [`MAX_BATCH_BYTES`]. `None` where the registry has forgotten some.
     fn changes(&self, pool: PoolIndex, since: u64) -> Option<Arc<Frames>> {
-        if !self.registry.is_complete_since(pool, since) {
-            return None;
-        }
-        let (server_time, epoch) = (self.wall, self.epoch);
-        let mut envelope = Envelope { pool: &self.pools[pool.0], server_time, epoch, seq: since };
         let mut frames = Frames::default();
-        for change in self.registry.changes(pool, since) {
+        for change in self.pool(pool).changes(since)? {
             if frames.bytes().len() >= MAX_BATCH_BYTES {
                 break;
             }
-            let text = message(&mut envelope, change);
-            frames.push_text(&text, envelope.seq);
+            frames.push_text(&self.message(pool, &change), change.seq);
         }
         Some(Arc::new(frames))
     }

@@ -67,19 +67,17 @@ impl Outbox {
         }
     }
 
-    /// Whether a batch waits for the channel.
-    pub(super) fn is_blocked(&self) -> bool {
-        self.parked.is_some()
-    }
-
     /// Whether a request can be served now.
     pub(super) fn is_busy(&self) -> bool {
         self.parked.is_none() && !self.requests.is_empty()
     }
 
-    /// Adds the wait for capacity to `select`.
+    /// Adds the wait for capacity to `select`, if a batch waits for it: a channel with capacity is
+    /// always ready.
     pub(super) fn wait_in<'a>(&'a self, select: &mut Select<'a>) {
-        select.send(&self.channel);
+        if self.parked.is_some() {
+            select.send(&self.channel);
+        }
     }
 
     /// Requests, and dashboards that asked.
@@ -132,7 +130,7 @@ impl Outbox {
     }
 
     /// Serves requests until there is none, the channel is full or it is others' turn.
-    pub(super) fn flush(&mut self, state: &State<'_>) -> Result<(), FanoutEnded> {
+    pub(super) fn flush(&mut self, state: &State) -> Result<(), FanoutEnded> {
         for _ in 0..BATCHES_PER_TURN {
             let next = self.parked.take().or_else(|| self.next_batch(state));
             let Some(batch) = next else { return Ok(()) };
@@ -148,7 +146,7 @@ impl Outbox {
         Ok(())
     }
 
-    fn next_batch(&mut self, state: &State<'_>) -> Option<Batch> {
+    fn next_batch(&mut self, state: &State) -> Option<Batch> {
         while let Some(request) = self.requests.pop_front() {
             let batch = match request {
                 Request::Updates(pool) => self.updates(pool, state),
@@ -162,7 +160,7 @@ impl Outbox {
     }
 
     /// Every change while the ring reaches back to the cursor, then newest states.
-    fn updates(&mut self, pool: PoolIndex, state: &State<'_>) -> Option<Batch> {
+    fn updates(&mut self, pool: PoolIndex, state: &State) -> Option<Batch> {
         let watch = &mut self.pools[pool.0];
         watch.is_queued = false;
         let ring = &state.rings[pool.0];
@@ -172,7 +170,7 @@ impl Outbox {
             return None;
         }
         // As for a dashboard: without a gap, agents that change often would never have their turn.
-        let pool_bytes = state.registry.population(pool).1.max(MAX_BATCH_BYTES);
+        let pool_bytes = state.pool(pool).population().1.max(MAX_BATCH_BYTES);
         let is_slow = watch.conflated_bytes > SLOW_SNAPSHOTS * pool_bytes;
         let (since, frames) = if ring.reaches(since) {
             (since, Arc::clone(ring.after(since)?))
@@ -193,7 +191,7 @@ impl Outbox {
     }
 
     /// What the next dashboard asked for. Whom the registry cannot bring up to date gets a snapshot.
-    fn answer(&mut self, pool: PoolIndex, state: &State<'_>) -> Option<Batch> {
+    fn answer(&mut self, pool: PoolIndex, state: &State) -> Option<Batch> {
         let Watch { asked, answered, .. } = &mut self.pools[pool.0];
         let next = asked.range((answered.map_or(Unbounded, Excluded), Unbounded)).next();
         let (&dashboard, since) = next.or_else(|| asked.first_key_value())?;
@@ -204,7 +202,7 @@ impl Outbox {
                 Batch::Changes { pool, dashboard, frames }
             }
             None => {
-                let is_lost = |since| !state.registry.is_complete_since(pool, since);
+                let is_lost = |since| state.pool(pool).changes(since).is_none();
                 let sharers = asked.extract_if(.., |_, since| since.is_none_or(is_lost));
                 let dashboards = sharers.map(|(id, _)| id).collect();
                 Batch::Snapshot { pool, dashboards, snapshot: state.snapshot(pool) }

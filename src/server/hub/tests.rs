@@ -298,7 +298,7 @@ fn a_full_inbox_breaks_no_promise() {
         hub.poll();
     }
     while hub.poll() {}
-    let agents = hub.registry.snapshot(POOL, UnixMillis(0)).agents;
+    let agents = hub.state.snapshot(POOL).agents;
     let is_there = |agent: &str| agents.iter().any(|it| it.agent.as_str() == agent);
     assert!(is_there("first") || is_there("second"));
     assert_eq!(first.join().unwrap() == Ok(Verdict::Accepted), is_there("first"));
@@ -635,7 +635,7 @@ fn a_crowd_that_fell_behind_does_not_hold_up_the_hub() {
     assert!(batches.len() <= 20, "{} batches before the next event", batches.len());
     hand_in(&handle, "a", 1);
     hub.poll();
-    assert_eq!(hub.counters.heartbeats.get(), 1);
+    assert_eq!(hub.state.counters.heartbeats.get(), 1);
     assert!(batches.len() <= 40, "{} batches in two turns", batches.len());
     let thread = Builder::new().name("hub".to_owned()).spawn(move || hub.run()).unwrap();
     for _ in 0..=DASHBOARDS {
@@ -696,17 +696,11 @@ fn a_slow_fanout_thread_hears_of_the_last_to_change() {
 }
 
 impl super::Hub {
-    /// One turn on the caller's thread, without waiting. Whether more is to be done.
+    /// One turn on the caller's thread. Whether more is to be done.
     pub(crate) fn poll(&mut self) -> bool {
-        if let Ok(now) = self.ticks.try_recv() {
-            self.tick(now);
-        }
-        if let Ok(event) = self.inbox.try_recv() {
-            assert!(self.turn(event).is_continue());
-        }
-        self.flush().unwrap();
-        let (pools, dashboards) = (self.pools.len(), self.watchers.len());
-        assert!(self.rings.iter().all(super::Ring::is_bounded), "a ring of the hub's");
+        assert!(self.turn().unwrap().is_continue());
+        let (pools, dashboards) = (self.state.pools.len(), self.watchers.len());
+        assert!(self.state.rings.iter().all(super::Ring::is_bounded), "a ring of the hub's");
         for outbox in &self.outboxes {
             let (requests, asked) = outbox.counts();
             assert!(requests <= 2 * pools && asked <= dashboards, "requests of {outbox:?}");

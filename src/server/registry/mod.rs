@@ -13,11 +13,10 @@ use std::time::{Duration, Instant};
 
 use crate::runtime::clock::UnixMillis;
 use crate::server::event::{Stamp, Verdict};
-use crate::wire::Summary;
 use crate::wire::id::{AgentId, PoolIndex};
-use crate::wire::{Metrics, Reason, Snapshot};
+use crate::wire::{Metrics, Reason};
 use goodbyes::Goodbyes;
-use pool::Pool;
+pub(crate) use pool::Pool;
 
 /// The registry's bounds and its notion of silence.
 #[derive(Debug, Clone, Copy)]
@@ -41,37 +40,32 @@ pub(crate) struct Registry {
     last_tick: Option<Instant>,
 }
 
-/// An agent's newest state, for its pool's dashboards.
+/// The newest that is known of an agent, for its pool's dashboards.
 #[derive(Debug, PartialEq)]
-pub(crate) struct Update {
-    /// The state.
-    pub metrics: Arc<Metrics>,
-    /// The agent's observed rhythm.
-    pub interval_ms: Option<u64>,
-    /// The pool's sequence number with this change.
+pub(crate) struct Change {
+    /// The pool's sequence number with it.
     pub seq: u64,
-}
-
-/// An agent went, for its pool's dashboards.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Departed {
-    /// The pool.
-    pub pool: PoolIndex,
-    /// The agent.
     pub agent: AgentId,
-    /// Why.
-    pub reason: Reason,
-    /// The pool's sequence number with this change.
-    pub seq: u64,
+    pub kind: ChangeKind,
 }
 
-/// What a reader that is behind still needs.
 #[derive(Debug, PartialEq)]
-pub(crate) enum Change {
-    /// An agent's newest state.
-    Update(Update),
-    /// An agent went, and has not been heard of since.
-    Departed(Departed),
+pub(crate) enum ChangeKind {
+    /// Its state, and its observed interval between heartbeats.
+    Update { metrics: Arc<Metrics>, interval_ms: Option<u64> },
+    /// It went, and has not been heard of since.
+    Departed(Reason),
+}
+
+/// What became of a goodbye.
+#[derive(Debug, PartialEq)]
+pub(crate) enum GoodbyeOutcome {
+    /// The agent is gone now.
+    Departed(Change),
+    /// The agent is known, and a heartbeat of it arrived after this goodbye: it stays.
+    Returned,
+    /// No such agent.
+    Unknown,
 }
 
 impl Registry {
@@ -85,6 +79,11 @@ impl Registry {
         }
     }
 
+    /// By [`PoolIndex`].
+    pub(crate) fn pools(&self) -> &[Pool] {
+        &self.pools
+    }
+
     /// Takes a heartbeat.
     ///
     /// # Errors
@@ -96,7 +95,7 @@ impl Registry {
         agent: &AgentId,
         metrics: Metrics,
         stamp: Stamp,
-    ) -> Result<Update, Verdict> {
+    ) -> Result<Change, Verdict> {
         // The agent may have been evicted since, after a newer heartbeat than this one.
         let is_too_old =
             |tick: Instant| tick.saturating_duration_since(stamp.at) > self.rules.evict_after;
@@ -114,7 +113,7 @@ impl Registry {
         agent: &AgentId,
         stamp: Stamp,
     ) -> GoodbyeOutcome {
-        let outcome = self.pools[pool.0].goodbye(pool, agent, stamp);
+        let outcome = self.pools[pool.0].goodbye(agent, stamp);
         if outcome != GoodbyeOutcome::Returned {
             self.goodbyes.note(pool, agent, stamp);
         }
@@ -124,67 +123,21 @@ impl Registry {
     /// Evicts who has been silent for longer than `evict_after`, as of `now`.
     ///
     /// Ticks that are further apart than two periods mean that the server itself was away
-    /// (suspended, stopped, starved): then every deadline moves by the time that was lost.
-    pub(crate) fn tick(&mut self, now: Instant, wall: UnixMillis) -> Vec<Departed> {
-        let stalled = match self.last_tick.replace(now) {
-            Some(last) => stall(now.saturating_duration_since(last), self.rules.tick),
-            None => Duration::ZERO,
-        };
+    /// (suspended, stopped, starved): then every deadline moves by the time that was lost. It
+    /// stopped at some moment after the last tick: taking all of the gap, nobody is ever evicted
+    /// early for it.
+    pub(crate) fn tick(&mut self, now: Instant, wall: UnixMillis) -> Vec<(PoolIndex, Change)> {
+        let last = self.last_tick.replace(now).unwrap_or(now);
+        let gap = now.saturating_duration_since(last);
         self.goodbyes.expire(now);
-        let mut gone = Vec::new();
+        let mut evicted = Vec::new();
         for (index, pool) in self.pools.iter_mut().enumerate() {
-            if !stalled.is_zero() {
-                pool.extend_deadlines(stalled, now);
+            if gap > 2 * self.rules.tick {
+                pool.extend_deadlines(gap, now);
             }
-            pool.evict(PoolIndex(index), now, wall, self.rules.evict_after, &mut gone);
+            let gone = pool.evict(now, wall, self.rules.evict_after);
+            evicted.extend(gone.into_iter().map(|change| (PoolIndex(index), change)));
         }
-        gone
+        evicted
     }
-
-    /// The pool at this moment.
-    pub(crate) fn snapshot(&self, pool: PoolIndex, now: UnixMillis) -> Snapshot {
-        self.pools[pool.0].snapshot(now)
-    }
-
-    /// The number of the pool's last change.
-    pub(crate) fn seq(&self, pool: PoolIndex) -> u64 {
-        self.pools[pool.0].seq()
-    }
-
-    /// Whether [`Registry::changes`] after `seq` are all that happened.
-    pub(crate) fn is_complete_since(&self, pool: PoolIndex, seq: u64) -> bool {
-        self.pools[pool.0].is_complete_since(seq)
-    }
-
-    /// The newest change of each agent of the pool that changed after `seq`, the oldest first.
-    pub(crate) fn changes(&self, pool: PoolIndex, seq: u64) -> impl Iterator<Item = Change> {
-        self.pools[pool.0].changes(pool, seq)
-    }
-
-    /// All pools in numbers.
-    pub(crate) fn summaries(&self) -> Vec<Summary> {
-        self.pools.iter().map(Pool::summary).collect()
-    }
-
-    /// How many agents `pool` has, and what they cost in bytes.
-    pub(crate) fn population(&self, pool: PoolIndex) -> (usize, usize) {
-        self.pools[pool.0].population()
-    }
-}
-
-/// What became of a goodbye.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum GoodbyeOutcome {
-    /// The agent is gone now.
-    Departed(Departed),
-    /// The agent is known, and a heartbeat of it arrived after this goodbye: it stays.
-    Returned,
-    /// No such agent.
-    Unknown,
-}
-
-/// How long the server may have been away, when ticks `period` apart came `gap` apart. It stopped at
-/// some moment after the last tick: taking all of the gap, nobody is ever evicted early for it.
-fn stall(gap: Duration, period: Duration) -> Duration {
-    if gap > 2 * period { gap } else { Duration::ZERO }
 }

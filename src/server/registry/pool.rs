@@ -5,18 +5,18 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::changes::{Changes, LastEvent};
-use super::{Change, Departed, GoodbyeOutcome, Rules, Update};
+use super::changes::Changes;
+use super::{Change, ChangeKind, GoodbyeOutcome, Rules};
 use crate::runtime::clock::UnixMillis;
 use crate::server::event::{Stamp, Verdict};
 use crate::server::limits::MAX_DEPARTURES;
-use crate::wire::id::{AgentId, PoolIndex};
+use crate::wire::id::AgentId;
 use crate::wire::{
     AgentCounts, Departure, Load, Metrics, Reason, Snapshot, SnapshotAgent, Summary,
 };
 
 #[derive(Debug, Default)]
-pub(super) struct Pool {
+pub(crate) struct Pool {
     agents: HashMap<AgentId, Agent>,
     /// The sum of the agents' [`Metrics::cost_bytes`].
     bytes: usize,
@@ -25,8 +25,6 @@ pub(super) struct Pool {
     /// The newest first, at most one per agent, none of an agent that is here.
     departed: VecDeque<Arc<Departure>>,
     changes: Changes,
-    /// No agent was last heard before this: ticks that cannot evict anyone look no further.
-    oldest: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -34,11 +32,9 @@ struct Agent {
     metrics: Arc<Metrics>,
     /// The pool's sequence number with its newest state.
     seq: u64,
-    /// The newest stamp's number.
-    number: u64,
-    /// When the newest heartbeat arrived, for the rhythm.
-    arrived: Instant,
-    /// The same, moved by the times that the server was away, for the eviction.
+    /// Of the newest heartbeat.
+    stamp: Stamp,
+    /// When that arrived, moved by the times that the server was away, for the eviction.
     heard: Instant,
     interval: Option<Duration>,
 }
@@ -52,60 +48,44 @@ impl Pool {
         stamp: Stamp,
         has_left: impl FnOnce() -> bool,
         rules: &Rules,
-    ) -> Result<Update, Verdict> {
-        let cost = metrics.cost_bytes();
+    ) -> Result<Change, Verdict> {
         let agents = self.agents.len();
-        let seq = self.seq + 1;
-        let agent = match self.agents.entry(id.clone()) {
-            Entry::Occupied(known) => {
-                let agent = known.into_mut();
-                if stamp.number < agent.number {
-                    return Err(Verdict::Stale);
-                }
-                let before = agent.metrics.cost_bytes();
-                // Refused is not heard: what is shown of the agent must not pass for its state.
-                if cost > before && self.bytes - before + cost > rules.max_pool_bytes {
-                    return Err(Verdict::TooManyBytes);
-                }
-                self.bytes = self.bytes - before + cost;
-                self.changes.heard(id.clone(), seq, Some(agent.seq));
-                agent.hear(metrics, seq, stamp);
-                agent
-            }
-            Entry::Vacant(place) => {
-                if has_left() {
-                    return Err(Verdict::Stale);
-                }
-                if agents >= rules.max_agents_per_pool {
-                    return Err(Verdict::TooManyAgents);
-                }
-                if self.bytes + cost > rules.max_pool_bytes {
-                    return Err(Verdict::TooManyBytes);
-                }
-                self.bytes += cost;
-                self.departed.retain(|departure| departure.agent != *id);
-                self.changes.heard(id.clone(), seq, None);
-                place.insert(Agent::new(metrics, seq, stamp))
-            }
+        let entry = self.agents.entry(id.clone());
+        let known = match &entry {
+            Entry::Occupied(known) => Some(known.get()),
+            Entry::Vacant(_) => None,
         };
-        self.seq = seq;
-        self.oldest = Some(self.oldest.map_or(agent.heard, |oldest| oldest.min(agent.heard)));
-        Ok(agent.update())
+        if known.map_or_else(has_left, |known| stamp.number < known.stamp.number) {
+            return Err(Verdict::Stale);
+        }
+        if known.is_none() && agents >= rules.max_agents_per_pool {
+            return Err(Verdict::TooManyAgents);
+        }
+        let before = known.map_or(0, |known| known.metrics.cost_bytes());
+        let cost = metrics.cost_bytes();
+        let bytes = self.bytes - before + cost;
+        // Refused is not heard: what is shown of the agent must not pass for its state.
+        if cost > before && bytes > rules.max_pool_bytes {
+            return Err(Verdict::TooManyBytes);
+        }
+        if known.is_none() {
+            self.departed.retain(|departure| departure.agent != *id);
+        }
+        self.bytes = bytes;
+        self.seq += 1;
+        self.changes.heard(id.clone(), self.seq, known.map(|known| known.seq));
+        let agent = Agent::heard(known, metrics, self.seq, stamp);
+        let change = agent.change(id.clone());
+        entry.insert_entry(agent);
+        Ok(change)
     }
 
-    pub(super) fn goodbye(
-        &mut self,
-        pool: PoolIndex,
-        id: &AgentId,
-        stamp: Stamp,
-    ) -> GoodbyeOutcome {
-        if self.agents.get(id).is_some_and(|agent| agent.number > stamp.number) {
+    pub(super) fn goodbye(&mut self, id: &AgentId, stamp: Stamp) -> GoodbyeOutcome {
+        if self.agents.get(id).is_some_and(|agent| agent.stamp.number > stamp.number) {
             return GoodbyeOutcome::Returned;
         }
-        match self.depart(pool, id, Reason::Goodbye, stamp.wall) {
-            Some(gone) => GoodbyeOutcome::Departed(gone),
-            None => GoodbyeOutcome::Unknown,
-        }
+        let departed = self.depart(id, Reason::Goodbye, stamp.wall);
+        departed.map_or(GoodbyeOutcome::Unknown, GoodbyeOutcome::Departed)
     }
 
     /// The server was away until `now`, for `stalled`: nobody could be heard in that time.
@@ -114,58 +94,41 @@ impl Pool {
             // Who was heard since is not later than now for it.
             agent.heard = agent.heard.max(now.min(agent.heard + stalled));
         }
-        self.oldest = self.agents.values().map(|agent| agent.heard).min();
     }
 
-    /// Removes who was last heard more than `evict_after` before `now`.
+    /// Removes who was last heard more than `evict_after` before `now`, the longest silent first.
     pub(super) fn evict(
         &mut self,
-        pool: PoolIndex,
         now: Instant,
         wall: UnixMillis,
         evict_after: Duration,
-        gone: &mut Vec<Departed>,
-    ) {
-        let silent = |heard: Instant| now.saturating_duration_since(heard) > evict_after;
-        if !self.oldest.is_some_and(silent) {
-            return;
-        }
-        let mut due: Vec<_> = self
-            .agents
-            .iter()
-            .filter(|(_, agent)| silent(agent.heard))
-            .map(|(id, agent)| (agent.heard, id.clone()))
-            .collect();
-        due.sort_unstable();
-        for (_, id) in due {
-            gone.extend(self.depart(pool, &id, Reason::Timeout, wall));
-        }
-        self.oldest = self.agents.values().map(|agent| agent.heard).min();
+    ) -> Vec<Change> {
+        let agents = self.agents.iter().map(|(id, agent)| (agent.heard, id));
+        let silent =
+            agents.filter(|(heard, _)| now.saturating_duration_since(*heard) > evict_after);
+        let mut silent: Vec<_> = silent.map(|(heard, id)| (heard, id.clone())).collect();
+        silent.sort_unstable();
+        let depart = |(_, id)| self.depart(&id, Reason::Timeout, wall);
+        silent.into_iter().filter_map(depart).collect()
     }
 
-    fn depart(
-        &mut self,
-        pool: PoolIndex,
-        id: &AgentId,
-        reason: Reason,
-        at: UnixMillis,
-    ) -> Option<Departed> {
-        let (id, agent) = self.agents.remove_entry(id)?;
-        self.bytes -= agent.metrics.cost_bytes();
+    fn depart(&mut self, id: &AgentId, reason: Reason, at: UnixMillis) -> Option<Change> {
+        let (agent, Agent { metrics, seq: older, .. }) = self.agents.remove_entry(id)?;
+        self.bytes -= metrics.cost_bytes();
         self.seq += 1;
-        self.changes.departed(id.clone(), reason, self.seq, agent.seq);
+        self.changes.departed(agent.clone(), reason, self.seq, older);
         self.departed.truncate(MAX_DEPARTURES - 1);
         self.departed.push_front(Arc::new(Departure {
-            agent: id.clone(),
-            name: agent.metrics.name.clone(),
+            agent: agent.clone(),
+            name: metrics.name.clone(),
             reason,
             at,
-            tasks: agent.metrics.tasks_text(),
+            tasks: metrics.tasks_text(),
         }));
-        Some(Departed { pool, agent: id, reason, seq: self.seq })
+        Some(Change { seq: self.seq, agent, kind: ChangeKind::Departed(reason) })
     }
 
-    pub(super) fn snapshot(&self, server_time: UnixMillis) -> Snapshot {
+    pub(crate) fn snapshot(&self, server_time: UnixMillis) -> Snapshot {
         let agents = self.agents.iter().map(|(id, agent)| SnapshotAgent {
             agent: id.clone(),
             metrics: Arc::clone(&agent.metrics),
@@ -180,25 +143,24 @@ impl Pool {
         }
     }
 
-    pub(super) fn seq(&self) -> u64 {
+    /// The number of the last change.
+    pub(crate) fn seq(&self) -> u64 {
         self.seq
     }
 
-    pub(super) fn is_complete_since(&self, seq: u64) -> bool {
-        seq >= self.changes.complete_since()
-    }
-
-    /// The newest change of each agent that changed after `seq`, the oldest first.
-    pub(super) fn changes(&self, pool: PoolIndex, seq: u64) -> impl Iterator<Item = Change> {
-        self.changes.after(seq).filter_map(move |(seq, change)| match change {
-            LastEvent::Heard(id) => Some(Change::Update(self.agents.get(id)?.update())),
-            LastEvent::Departed(id, reason) => {
-                Some(Change::Departed(Departed { pool, agent: id.clone(), reason, seq }))
+    /// The newest change of each agent that changed after `seq`, the oldest first. None where some
+    /// of them are forgotten.
+    pub(crate) fn changes(&self, seq: u64) -> Option<impl Iterator<Item = Change>> {
+        let changes = self.changes.after(seq)?;
+        Some(changes.filter_map(|(&seq, (id, reason))| match reason {
+            None => Some(self.agents.get(id)?.change(id.clone())),
+            Some(reason) => {
+                Some(Change { seq, agent: id.clone(), kind: ChangeKind::Departed(*reason) })
             }
-        })
+        }))
     }
 
-    pub(super) fn summary(&self) -> Summary {
+    pub(crate) fn summary(&self) -> Summary {
         let mut by_status: BTreeMap<&str, usize> = BTreeMap::new();
         let (mut cpu, mut memory) = (Load::default(), Load::default());
         for agent in self.agents.values() {
@@ -223,39 +185,26 @@ impl Pool {
         }
     }
 
-    pub(super) fn population(&self) -> (usize, usize) {
+    /// How many agents there are, and what they cost in bytes.
+    pub(crate) fn population(&self) -> (usize, usize) {
         (self.agents.len(), self.bytes)
     }
 }
 
 impl Agent {
-    fn new(metrics: Metrics, seq: u64, stamp: Stamp) -> Self {
-        Self {
-            metrics: Arc::new(metrics),
-            seq,
-            number: stamp.number,
-            arrived: stamp.at,
-            heard: stamp.at,
-            interval: None,
-        }
+    /// The agent with its newest heartbeat, `known` being what it was before.
+    fn heard(known: Option<&Self>, metrics: Metrics, seq: u64, stamp: Stamp) -> Self {
+        let interval = known.map(|known| {
+            let gap = stamp.at.saturating_duration_since(known.stamp.at);
+            known.interval.map_or(gap, |interval| smooth(interval, gap))
+        });
+        let heard = known.map_or(stamp.at, |known| known.heard.max(stamp.at));
+        Self { metrics: Arc::new(metrics), seq, stamp, heard, interval }
     }
 
-    fn hear(&mut self, metrics: Metrics, seq: u64, stamp: Stamp) {
-        let gap = stamp.at.saturating_duration_since(self.arrived);
-        self.interval = Some(self.interval.map_or(gap, |known| smooth(known, gap)));
-        self.metrics = Arc::new(metrics);
-        self.seq = seq;
-        self.number = stamp.number;
-        self.arrived = stamp.at;
-        self.heard = self.heard.max(stamp.at);
-    }
-
-    fn update(&self) -> Update {
-        Update {
-            metrics: Arc::clone(&self.metrics),
-            interval_ms: self.interval_ms(),
-            seq: self.seq,
-        }
+    fn change(&self, agent: AgentId) -> Change {
+        let (metrics, interval_ms) = (Arc::clone(&self.metrics), self.interval_ms());
+        Change { seq: self.seq, agent, kind: ChangeKind::Update { metrics, interval_ms } }
     }
 
     fn interval_ms(&self) -> Option<u64> {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{Change, GoodbyeOutcome, Registry, Rules};
+use super::{ChangeKind, GoodbyeOutcome, Pool, Registry, Rules};
 use crate::runtime::clock::{Clock, UnixMillis};
 use crate::server::event::{Stamp, Verdict};
 use crate::server::limits::{MAX_DEPARTURE_CHANGES, MAX_DEPARTURES};
@@ -59,6 +59,10 @@ impl Play {
         self.base + Duration::from_millis(ms)
     }
 
+    fn pool(&self) -> &Pool {
+        &self.registry.pools()[POOL.0]
+    }
+
     /// The next request's stamp.
     fn stamp(&mut self, ms: u64) -> Stamp {
         self.number += 1;
@@ -84,8 +88,9 @@ impl Play {
     fn tick(&mut self, ms: u64) -> Vec<String> {
         let now = self.at(ms);
         let gone = self.registry.tick(now, UnixMillis(ms));
-        assert!(gone.iter().all(|gone| gone.reason == Reason::Timeout));
-        gone.into_iter().map(|gone| gone.agent.to_string()).collect()
+        let timeout = ChangeKind::Departed(Reason::Timeout);
+        assert!(gone.iter().all(|(pool, gone)| *pool == POOL && gone.kind == timeout));
+        gone.into_iter().map(|(_, gone)| gone.agent.to_string()).collect()
     }
 
     /// Ticks on time from `from` to `to`, of which none evicts anyone.
@@ -96,8 +101,9 @@ impl Play {
     }
 
     fn look(&self, pool: PoolIndex) -> Value {
-        let text =
-            self.registry.snapshot(pool, UnixMillis(0)).text(&PoolId::parse("p").unwrap(), "e");
+        let text = self.registry.pools()[pool.0]
+            .snapshot(UnixMillis(0))
+            .text(&PoolId::parse("p").unwrap(), "e");
         serde_json::from_str(&text).unwrap()
     }
 
@@ -310,7 +316,7 @@ fn a_pools_bytes_are_bounded() {
     let mut play = play_with(|rules| rules.max_pool_bytes = 2 * small);
     play.beat(0, "a").unwrap();
     play.beat(0, "b").unwrap();
-    assert_eq!(play.registry.population(POOL), (2, 2 * small));
+    assert_eq!(play.pool().population(), (2, 2 * small));
     assert_eq!(play.beat(1, "c"), Err(Verdict::TooManyBytes));
     let stamp = play.stamp(9_000);
     let bigger = play.registry.heartbeat(POOL, &id("a"), metrics("a", 1.0, 1), stamp);
@@ -321,7 +327,7 @@ fn a_pools_bytes_are_bounded() {
     assert_eq!(play.tick(10_001), ["a"], "it was heard at 0 s, not at 9 s");
     play.quiet(10_002, 19_000);
     assert_eq!(play.tick(19_001), ["b"]);
-    assert_eq!(play.registry.population(POOL), (0, 0));
+    assert_eq!(play.pool().population(), (0, 0));
 }
 
 /// What changed after a sequence number is each agent's newest change, once, in order, as far back
@@ -330,12 +336,12 @@ fn a_pools_bytes_are_bounded() {
 fn changes_lead_from_any_state_to_the_present() {
     let mut play = play();
     let changes = |play: &Play, since| -> Vec<(String, u64)> {
-        let changes = play.registry.changes(POOL, since);
-        let pairs = changes.map(|changed| match changed {
-            Change::Update(update) => (format!("cpu {}", update.metrics.cpu), update.seq),
-            Change::Departed(gone) => (format!("{} left", gone.agent), gone.seq),
-        });
-        pairs.collect()
+        let changes = play.pool().changes(since).unwrap();
+        let text = |agent: AgentId, kind| match kind {
+            ChangeKind::Update { metrics, .. } => format!("cpu {}", metrics.cpu),
+            ChangeKind::Departed(_) => format!("{agent} left"),
+        };
+        changes.map(|change| (text(change.agent, change.kind), change.seq)).collect()
     };
     let told = |pairs: &[(&str, u64)]| -> Vec<(String, u64)> {
         pairs.iter().map(|(text, seq)| ((*text).to_owned(), *seq)).collect()
@@ -351,22 +357,22 @@ fn changes_lead_from_any_state_to_the_present() {
     play.beat(2, "b").unwrap();
     assert_eq!(changes(&play, 3), told(&[("cpu 1", 5)]), "left and came back");
     assert_eq!(changes(&play, 5), []);
-    assert!(play.registry.is_complete_since(POOL, 0));
+    assert!(play.pool().changes(0).is_some());
     for _ in 0..2 * MAX_DEPARTURE_CHANGES {
         play.goodbye(3, "b");
         play.beat(3, "b").unwrap();
     }
-    assert!(play.registry.is_complete_since(POOL, 0), "an agent that comes and goes counts once");
+    assert!(play.pool().changes(0).is_some(), "an agent that comes and goes counts once");
     let first = play.beat(4, "c").unwrap() + 1;
     play.goodbye(4, "c");
     for number in 0..MAX_DEPARTURE_CHANGES {
-        assert!(play.registry.is_complete_since(POOL, 0));
+        assert!(play.pool().changes(0).is_some());
         let agent = format!("gone-{number}");
         play.beat(5, &agent).unwrap();
         play.goodbye(5, &agent);
     }
-    assert!(!play.registry.is_complete_since(POOL, first - 1), "the first departure is forgotten");
-    assert!(play.registry.is_complete_since(POOL, first));
+    assert!(play.pool().changes(first - 1).is_none(), "the first departure is forgotten");
+    assert!(play.pool().changes(first).is_some());
     assert_eq!(changes(&play, first).len(), MAX_DEPARTURE_CHANGES);
 }
 
@@ -408,15 +414,15 @@ fn rhythm(beats: &[u64]) -> Value {
 #[test]
 fn a_summary_counts() {
     let mut play = play();
-    assert_eq!(play.registry.summaries()[0].cpu, None);
-    assert_eq!(play.registry.summaries()[0].memory, None);
+    assert_eq!(play.pool().summary().cpu, None);
+    assert_eq!(play.pool().summary().memory, None);
     for (agent, cpu) in [("a", 10.0), ("b", 30.0)] {
         let stamp = play.stamp(0);
         play.beat_stamped(agent, cpu, stamp).unwrap();
     }
     play.beat(0, "c").unwrap();
     play.goodbye(0, "c");
-    let summary = &play.registry.summaries()[0];
+    let summary = play.pool().summary();
     let (cpu, memory) = (summary.cpu.unwrap(), summary.memory.unwrap());
     assert_eq!((summary.agents.total, summary.departed), (2, 1));
     assert_eq!((cpu.mean, cpu.max, memory.max), (20.0, 30.0, 50.0));
