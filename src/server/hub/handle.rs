@@ -4,8 +4,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crossbeam_channel::RecvTimeoutError::{Disconnected, Timeout};
-use crossbeam_channel::{Receiver, SendTimeoutError, Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use thiserror::Error;
 
 use crate::server::event::{Event, FanoutIndex, Stamp, Verdict};
@@ -72,6 +71,12 @@ pub(crate) enum HubError {
     Stopped,
 }
 
+impl HubError {
+    fn new(is_disconnected: bool) -> Self {
+        if is_disconnected { Self::Stopped } else { Self::Overloaded }
+    }
+}
+
 impl HubHandle {
     /// Hands in a heartbeat. `Accepted` means that the hub has it in its queue, in order, and will
     /// take it; only for a pool or an inbox that may be full does this wait for the hub's verdict.
@@ -108,7 +113,7 @@ impl HubHandle {
             *reply = Some(sender);
         }
         self.send(event).inspect_err(|_| lock(&self.rooms[pool.0]).release(cost))?;
-        self.reply(&verdict)
+        self.await_reply(&verdict)
     }
 
     /// An agent leaves, whether it is known or not.
@@ -118,9 +123,7 @@ impl HubHandle {
         agent: AgentId,
         stamp: Stamp,
     ) -> Result<(), HubError> {
-        self.send(Event::Goodbye { pool, agent, stamp, reply: None })?;
-        self.end_window();
-        Ok(())
+        self.send(Event::Goodbye { pool, agent, stamp, reply: None })
     }
 
     /// The same, and says whether the agent was known.
@@ -159,9 +162,7 @@ impl HubHandle {
         pool: PoolIndex,
         fanout: FanoutIndex,
     ) -> Result<(), HubError> {
-        self.send(Event::Join { dashboard, pool, fanout })?;
-        self.end_window();
-        Ok(())
+        self.send(Event::Join { dashboard, pool, fanout })
     }
 
     /// A dashboard that fell behind wants what changed since `since`, or a snapshot. Does not wait:
@@ -171,12 +172,9 @@ impl HubHandle {
         dashboard: DashboardId,
         since: Option<u64>,
     ) -> Result<(), HubError> {
-        self.inbox.try_send(Event::Resume { dashboard, since }).map_err(|error| match error {
-            TrySendError::Full(_) => HubError::Overloaded,
-            TrySendError::Disconnected(_) => HubError::Stopped,
-        })?;
+        let sent = self.inbox.try_send(Event::Resume { dashboard, since });
         self.end_window();
-        Ok(())
+        sent.map_err(|error| HubError::new(error.is_disconnected()))
     }
 
     /// A dashboard is gone. Waits for room however long that takes: the hub always makes some.
@@ -195,31 +193,27 @@ impl HubHandle {
         HUB_INBOX - self.inbox.len()
     }
 
-    /// Has the hub handle what is in its inbox now. Called behind each event that cannot wait for
-    /// the window's end.
+    /// Has the hub handle what is in its inbox now.
     fn end_window(&self) {
         // A token that is there already serves.
         let _ = self.urgent.try_send(());
     }
 
+    /// Sends what cannot wait for the window's end.
     fn send(&self, event: Event) -> Result<(), HubError> {
-        self.inbox.send_timeout(event, self.timeout).map_err(|error| match error {
-            SendTimeoutError::Timeout(_) => HubError::Overloaded,
-            SendTimeoutError::Disconnected(_) => HubError::Stopped,
-        })
+        let sent = self.inbox.send_timeout(event, self.timeout);
+        self.end_window();
+        sent.map_err(|error| HubError::new(error.is_disconnected()))
     }
 
     fn ask<T>(&self, question: impl FnOnce(Sender<T>) -> Event) -> Result<T, HubError> {
         let (sender, reply) = bounded(1);
         self.send(question(sender))?;
-        self.reply(&reply)
+        self.await_reply(&reply)
     }
 
-    fn reply<T>(&self, reply: &Receiver<T>) -> Result<T, HubError> {
-        self.end_window();
-        reply.recv_timeout(self.timeout).map_err(|error| match error {
-            Timeout => HubError::Overloaded,
-            Disconnected => HubError::Stopped,
-        })
+    fn await_reply<T>(&self, reply: &Receiver<T>) -> Result<T, HubError> {
+        let received = reply.recv_timeout(self.timeout);
+        received.map_err(|error| HubError::new(error.is_disconnected()))
     }
 }

@@ -69,11 +69,12 @@ pub(crate) fn hub(parts: Parts) -> (Hub, HubHandle) {
     let rooms: Arc<[Mutex<Room>]> = pools.iter().map(|_| Mutex::default()).collect();
     let registry = Registry::new(pools.len(), rules);
     let rings = pools.iter().map(|_| Ring::default()).collect();
-    let outboxes = fanouts.into_iter().map(|fanout| Outbox::new(fanout, pools.len())).collect();
+    let outboxes = fanouts.into_iter().enumerate();
+    let outbox = |(index, fanout)| Outbox::new(FanoutIndex(index), fanout, pools.len());
     let hub = Hub {
+        outboxes: outboxes.map(outbox).collect(),
         state: State { registry, rings, pools, epoch, clock, counters },
         watchers: HashMap::new(),
-        outboxes,
         inbox,
         urgent,
         ticks,
@@ -87,7 +88,8 @@ pub(crate) fn hub(parts: Parts) -> (Hub, HubHandle) {
 #[derive(Debug)]
 pub(crate) struct Hub {
     state: State,
-    watchers: HashMap<DashboardId, Watcher>,
+    /// Where each dashboard is to be reached.
+    watchers: HashMap<DashboardId, (PoolIndex, FanoutIndex)>,
     outboxes: Vec<Outbox>,
     inbox: Receiver<Event>,
     /// The inbox has an event that ends the window.
@@ -107,13 +109,6 @@ struct State {
     epoch: Arc<str>,
     clock: Clock,
     counters: Arc<Counters>,
-}
-
-/// Where a dashboard is to be reached.
-#[derive(Debug, Clone, Copy)]
-struct Watcher {
-    pool: PoolIndex,
-    fanout: FanoutIndex,
 }
 
 /// Why the hub ended, other than by [`HubHandle::shutdown`].
@@ -205,16 +200,16 @@ impl Hub {
                 }
             }
             Event::Join { dashboard, pool, fanout } => {
-                self.watchers.insert(dashboard, Watcher { pool, fanout });
+                self.watchers.insert(dashboard, (pool, fanout));
                 self.outboxes[fanout.0].join(pool, dashboard, self.state.pool(pool).seq());
             }
             Event::Resume { dashboard, since } => {
-                if let Some(Watcher { pool, fanout }) = self.watchers.get(&dashboard) {
-                    self.outboxes[fanout.0].resume(*pool, dashboard, since);
+                if let Some(&(pool, fanout)) = self.watchers.get(&dashboard) {
+                    self.outboxes[fanout.0].resume(pool, dashboard, since);
                 }
             }
             Event::Leave { dashboard } => {
-                if let Some(Watcher { pool, fanout }) = self.watchers.remove(&dashboard) {
+                if let Some((pool, fanout)) = self.watchers.remove(&dashboard) {
                     self.outboxes[fanout.0].leave(pool, dashboard);
                 }
             }
@@ -282,9 +277,8 @@ impl Hub {
     /// Hands on what is to be sent, to every fanout thread whose channel has capacity, and drops
     /// what all of them have.
     fn flush(&mut self) -> Result<(), HubFailure> {
-        for (index, outbox) in self.outboxes.iter_mut().enumerate() {
-            let flushed = outbox.flush(&self.state);
-            flushed.map_err(|_| HubFailure::FanoutEnded(FanoutIndex(index)))?;
+        for outbox in &mut self.outboxes {
+            outbox.flush(&self.state)?;
         }
         for (index, ring) in self.state.rings.iter_mut().enumerate() {
             let cursors = self.outboxes.iter().filter_map(|it| it.cursor(PoolIndex(index)));

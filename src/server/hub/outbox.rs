@@ -9,21 +9,18 @@ use std::sync::Arc;
 
 use crossbeam_channel::{Select, Sender, TrySendError};
 
-use super::State;
-use crate::server::event::Batch;
+use super::{HubFailure, State};
+use crate::server::event::{Batch, FanoutIndex};
 use crate::server::limits::{MAX_BATCH_BYTES, SLOW_SNAPSHOTS};
 use crate::wire::id::{DashboardId, PoolIndex};
 
 /// Batches of one turn: making one may take the hub some 100 µs, and events wait meanwhile.
 const BATCHES_PER_TURN: usize = 16;
 
-/// The fanout thread at the other end has ended.
-#[derive(Debug)]
-pub(super) struct FanoutEnded;
-
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Outbox {
+    fanout: FanoutIndex,
     channel: Sender<Batch>,
     pools: Vec<Watch>,
     /// At most one of each kind a pool. What needs more than one batch goes to the end, so that no
@@ -58,8 +55,9 @@ enum Request {
 }
 
 impl Outbox {
-    pub(super) fn new(channel: Sender<Batch>, pools: usize) -> Self {
+    pub(super) fn new(fanout: FanoutIndex, channel: Sender<Batch>, pools: usize) -> Self {
         Self {
+            fanout,
             channel,
             pools: (0..pools).map(|_| Watch::default()).collect(),
             requests: VecDeque::new(),
@@ -130,25 +128,27 @@ impl Outbox {
     }
 
     /// Serves requests until there is none, the channel is full or it is others' turn.
-    pub(super) fn flush(&mut self, state: &State) -> Result<(), FanoutEnded> {
+    pub(super) fn flush(&mut self, state: &State) -> Result<(), HubFailure> {
         for _ in 0..BATCHES_PER_TURN {
             let next = self.parked.take().or_else(|| self.next_batch(state));
-            let Some(batch) = next else { return Ok(()) };
+            let Some(batch) = next else { break };
             match self.channel.try_send(batch) {
                 Ok(()) => {}
                 Err(TrySendError::Full(batch)) => {
                     self.parked = Some(batch);
-                    return Ok(());
+                    break;
                 }
-                Err(TrySendError::Disconnected(_)) => return Err(FanoutEnded),
+                Err(TrySendError::Disconnected(_)) => {
+                    return Err(HubFailure::FanoutEnded(self.fanout));
+                }
             }
         }
         Ok(())
     }
 
     fn next_batch(&mut self, state: &State) -> Option<Batch> {
-        while let Some(request) = self.requests.pop_front() {
-            let batch = match request {
+        loop {
+            let batch = match self.requests.pop_front()? {
                 Request::Updates(pool) => self.updates(pool, state),
                 Request::Answer(pool) => self.answer(pool, state),
             };
@@ -156,7 +156,6 @@ impl Outbox {
                 return batch;
             }
         }
-        None
     }
 
     /// Every change while the ring reaches back to the cursor, then newest states.
