@@ -165,7 +165,7 @@ impl Pool {
         let (mut cpu, mut memory) = (Load::default(), Load::default());
         for agent in self.agents.values() {
             let metrics = &agent.metrics;
-            *by_status.entry(&metrics.status).or_default() += 1;
+            *by_status.entry(metrics.status()).or_default() += 1;
             for (load, value) in [(&mut cpu, metrics.cpu), (&mut memory, metrics.memory)] {
                 load.mean += value;
                 load.max = load.max.max(value);
