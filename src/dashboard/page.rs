@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use sha2::{Digest as _, Sha256};
 
 use crate::wire::id::is_valid_id;
-use crate::wire::response::{Body, Header, Response, Status};
+use crate::wire::response::{Body, Header, Response};
 
 struct File {
     /// In `src/dashboard`.
@@ -66,7 +66,7 @@ pub(crate) fn answer(path: &str, if_none_match: Option<&str>) -> Response {
     };
     let unchanged = if_none_match.is_some_and(|tags| matches_any(tags, file.entity_tag()));
     let (status, bytes) = if unchanged { (304, &[][..]) } else { (200, file.bytes) };
-    Response { status: Status(status), headers: file.headers().into(), body: Body::Static(bytes) }
+    Response { status, headers: file.headers().into(), body: Body::Static(bytes) }
 }
 
 fn find(path: &str) -> Option<&'static File> {
@@ -165,7 +165,7 @@ mod tests {
             &too_long,
         ] {
             assert!(!exists(path), "{path}");
-            assert_eq!(answer(path, None).status.0, 404, "{path}");
+            assert_eq!(answer(path, None).status, 404, "{path}");
         }
     }
 
@@ -173,7 +173,7 @@ mod tests {
     fn pages_carry_the_policy_and_files_do_not() {
         for path in ["/", "/login", "/pools/local"] {
             let page = answer(path, None);
-            assert_eq!(page.status.0, 200);
+            assert_eq!(page.status, 200);
             assert_eq!(header(&page, "Content-Type"), Some("text/html; charset=utf-8"));
             let policy = header(&page, "Content-Security-Policy").unwrap();
             assert!(policy.starts_with("default-src 'none'; "), "{policy}");
@@ -202,12 +202,12 @@ mod tests {
         assert!(tag.starts_with('"') && tag.ends_with('"') && tag.len() > 2, "{tag}");
         for matching in [tag.clone(), format!("W/{tag}"), format!("\"x\", {tag}"), "*".to_owned()] {
             let answer = answer("/style.css", Some(&matching));
-            assert_eq!(answer.status.0, 304, "{matching}");
+            assert_eq!(answer.status, 304, "{matching}");
             assert!(answer.body.as_bytes().is_empty());
             assert_eq!(header(&answer, "ETag"), Some(tag.as_str()));
         }
         for other in ["", "\"x\"", tag.trim_matches('"'), "W/*"] {
-            assert_eq!(answer("/style.css", Some(other)).status.0, 200, "{other}");
+            assert_eq!(answer("/style.css", Some(other)).status, 200, "{other}");
         }
         let index = answer("/", None);
         assert_ne!(header(&index, "ETag"), Some(tag.as_str()));

@@ -9,19 +9,13 @@ use std::sync::{Arc, OnceLock};
 
 use http::StatusCode;
 
-/// A status code (RFC 9110 section 15).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Status(pub u16);
-
-impl Status {
-    /// The reason phrase, also a problem's `title`.
-    #[must_use]
-    pub(crate) fn phrase(self) -> &'static str {
-        if self.0 == 413 {
-            return "Content Too Large"; // RFC 9110 section 15.5.14; the crate has RFC 7231's.
-        }
-        StatusCode::from_u16(self.0).ok().and_then(|code| code.canonical_reason()).unwrap_or("")
+/// A status code's reason phrase, also a problem's `title` (RFC 9110 section 15).
+#[must_use]
+pub(crate) fn phrase(status: u16) -> &'static str {
+    if status == 413 {
+        return "Content Too Large"; // RFC 9110 section 15.5.14; the crate has RFC 7231's.
     }
+    StatusCode::from_u16(status).ok().and_then(|code| code.canonical_reason()).unwrap_or("")
 }
 
 /// A body, never copied: several responses may share one.
@@ -94,7 +88,7 @@ pub(crate) type Header = (&'static str, Cow<'static, str>);
 /// `Connection`), which the door adds.
 #[derive(Debug, Clone)]
 pub(crate) struct Response {
-    pub status: Status,
+    pub status: u16,
     /// Headers beside `Content-Length`. Those of an ordinary response are constants.
     pub headers: Cow<'static, [Header]>,
     /// The body; empty where the status has none.
@@ -105,14 +99,14 @@ impl Response {
     /// A response without headers and body.
     #[must_use]
     pub(crate) fn empty(status: u16) -> Self {
-        Self { status: Status(status), headers: Cow::Borrowed(&[]), body: Body::default() }
+        Self { status, headers: Cow::Borrowed(&[]), body: Body::default() }
     }
 
     /// A response of JSON that must not be stored.
     #[must_use]
     pub(crate) fn json(status: u16, body: impl Into<Body>) -> Self {
         static HEADERS: [Header; 2] = not_stored("application/json");
-        Self { status: Status(status), headers: Cow::Borrowed(&HEADERS), body: body.into() }
+        Self { status, headers: Cow::Borrowed(&HEADERS), body: body.into() }
     }
 
     /// A problem body (RFC 9457) with `error` equal to `detail`, and `Retry-After` with 503. What
@@ -120,17 +114,16 @@ impl Response {
     #[must_use]
     pub(crate) fn problem(status: u16, detail: &str) -> Self {
         static HEADERS: [Header; 2] = not_stored("application/problem+json");
-        let status = Status(status);
         let body = serde_json::json!({
             "type": "about:blank",
-            "title": status.phrase(),
-            "status": status.0,
+            "title": phrase(status),
+            "status": status,
             "detail": detail,
             "error": detail,
         });
         let body = body.to_string().into_bytes().into();
         let response = Self { status, headers: Cow::Borrowed(&HEADERS), body };
-        if status.0 != 503 {
+        if status != 503 {
             return response;
         }
         response.with_header("Retry-After", RETRY_AFTER_SECONDS.to_string())
@@ -152,13 +145,13 @@ impl Response {
     /// was made.
     pub(crate) fn write_head(&self, out: &mut Vec<u8>, omits_empty_length: bool) {
         // Writing to a Vec cannot fail.
-        let _ = write!(out, "HTTP/1.1 {} {}\r\n", self.status.0, self.status.phrase());
+        let _ = write!(out, "HTTP/1.1 {} {}\r\n", self.status, phrase(self.status));
         for (name, value) in &*self.headers {
             let _ = write!(out, "{name}: {value}\r\n");
         }
         let length = self.body.as_bytes().len();
         // 204 and 304 carry no Content-Length (RFC 9110 section 8.6).
-        let has_no_length = matches!(self.status.0, 204 | 304) || omits_empty_length && length == 0;
+        let has_no_length = matches!(self.status, 204 | 304) || omits_empty_length && length == 0;
         if !has_no_length {
             let _ = write!(out, "Content-Length: {length}\r\n");
         }
@@ -230,8 +223,8 @@ mod tests {
 
     #[test]
     fn phrases_are_those_of_rfc_9110() {
-        assert_eq!(Status(413).phrase(), "Content Too Large");
-        assert_eq!(Status(404).phrase(), "Not Found");
+        assert_eq!(phrase(413), "Content Too Large");
+        assert_eq!(phrase(404), "Not Found");
     }
 
     #[test]

@@ -304,7 +304,7 @@ impl Connection {
         body_bytes: usize,
         refusal: Option<Refusal>,
     ) -> Event {
-        if body_bytes <= self.input.len() && response.status.0 != 411 {
+        if body_bytes <= self.input.len() && response.status != 411 {
             self.input.remove_front(body_bytes);
         } else {
             self.out_of_step();
@@ -332,7 +332,7 @@ impl Connection {
     /// A worker has responded. Of its refusals, those of heartbeats and logins are noted.
     pub(super) fn take_response(&mut self, response: Response) -> Event {
         let requester = self.pending().and_then(|pending| pending.requester.take());
-        let (cause, why) = match response.status.0 {
+        let (cause, why) = match response.status {
             400 if requester.is_some() => {
                 (Cause::BadHeartbeat, problem_detail(response.body.as_bytes()))
             }

@@ -11,7 +11,7 @@ use super::connection::{Event, Pending, SMALL_BODY_BYTES, Then};
 use super::policy::{Handshake, Relay};
 use super::{Door, READ_BYTES, Upgrade};
 use crate::server::event::Stamp;
-use crate::wire::response::{Body, Response};
+use crate::wire::response::{Body, Response, phrase};
 
 /// How long a 401 is delayed for a client that guesses.
 const GUESS_DELAY: Duration = Duration::from_secs(1);
@@ -124,15 +124,15 @@ impl Door {
             }
         }
         let (address, status) = (client.connection.client, response.status);
-        if status.0 >= 400 {
-            log::debug!("refused {address} with {}: {}", status.0, status.phrase());
+        if status >= 400 {
+            log::debug!("refused {address} with {status}: {}", phrase(status));
         }
-        if status.0 == 503 {
+        if status == 503 {
             self.counters.overloads.add_one();
         }
         client.connection.respond(response, &self.context);
         // A stopping server does not live long enough to send it later.
-        if status.0 != 401
+        if status != 401
             || self.context.is_stopping
             || !self.guesses.note(address, self.context.now)
         {

@@ -141,7 +141,7 @@ impl Stage {
     fn response(&self) -> (u64, u16, String) {
         let (number, response) = self.responses.recv_timeout(DEADLINE).unwrap();
         let body = String::from_utf8(response.body.as_bytes().to_vec()).unwrap();
-        (number, response.status.0, body)
+        (number, response.status, body)
     }
 
     fn end(self) {

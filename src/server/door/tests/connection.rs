@@ -99,7 +99,7 @@ impl Stage {
                     problem_detail(response.body.as_bytes()).unwrap_or_default(),
                     self.connection.options.then,
                 );
-                self.log.push(format!("{} {then:?} {detail}", response.status.0));
+                self.log.push(format!("{} {then:?} {detail}", response.status));
                 self.respond(answer());
             }
             Event::Relay(relay) => {

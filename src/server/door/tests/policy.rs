@@ -27,10 +27,10 @@ fn decide(line: &str, headers: &[&str]) -> String {
     let head = format!("{line} HTTP/1.1\r\nHost: localhost\r\n{}\r\n", headers.concat());
     let decision = policy().decide(&Head::parse(head.as_bytes(), 64).unwrap(), PEER);
     let action = match decision.action {
-        Action::Respond(response, None) => response.status.0.to_string(),
+        Action::Respond(response, None) => response.status.to_string(),
         Action::Respond(response, Some(refusal)) => {
             assert_eq!(refusal.address, decision.client);
-            format!("{} {:?}", response.status.0, refusal.cause)
+            format!("{} {:?}", response.status, refusal.cause)
         }
         Action::Live => "live".to_owned(),
         Action::Relay(relay) => {
