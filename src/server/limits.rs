@@ -9,7 +9,7 @@ macro_rules! limits {
     ($($(#[$doc:meta])* $name:ident: $type:ty = $default:expr,)*) => {
         /// What a server's clients may make it hold, and for how long. Sizes in bytes. The file's
         /// table `[limits]` may set the first nine, for which load or machine give a reason. The
-        /// others suit every load and machine, or are part of the protocol: only tests set them.
+        /// others suit every load and machine: only tests set them.
         #[derive(Debug, Clone, PartialEq, Eq)]
         pub(crate) struct Limits {
             $($(#[$doc])* pub $name: $type,)*
@@ -46,14 +46,6 @@ limits! {
     /// See [`Limits::lag_timeout`].
     lag_min_bytes: usize = 16 * KIB,
 
-    /// Request line and headers together; beyond it 431. Twice what browsers with long cookies send.
-    max_head_bytes: usize = 8 * KIB,
-    /// Header lines of a request; beyond it 431. Far more than browsers and proxies send together.
-    max_headers: usize = 64,
-    /// A heartbeat's body; beyond it 413. 256 tasks with room. Part of the protocol.
-    max_body_bytes: usize = 64 * KIB,
-    /// Running tasks in one heartbeat; beyond it 400. Part of the protocol.
-    max_tasks_per_heartbeat: usize = 256,
     /// From a request's first byte (or the connection's start) to the end of its head; then 408.
     /// 8 KiB take less on any line, and a longer time only helps attackers.
     head_timeout: Duration = Duration::from_secs(10),
@@ -79,6 +71,16 @@ impl Limits {
         self.worker_timeout * 2 / 5
     }
 }
+
+/// Request line and headers together, in bytes; beyond it 431. Twice what browsers with long cookies
+/// send.
+pub(crate) const MAX_HEAD_BYTES: usize = 8 * KIB;
+
+/// Header lines of a request; beyond it 431. Far more than browsers and proxies send together.
+pub(crate) const MAX_HEADERS: usize = 64;
+
+/// A heartbeat's body, in bytes; beyond it 413. 256 tasks with room. Part of the protocol.
+pub(crate) const MAX_BODY_BYTES: usize = 64 * KIB;
 
 /// Longest silence of an agent before it is evicted (seed: five minutes); `evict_after` overrides it.
 pub(crate) const DEFAULT_EVICT_AFTER: Duration = Duration::from_secs(5 * 60);

@@ -627,7 +627,7 @@ impl MetricsCache {
                 "status": "busy", "cpu_usage": cpu, "memory_usage": 1,
                 "running_tasks": vec![task; tasks],
             });
-            match read_ping(body.to_string().as_bytes(), &agent_id(agent), UnixMillis(0), 256) {
+            match read_ping(body.to_string().as_bytes(), &agent_id(agent), UnixMillis(0)) {
                 Ok(Ping::Metrics(metrics)) => metrics,
                 other => panic!("{other:?}"),
             }

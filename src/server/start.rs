@@ -72,7 +72,6 @@ impl Server {
             gate: Arc::clone(&gate),
             epoch: Arc::clone(&shared.epoch),
             started_at: clock.wall(),
-            max_tasks: shared.limits.max_tasks_per_heartbeat,
             counters: Arc::clone(&shared.counters),
         });
         let ingest = bind_backend(&directory, INGEST)?;

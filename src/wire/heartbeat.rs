@@ -14,6 +14,9 @@ use crate::wire::id::AgentId;
 /// Characters of `agent_name`, `task_type`, `workspace_id`, `started_at`.
 pub(crate) const MAX_TEXT_CHARS: usize = 128;
 
+/// Running tasks in one heartbeat.
+pub(crate) const MAX_TASKS: usize = 256;
+
 /// Characters of `status`.
 const MAX_STATUS_CHARS: usize = 32;
 
@@ -104,7 +107,6 @@ pub(crate) fn read_ping(
     body: &[u8],
     agent: &AgentId,
     received: UnixMillis,
-    max_tasks: usize,
 ) -> Result<Ping, String> {
     let read: Heartbeat<'_, Str<'_>, f64, TaskList<'_>> = match serde_json::from_slice(body) {
         Ok(Object(heartbeat)) => heartbeat,
@@ -120,7 +122,7 @@ pub(crate) fn read_ping(
     let cpu = check_percent("cpu_usage", read.cpu_usage)?;
     let memory = check_percent("memory_usage", read.memory_usage)?;
     let tasks = read.running_tasks.unwrap_or_default();
-    check_tasks(&tasks, max_tasks)?;
+    check_tasks(&tasks)?;
     let name = read.agent_name.filter(|name| !name.0.is_empty());
     let name = name.unwrap_or(Str(agent.as_str().into()));
     check_text(&name, || "agent_name".to_owned())?;
@@ -173,9 +175,9 @@ fn check_text(Str(text): &Str<'_>, member: impl FnOnce() -> String) -> Result<()
     check(fits, || format!("{} must be at most {MAX_TEXT_CHARS} characters", member()))
 }
 
-fn check_tasks(tasks: &TaskList<'_>, max_tasks: usize) -> Result<(), String> {
-    check(tasks.len() <= max_tasks, || {
-        format!("running_tasks must have at most {max_tasks} entries")
+fn check_tasks(tasks: &TaskList<'_>) -> Result<(), String> {
+    check(tasks.len() <= MAX_TASKS, || {
+        format!("running_tasks must have at most {MAX_TASKS} entries")
     })?;
     for (index, Object(task)) in tasks.iter().enumerate() {
         let member = |name| move || format!("running_tasks[{index}].{name}");
@@ -263,7 +265,7 @@ mod tests {
     const AT: UnixMillis = UnixMillis(1_736_246_100_123);
 
     fn read(body: &str) -> Result<Ping, String> {
-        read_ping(body.as_bytes(), &AgentId::parse("a-1").unwrap(), AT, 2)
+        read_ping(body.as_bytes(), &AgentId::parse("a-1").unwrap(), AT)
     }
 
     fn metrics(body: &str) -> Metrics {
@@ -404,7 +406,7 @@ mod tests {
                 task(&good.replace("\"w\"", &format!("\"{long}\""))),
                 "running_tasks[0].workspace_id must be",
             ),
-            (task(&[good; 3].join(",")), "running_tasks must have at most 2"),
+            (task(&[good; MAX_TASKS + 1].join(",")), "running_tasks must have at most 256"),
         ] {
             let why = why(&body);
             assert!(why.contains(said), "{body}: {why}");

@@ -256,7 +256,7 @@ mod tests {
         let body =
             json!({"status": "busy", "cpu_usage": 1.5, "memory_usage": 2, "agent_name": name});
         let agent = AgentId::parse(agent).unwrap();
-        match read_ping(body.to_string().as_bytes(), &agent, UnixMillis(0), 8) {
+        match read_ping(body.to_string().as_bytes(), &agent, UnixMillis(0)) {
             Ok(Ping::Metrics(metrics)) => metrics,
             other => panic!("{other:?}"),
         }

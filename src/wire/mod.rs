@@ -12,7 +12,7 @@ mod object;
 pub(crate) mod response;
 
 pub(crate) use heartbeat::{
-    GOODBYE, MAX_TEXT_CHARS, Metrics, Ping, is_valid_status, ping_received, read_ping,
+    GOODBYE, MAX_TASKS, MAX_TEXT_CHARS, Metrics, Ping, is_valid_status, ping_received, read_ping,
 };
 pub(crate) use message::{
     AgentCounts, Departure, Envelope, ListedPool, Load, Reason, Snapshot, SnapshotAgent, Summary,

@@ -23,7 +23,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use tempfile::{Builder, NamedTempFile};
 
 use crate::runtime::logging::printable;
-use crate::wire::{MAX_TEXT_CHARS, Object};
+use crate::wire::{MAX_TASKS, MAX_TEXT_CHARS, Object};
 
 /// One directory for all users of a machine, with the sticky bit like `/tmp`, so that the system's
 /// agent sees the tasks of all users.
@@ -40,9 +40,6 @@ const DRAFT_SUFFIX: &str = ".draft";
 
 /// Four short members need far less.
 const MAX_FILE_BYTES: u64 = 8 * 1_024;
-
-/// The server's default for one heartbeat (`max_tasks_per_heartbeat`).
-const MAX_TASKS: usize = 256;
 
 /// All tasks together, as JSON: most of a heartbeat's 64 KiB.
 const MAX_TASKS_BYTES: usize = 60 * 1_024;

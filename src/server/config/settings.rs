@@ -178,6 +178,8 @@ pub(crate) fn settable_limits(limits: &Limits) -> [(&'static str, String); 9] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::limits::{MAX_BODY_BYTES, MAX_HEAD_BYTES, MAX_HEADERS};
+    use crate::wire::MAX_TASKS;
 
     /// The number that the setting's file reads as, where it is one.
     fn count(value: &str) -> Option<u64> {
@@ -256,21 +258,12 @@ mod tests {
     #[test]
     fn errors_state_the_values_of_limits_that_cannot_be_set() {
         let Limits {
-            max_head_bytes,
-            max_headers,
-            max_body_bytes,
-            head_timeout,
-            body_timeout,
-            idle_timeout,
-            worker_timeout,
-            max_in_flight,
-            max_tasks_per_heartbeat,
-            ..
+            head_timeout, body_timeout, idle_timeout, worker_timeout, max_in_flight, ..
         } = Limits::default();
-        assert_eq!((max_head_bytes, max_headers, max_body_bytes), (8 * KIB, 64, 64 * KIB));
+        assert_eq!((MAX_HEAD_BYTES, MAX_HEADERS, MAX_BODY_BYTES), (8 * KIB, 64, 64 * KIB));
         let times = [head_timeout, body_timeout, idle_timeout, worker_timeout];
         assert_eq!(times.map(|time| time.as_secs()), [10, 10, 75, 5]);
-        assert_eq!((max_in_flight, max_tasks_per_heartbeat), (1_024, 256));
+        assert_eq!((max_in_flight, MAX_TASKS), (1_024, 256));
     }
 
     #[test]
@@ -278,8 +271,8 @@ mod tests {
         let limits = Limits::default();
         let settings = settings(&mut limits.clone()).map(|it| (it.name, it.min));
         let least = |name| settings.iter().find(|(own, _)| *own == name).unwrap().1;
-        let request = limits.max_head_bytes + limits.max_body_bytes;
+        let request = MAX_HEAD_BYTES + MAX_BODY_BYTES;
         assert!(least("max_buffered_bytes") >= request as u64);
-        assert!(least("max_pool_bytes") >= limits.max_body_bytes as u64);
+        assert!(least("max_pool_bytes") >= MAX_BODY_BYTES as u64);
     }
 }

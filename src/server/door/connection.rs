@@ -235,7 +235,7 @@ impl Connection {
             self.enter(State::Head(Scan::default()), context.now, context.limits.head_timeout);
         }
         match &mut self.state {
-            State::Head(scan) => match scan.end(&self.input, context.limits.max_head_bytes) {
+            State::Head(scan) => match scan.end(&self.input) {
                 Ok(Some(end)) => self.read_head(end, context),
                 Ok(None) => Event::None,
                 Err(malformed) => self.fail(malformed.status, &malformed.detail),
@@ -262,7 +262,7 @@ impl Connection {
     }
 
     fn read_head(&mut self, end: usize, context: &Context) -> Event {
-        let head = match Head::parse(&self.input[..end], context.limits.max_headers) {
+        let head = match Head::parse(&self.input[..end]) {
             Ok(head) => head,
             Err(malformed) => return self.fail(malformed.status, &malformed.detail),
         };

@@ -233,7 +233,7 @@ impl Door {
                 Arc::clone(&counters),
                 |counters| &counters.dashboards,
             ),
-            context: Context::new(Policy::new(gate, pools, limits.max_body_bytes), limits, now),
+            context: Context::new(Policy::new(gate, pools), limits, now),
             clock,
             counters,
             open_feed,

@@ -11,6 +11,7 @@ use super::cors::{self, Cors};
 use super::head::{Fields, Head};
 use super::refusals::{Cause, Refusal, Requester};
 use crate::server::auth::{Gate, Viewer, presented_token};
+use crate::server::limits::MAX_BODY_BYTES;
 use crate::server::relay::{Caller, EncodedRequest, RequestHead};
 use crate::server::route::{NoRoute, Route};
 use crate::wire::KIB;
@@ -100,14 +101,13 @@ pub(super) struct Policy {
     /// Also knows what the log may show, and what is a secret.
     pub(super) gate: Arc<Gate>,
     pools: HashMap<PoolId, PoolIndex>,
-    max_body_bytes: usize,
 }
 
 impl Policy {
     /// `pools` in the order of their [`PoolIndex`].
-    pub(super) fn new(gate: Arc<Gate>, pools: Vec<PoolId>, max_body_bytes: usize) -> Self {
+    pub(super) fn new(gate: Arc<Gate>, pools: Vec<PoolId>) -> Self {
         let pools = pools.into_iter().enumerate().map(|(n, id)| (id, PoolIndex(n))).collect();
-        Self { gate, pools, max_body_bytes }
+        Self { gate, pools }
     }
 
     /// Decides on the request of `peer`, in the contract's order.
@@ -190,7 +190,7 @@ impl Policy {
         };
         let posts_login = *route == Route::Login && head.method == "POST";
         let wants_body = posts_login || matches!(route, Route::Ping(_));
-        let max_body = if posts_login { MAX_LOGIN_BYTES } else { self.max_body_bytes };
+        let max_body = if posts_login { MAX_LOGIN_BYTES } else { MAX_BODY_BYTES };
         let refuse = |status, detail: &str| match caller {
             Caller::Agent(_) => Err(Refused::heartbeat(status, detail)),
             _ => Err(Response::problem(status, detail).into()),

@@ -94,7 +94,7 @@ mod tests {
 
     fn metrics(agent: &AgentId) -> Metrics {
         let body = br#"{"status": "busy", "cpu_usage": 1, "memory_usage": 2}"#;
-        match read_ping(body, agent, UnixMillis(0), 8) {
+        match read_ping(body, agent, UnixMillis(0)) {
             Ok(Ping::Metrics(metrics)) => metrics,
             other => panic!("{other:?}"),
         }

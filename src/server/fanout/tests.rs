@@ -175,7 +175,7 @@ impl Stage {
         self.number += 1;
         let stamp = Stamp { number: self.number, at: self.clock.now(), wall: self.clock.wall() };
         let agent = AgentId::parse(agent).unwrap();
-        match read_ping(body.to_string().as_bytes(), &agent, UnixMillis(0), 1_000) {
+        match read_ping(body.to_string().as_bytes(), &agent, UnixMillis(0)) {
             Ok(Ping::Metrics(metrics)) => {
                 self.hub.heartbeat(POOL, agent, metrics, stamp).unwrap();
             }

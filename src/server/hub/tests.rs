@@ -68,7 +68,7 @@ fn stage_with(fanout_room: usize, max_agents: usize, windows: Receiver<Instant>)
 fn metrics(agent: &str, cpu: u32) -> Metrics {
     let body = json!({"status": "busy", "cpu_usage": cpu, "memory_usage": 1});
     let agent = AgentId::parse(agent).unwrap();
-    match read_ping(body.to_string().as_bytes(), &agent, UnixMillis(0), 8) {
+    match read_ping(body.to_string().as_bytes(), &agent, UnixMillis(0)) {
         Ok(Ping::Metrics(metrics)) => metrics,
         other => panic!("{other:?}"),
     }

@@ -48,7 +48,7 @@ fn metrics(agent: &str, cpu: f64, tasks: usize) -> Metrics {
     let body = json!({
         "status": "busy", "cpu_usage": cpu, "memory_usage": 50, "running_tasks": vec![task; tasks],
     });
-    match read_ping(body.to_string().as_bytes(), &id(agent), UnixMillis(0), 256) {
+    match read_ping(body.to_string().as_bytes(), &id(agent), UnixMillis(0)) {
         Ok(Ping::Metrics(metrics)) => metrics,
         other => panic!("{other:?}"),
     }

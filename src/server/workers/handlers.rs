@@ -39,8 +39,6 @@ pub(crate) struct Handlers {
     pub epoch: Arc<str>,
     /// When it started.
     pub started_at: UnixMillis,
-    /// Running tasks in one heartbeat.
-    pub max_tasks: usize,
     pub counters: Arc<Counters>,
     /// By pool.
     pub snapshot_bodies: Vec<SnapshotBody>,
@@ -108,7 +106,7 @@ impl Handlers {
 
     fn ping(&self, pool: PoolIndex, agent: AgentId, request: &Request<'_>) -> Handled {
         let stamp = request.stamp;
-        let verdict = match wire::read_ping(request.body, &agent, stamp.wall, self.max_tasks) {
+        let verdict = match wire::read_ping(request.body, &agent, stamp.wall) {
             Ok(Ping::Metrics(metrics)) => self.hub.heartbeat(pool, agent, metrics, stamp)?,
             Ok(Ping::Goodbye) => {
                 self.hub.goodbye(pool, agent, stamp)?;

@@ -3,8 +3,11 @@
 //! knows no socket, no route and no policy.
 
 use std::borrow::Cow;
+use std::mem::MaybeUninit;
 
 use httparse::{Error, Header, Request, Status};
+
+use crate::server::limits::{MAX_HEAD_BYTES, MAX_HEADERS};
 
 /// A head that is refused: the connection cannot be in sync afterwards and must close.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,9 +38,9 @@ impl Scan {
     /// it is not whole. `data` begins at the same byte in every call.
     ///
     /// Refuses on sight what can never become a head: a bare CR or LF, a control character, a
-    /// folded line (RFC 9112 section 5.2), more than `max` bytes.
-    pub(super) fn end(&mut self, data: &[u8], max: usize) -> Result<Option<usize>, Malformed> {
-        let data = &data[..data.len().min(max)];
+    /// folded line (RFC 9112 section 5.2), more than [`MAX_HEAD_BYTES`].
+    pub(super) fn end(&mut self, data: &[u8]) -> Result<Option<usize>, Malformed> {
+        let data = &data[..data.len().min(MAX_HEAD_BYTES)];
         loop {
             let rest = data.get(self.seen..).unwrap_or_default();
             let plain = rest.iter().position(u8::is_ascii_control).unwrap_or(rest.len());
@@ -50,7 +53,7 @@ impl Scan {
                 [b'\r', b'\n', b' ' | b'\t', ..] => return Err(bad("folded header line")),
                 [b'\r', b'\n', _, ..] => self.seen += 2,
                 // The next call begins here again, with the bytes that decide.
-                [] | [b'\r'] | [b'\r', b'\n'] if data.len() < max => return Ok(None),
+                [] | [b'\r'] | [b'\r', b'\n'] if data.len() < MAX_HEAD_BYTES => return Ok(None),
                 [] | [b'\r'] | [b'\r', b'\n'] => {
                     return Err(malformed(431, "the request line and headers are too large"));
                 }
@@ -110,11 +113,10 @@ pub(super) struct Fields<'a> {
 impl<'a> Head<'a> {
     /// Reads a head that [`Scan::end`] has found whole. httparse alone would accept bare LF, and
     /// in the target what is not ASCII.
-    pub(super) fn parse(head: &'a [u8], max_headers: usize) -> Result<Self, Malformed> {
-        let mut slots = Vec::with_capacity(max_headers);
-        let slots = &mut slots.spare_capacity_mut()[..max_headers];
+    pub(super) fn parse(head: &'a [u8]) -> Result<Self, Malformed> {
+        let mut slots = [MaybeUninit::uninit(); MAX_HEADERS];
         let mut request = Request::new(&mut []);
-        let parsed = request.parse_with_uninit_headers(head, slots);
+        let parsed = request.parse_with_uninit_headers(head, &mut slots);
         let (Ok(Status::Complete(_)), Some(method), Some(target), Some(minor_version)) =
             (parsed, request.method, request.path, request.version)
         else {

@@ -2,16 +2,11 @@
 
 use super::*;
 
-/// More than any head here has.
-const MAX_HEADERS: usize = 64;
-
-const MAX: usize = 8 * 1024;
-
 /// Scans and parses `bytes`, which must be one whole head, or says how it is refused.
 fn parse(bytes: &[u8]) -> Result<Head<'_>, u16> {
-    let end = Scan::default().end(bytes, MAX).map_err(|malformed| malformed.status)?;
+    let end = Scan::default().end(bytes).map_err(|malformed| malformed.status)?;
     assert_eq!(end, Some(bytes.len()), "{}", bytes.escape_ascii());
-    Head::parse(bytes, MAX_HEADERS).map_err(|malformed| malformed.status)
+    Head::parse(bytes).map_err(|malformed| malformed.status)
 }
 
 fn with_line(line: &str) -> Vec<u8> {
@@ -39,15 +34,15 @@ fn the_seeds_request_is_read() {
 #[test]
 fn a_head_that_comes_byte_by_byte_ends_where_the_whole_one_does() {
     let bytes = b"\r\nGET / HTTP/1.1\r\nHost: h\r\nA: b\tc\r\n\r\nleft over";
-    let whole = Scan::default().end(bytes, MAX).unwrap();
+    let whole = Scan::default().end(bytes).unwrap();
     let end = bytes.len() - "left over".len();
     assert_eq!(whole, Some(end));
     let mut scan = Scan::default();
     for length in 0..end {
-        assert_eq!(scan.end(&bytes[..length], MAX), Ok(None), "{length}");
+        assert_eq!(scan.end(&bytes[..length]), Ok(None), "{length}");
     }
-    assert_eq!(scan.end(&bytes[..end], MAX), Ok(Some(end)));
-    assert!(Head::parse(&bytes[..end], MAX_HEADERS).is_ok());
+    assert_eq!(scan.end(&bytes[..end]), Ok(Some(end)));
+    assert!(Head::parse(&bytes[..end]).is_ok());
 }
 
 #[test]
@@ -64,38 +59,42 @@ fn what_can_never_become_a_head_is_refused_however_it_is_cut() {
         b"GET / HTTP/1.1\r\nHost: \x7f\r\n\r\n",
         b"\x16\x03\x01\x02\x00\x01",
     ] {
-        assert_eq!(Scan::default().end(bytes, MAX).unwrap_err().status, 400);
+        assert_eq!(Scan::default().end(bytes).unwrap_err().status, 400);
         let mut scan = Scan::default();
-        let refused = (0..=bytes.len()).any(|length| scan.end(&bytes[..length], MAX).is_err());
+        let refused = (0..=bytes.len()).any(|length| scan.end(&bytes[..length]).is_err());
         assert!(refused, "{}", bytes.escape_ascii());
     }
 }
 
 #[test]
 fn the_limit_of_a_head_is_exact() {
-    let end = |data: &[u8], max| Scan::default().end(data, max).map_err(|refused| refused.status);
-    let bytes = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n";
-    for more in [&b""[..], b"body"] {
-        let data = [&bytes[..], more].concat();
-        assert_eq!(end(&data, bytes.len()), Ok(Some(bytes.len())));
-        for short in 1..=5 {
-            let max = bytes.len() - short;
-            assert_eq!(end(&data, max), Err(431), "{short}");
+    let end = |data: &[u8]| Scan::default().end(data).map_err(|refused| refused.status);
+    let (line, empty_line) = ("GET / HTTP/1.1\r\nHost: h\r\nA: ", "\r\n\r\n");
+    let plain = MAX_HEAD_BYTES - line.len() - empty_line.len();
+    for more in ["", "body"] {
+        let of_length =
+            |beyond| format!("{line}{}{empty_line}{more}", "a".repeat(plain + beyond)).into_bytes();
+        assert_eq!(end(&of_length(0)), Ok(Some(MAX_HEAD_BYTES)));
+        for beyond in 1..=5 {
+            let data = of_length(beyond);
+            assert_eq!(end(&data), Err(431), "{beyond}");
+            let mut scan = Scan::default();
+            for length in 0..MAX_HEAD_BYTES {
+                assert_eq!(scan.end(&data[..length]), Ok(None), "{beyond}, {length}");
+            }
+            assert!(scan.end(&data[..MAX_HEAD_BYTES]).is_err(), "{beyond}");
         }
     }
-    assert_eq!(end(&[b'a'; 99], 100), Ok(None));
-    assert_eq!(end(&[b'a'; 100], 100), Err(431));
+    assert_eq!(end(&[b'a'; MAX_HEAD_BYTES - 1]), Ok(None));
+    assert_eq!(end(&[b'a'; MAX_HEAD_BYTES]), Err(431));
 }
 
 #[test]
-fn the_limit_of_headers_is_exact_on_stack_and_heap() {
-    for max in [3, MAX_HEADERS, 2 * MAX_HEADERS] {
-        for (extra, ok) in [(0, true), (1, false)] {
-            let lines = "A: b\r\n".repeat(max - 1 + extra);
-            let bytes = format!("GET / HTTP/1.1\r\nHost: h\r\n{lines}\r\n").into_bytes();
-            let parsed = Head::parse(&bytes, max).map(|_| ()).map_err(|bad| bad.status);
-            assert_eq!(parsed, if ok { Ok(()) } else { Err(431) }, "{max}");
-        }
+fn the_limit_of_headers_is_exact() {
+    for (extra, expected) in [(0, Ok(())), (1, Err(431))] {
+        let lines = "A: b\r\n".repeat(MAX_HEADERS - 1 + extra);
+        let bytes = format!("GET / HTTP/1.1\r\nHost: h\r\n{lines}\r\n").into_bytes();
+        assert_eq!(parse(&bytes).map(|_| ()), expected);
     }
 }
 
@@ -223,11 +222,9 @@ fn connection_expect_and_lists() {
 fn status_with(pattern: &str, byte: u8) -> u16 {
     let (before, after) = pattern.split_once('@').unwrap();
     let bytes = [before.as_bytes(), &[byte], after.as_bytes()].concat();
-    match Scan::default().end(&bytes, MAX) {
+    match Scan::default().end(&bytes) {
         // A CR LF more may end it early; what is behind is another matter.
-        Ok(Some(end)) => {
-            Head::parse(&bytes[..end], MAX_HEADERS).map_or_else(|bad| bad.status, |_| 0)
-        }
+        Ok(Some(end)) => Head::parse(&bytes[..end]).map_or_else(|bad| bad.status, |_| 0),
         Ok(None) => panic!("{} has no end", bytes.escape_ascii()),
         Err(malformed) => malformed.status,
     }
@@ -292,7 +289,7 @@ fn each_line_ends_with_cr_lf() {
             let with_end = |(n, line)| format!("{line}{}", if n == place { end } else { "\r\n" });
             // A byte of what follows tells a bare CR from the beginning of a CR LF.
             let bytes = lines.iter().enumerate().map(with_end).collect::<String>() + "X";
-            let refused = Scan::default().end(bytes.as_bytes(), MAX).map_err(|bad| bad.status);
+            let refused = Scan::default().end(bytes.as_bytes()).map_err(|bad| bad.status);
             assert_eq!(refused, Err(400), "{bytes:?}");
         }
     }
@@ -300,9 +297,9 @@ fn each_line_ends_with_cr_lf() {
     assert!(parse(format!("\r\n{request}").as_bytes()).is_ok());
     for start in ["\n", "\r", "\n\r\n", " \r\n", "\r\n\n", "\r\n\r", "\r\n ", " ", "\t"] {
         let bytes = format!("{start}{request}");
-        let end = Scan::default().end(bytes.as_bytes(), MAX).map_err(|bad| bad.status);
+        let end = Scan::default().end(bytes.as_bytes()).map_err(|bad| bad.status);
         let refused = end.and_then(|end| {
-            Head::parse(&bytes.as_bytes()[..end.unwrap()], MAX_HEADERS).map_err(|bad| bad.status)
+            Head::parse(&bytes.as_bytes()[..end.unwrap()]).map_err(|bad| bad.status)
         });
         assert_eq!(refused.map(|_| ()), Err(400), "{bytes:?}");
     }
@@ -328,7 +325,7 @@ fn a_field_that_may_come_once_is_named_when_it_comes_twice() {
         assert!(parse(head(&line).as_bytes()).is_ok(), "{name}");
         for second in [line.clone(), line.to_uppercase(), format!("{name}:\r\n")] {
             let head = head(&format!("{line}X-Other: 1\r\n{second}"));
-            let refused = Head::parse(head.as_bytes(), MAX_HEADERS).unwrap_err();
+            let refused = Head::parse(head.as_bytes()).unwrap_err();
             assert_eq!(refused.status, 400, "{name}");
             if name != "Content-Length" || second != "Content-Length:\r\n" {
                 assert_eq!(refused.detail, format!("{name} is there twice"));
@@ -381,11 +378,11 @@ fn no_bytes_at_all_make_the_parser_fall_over() {
         }
         let mut scan = Scan::default();
         for length in 0..=bytes.len() {
-            if let Ok(Some(end)) = scan.end(&bytes[..length], 40) {
-                let _ = Head::parse(&bytes[..end], 2);
+            if let Ok(Some(end)) = scan.end(&bytes[..length]) {
+                let _ = Head::parse(&bytes[..end]);
                 break;
             }
         }
-        let _ = Head::parse(&bytes, 2);
+        let _ = Head::parse(&bytes);
     }
 }

@@ -49,7 +49,7 @@ impl Stage {
             .with_viewer(Viewer::All, SecretDigest::of("only-a"));
         let limits = Limits::default();
         let pools = vec![PoolId::parse("a").unwrap()];
-        let policy = Policy::new(Arc::new(gate), pools, limits.max_body_bytes);
+        let policy = Policy::new(Arc::new(gate), pools);
         let now = Clock::start().now();
         let mut context = Context::new(policy, limits, now);
         context.set_time(now, UnixMillis(0));

@@ -164,7 +164,6 @@ fn a_hub_that_hangs_is_named_before_the_door_gives_up() {
         gate: Arc::default(),
         epoch: "e".into(),
         started_at: clock.wall(),
-        max_tasks: 1,
         counters: Arc::default(),
         snapshot_bodies: Vec::new(),
     });
