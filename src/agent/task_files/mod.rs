@@ -91,9 +91,6 @@ impl TaskFile {
     /// Creates the file of `task` in the directory `path`, and that if it is missing. The file
     /// appears complete and locked. Other users cannot open it before that, nor guess its name, so
     /// they can neither lock nor create it first; nothing here waits for a lock that they hold.
-    ///
-    /// # Errors
-    /// The system's; [`io::ErrorKind::NotADirectory`] if `path` is not a directory.
     pub(crate) fn create(path: &Path, task: &Task) -> io::Result<Self> {
         let dir = ensure_dir(path)?;
         remove_dead_files(path);
@@ -120,9 +117,6 @@ impl TaskFile {
 
 /// Opens `dir`, and creates it if it is missing; [`DEFAULT_DIR`] with write permission for all
 /// users and the sticky bit.
-///
-/// # Errors
-/// The system's; [`io::ErrorKind::NotADirectory`] if `dir` exists and is not a directory.
 pub(crate) fn ensure_dir(dir: &Path) -> io::Result<OwnedFd> {
     match fs::create_dir(dir) {
         Ok(()) if is_shared(dir) => fs::set_permissions(dir, fs::Permissions::from_mode(0o1777))?,
