@@ -132,9 +132,6 @@ struct Reporter {
     /// The tasks of the last heartbeat.
     reported: Vec<Task>,
     sent_at: Option<Instant>,
-    /// Whether the last heartbeat was received: a server that is unavailable does not get more
-    /// requests because tasks change.
-    is_received: bool,
     due: Instant,
     look_at: Instant,
 }
@@ -161,7 +158,6 @@ impl Reporter {
             task_dirs: TaskDirs::new(settings.profile.task_dirs.clone()),
             reported: Vec::new(),
             sent_at: None,
-            is_received: false,
             due: clock.now() + settings.timing.first_window,
             look_at: clock.now() + LOOK_INTERVAL,
             settings,
@@ -202,18 +198,18 @@ impl Reporter {
             Some((level, text)) => log::log!(level, "{}: {text}", self.settings.server),
             None => log::debug!("heartbeat: {result:?}"),
         }
-        self.is_received = result.is_ok();
         let wait = self.schedule.next(result, random_fraction());
         let now = self.clock.now();
         // After success the interval runs from when the heartbeat was due, so that slow responses
         // do not lengthen it. One that is overdue (the machine was suspended) is sent at once.
-        self.due = if self.is_received { (self.due + wait).max(now) } else { now + wait };
+        self.due = if result.is_ok() { (self.due + wait).max(now) } else { now + wait };
     }
 
-    /// Makes a heartbeat due soon if tasks have changed since the last one.
+    /// Makes a heartbeat due soon if tasks have changed since the last one. A server that is
+    /// unavailable does not get more requests because tasks change.
     fn look(&mut self) {
         if let Some(sent_at) = self.sent_at
-            && self.is_received
+            && !self.schedule.is_failing()
             && self.task_dirs.read() != self.reported
         {
             let earliest = (sent_at + MIN_GAP).max(self.clock.now());

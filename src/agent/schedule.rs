@@ -87,6 +87,11 @@ impl Schedule {
         }
     }
 
+    /// Whether the last heartbeat, if there was one, was not received.
+    pub(super) fn is_failing(&self) -> bool {
+        self.logged.is_some()
+    }
+
     /// What to log, if the result differs from what the log says already.
     pub(super) fn log_line(&mut self, result: &HeartbeatResult) -> Option<(Level, String)> {
         let Err(error) = result else {
