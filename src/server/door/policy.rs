@@ -312,11 +312,8 @@ fn refuse_path(no_route: NoRoute, method: &str) -> Refused {
 /// 4.2.1).
 fn handshake(head: &Head<'_>) -> Result<String, Response> {
     let fields = &head.fields;
-    let upgrades = head.method == "GET"
-        && fields.wants_upgrade
-        && fields.wants_websocket
-        && fields.websocket_version == Some("13");
-    if !upgrades {
+    let is_version = fields.websocket_version == Some("13");
+    if head.method != "GET" || !fields.wants_websocket || !is_version {
         return Err(Response::problem(426, "this path takes a WebSocket upgrade, version 13")
             .with_header("Upgrade", "websocket")
             .with_header("Sec-WebSocket-Version", "13")

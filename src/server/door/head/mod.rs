@@ -101,9 +101,7 @@ pub(super) struct Fields<'a> {
     pub(super) forwarded_for: Option<Cow<'a, str>>,
     /// All lines, as those of [`Fields::forwarded_for`].
     pub(super) forwarded_proto: Option<Cow<'a, str>>,
-    /// `Connection` has the option `upgrade`.
-    pub(super) wants_upgrade: bool,
-    /// `Upgrade` names `websocket`.
+    /// `Connection` has the option `upgrade`, and `Upgrade` names `websocket`.
     pub(super) wants_websocket: bool,
     pub(super) websocket_version: Option<&'a str>,
     pub(super) websocket_key: Option<&'a str>,
@@ -141,7 +139,7 @@ impl<'a> Head<'a> {
             return Err(bad("Host is missing"));
         }
         // RFC 9110 sections 7.8 and 10.1.1.
-        fields.wants_upgrade &= is_http11;
+        fields.wants_websocket &= is_http11;
         fields.expects_continue &= is_http11;
         let (authority, target) = split_target(target)?;
         if authority.is_some() {
@@ -157,11 +155,9 @@ impl<'a> Head<'a> {
 
 /// Whether the request line ends, behind method and target, with a version, served or not.
 fn has_version(head: &[u8]) -> bool {
-    let version = head.splitn(3, |byte| *byte == b' ').nth(2);
-    matches!(
-        version,
-        Some([b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9', b'\r', ..])
-    )
+    let last = head.splitn(3, |byte| *byte == b' ').nth(2).unwrap_or_default();
+    let number = last.strip_prefix(b"HTTP/").unwrap_or_default();
+    matches!(number, [b'0'..=b'9', b'.', b'0'..=b'9', b'\r', ..])
 }
 
 /// Splits origin-form and absolute-form (RFC 9112 section 3.2) into authority and the rest.
@@ -200,20 +196,19 @@ impl<'a> Fields<'a> {
         };
         let text = |name| once(name)?.map(ascii).transpose();
         // Several lines of a list are one list (RFC 9110 section 5.3).
-        let list = |name| -> Result<Option<Cow<'a, str>>, Malformed> {
-            let lines = lines(name).map(ascii).collect::<Result<Vec<_>, _>>()?;
-            Ok(match lines[..] {
-                [] => None,
-                [line] => Some(line.into()),
-                _ => Some(lines.join(", ").into()),
-            })
+        let list = |name| -> Result<_, Malformed> {
+            let mut list: Option<Cow<'a, str>> = None;
+            for line in lines(name) {
+                let line = ascii(line)?;
+                list = Some(list.map_or(line.into(), |before| format!("{before}, {line}").into()));
+            }
+            Ok(list)
         };
-        if lines("Transfer-Encoding").next().is_some() {
+        let has = |name| lines(name).next().is_some();
+        if has("Transfer-Encoding") {
             return Err(malformed(501, "no Transfer-Encoding is served"));
         }
-        let mut expectations = lines("Expect");
-        let expects_continue = expectations.clone().next().is_some();
-        if !expectations.all(|value| value.eq_ignore_ascii_case(b"100-continue")) {
+        if lines("Expect").any(|value| !value.eq_ignore_ascii_case(b"100-continue")) {
             return Err(malformed(417, "only 100-continue can be expected"));
         }
         let (connection, upgrade) = (list("Connection")?, list("Upgrade")?);
@@ -221,18 +216,18 @@ impl<'a> Fields<'a> {
             host: text("Host")?,
             content_length: once("Content-Length")?.map(content_length).transpose()?,
             content_type: text("Content-Type")?,
-            expects_continue,
+            expects_continue: has("Expect"),
             app_key: text("X-App-Key")?,
             app_secret: text("X-App-Secret")?,
             authorization: text("Authorization")?,
             cookie: once("Cookie")?.map(String::from_utf8_lossy),
             origin: text("Origin")?,
-            asks_for_method: lines("Access-Control-Request-Method").next().is_some(),
+            asks_for_method: has("Access-Control-Request-Method"),
             if_none_match: list("If-None-Match")?,
             forwarded_for: list("X-Forwarded-For")?,
             forwarded_proto: list("X-Forwarded-Proto")?,
-            wants_upgrade: has_item(connection.as_deref(), "upgrade"),
-            wants_websocket: has_item(upgrade.as_deref(), "websocket"),
+            wants_websocket: has_item(connection.as_deref(), "upgrade")
+                && has_item(upgrade.as_deref(), "websocket"),
             websocket_version: text("Sec-WebSocket-Version")?,
             websocket_key: text("Sec-WebSocket-Key")?,
             says_close: has_item(connection.as_deref(), "close"),
