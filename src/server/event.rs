@@ -27,7 +27,7 @@ pub(crate) struct Stamp {
 /// channel with room for exactly one, so that the hub never waits for who asked.
 #[derive(Debug)]
 pub(crate) enum Event {
-    /// An agent's newest state. A reply is asked for when the pool may be full.
+    /// An agent's newest state. A reply is asked for when the pool or the inbox may be full.
     Heartbeat {
         pool: PoolIndex,
         agent: AgentId,

@@ -10,9 +10,8 @@ use thiserror::Error;
 use crate::server::event::{Event, FanoutIndex, Stamp, Verdict};
 use crate::server::limits::HUB_INBOX;
 use crate::server::registry::Rules;
-use crate::wire::Summary;
 use crate::wire::id::{AgentId, DashboardId, PoolIndex};
-use crate::wire::{Metrics, Snapshot};
+use crate::wire::{Metrics, Snapshot, Summary};
 
 /// How full a pool is, and what is on its way there: enough for a worker to tell whether a
 /// heartbeat may be promised without asking the hub.
@@ -71,11 +70,7 @@ pub(crate) enum HubError {
     Stopped,
 }
 
-impl HubError {
-    fn new(is_disconnected: bool) -> Self {
-        if is_disconnected { Self::Stopped } else { Self::Overloaded }
-    }
-}
+type Result<T> = std::result::Result<T, HubError>;
 
 impl HubHandle {
     /// Hands in a heartbeat. `Accepted` means that the hub has it in its queue, in order, and will
@@ -89,7 +84,7 @@ impl HubHandle {
         agent: AgentId,
         metrics: Metrics,
         stamp: Stamp,
-    ) -> Result<Verdict, HubError> {
+    ) -> Result<Verdict> {
         let cost = metrics.cost_bytes();
         let mut event = Event::Heartbeat { pool, agent, metrics, stamp, reply: None };
         // Locked while it is sent: no other may take the place that this one is promised. An inbox
@@ -117,40 +112,27 @@ impl HubHandle {
     }
 
     /// An agent leaves, whether it is known or not.
-    pub(crate) fn goodbye(
-        &self,
-        pool: PoolIndex,
-        agent: AgentId,
-        stamp: Stamp,
-    ) -> Result<(), HubError> {
+    pub(crate) fn goodbye(&self, pool: PoolIndex, agent: AgentId, stamp: Stamp) -> Result<()> {
         self.send(Event::Goodbye { pool, agent, stamp, reply: None })
     }
 
     /// The same, and says whether the agent was known.
-    pub(crate) fn remove(
-        &self,
-        pool: PoolIndex,
-        agent: AgentId,
-        stamp: Stamp,
-    ) -> Result<bool, HubError> {
+    pub(crate) fn remove(&self, pool: PoolIndex, agent: AgentId, stamp: Stamp) -> Result<bool> {
         self.ask(|reply| Event::Goodbye { pool, agent, stamp, reply: Some(reply) })
     }
 
     /// The pool as it is after everything that was handed in before.
-    pub(crate) fn snapshot(&self, pool: PoolIndex) -> Result<Snapshot, HubError> {
+    pub(crate) fn snapshot(&self, pool: PoolIndex) -> Result<Snapshot> {
         self.ask(|reply| Event::Snapshot { pool, reply })
     }
 
     /// All pools in numbers, in the configuration's order.
-    pub(crate) fn summaries(&self) -> Result<Vec<Summary>, HubError> {
+    pub(crate) fn summaries(&self) -> Result<Vec<Summary>> {
         self.ask(|reply| Event::Summaries { reply })
     }
 
-    /// Whether the hub turns.
-    ///
-    /// # Errors
-    /// [`HubError`] when it does not.
-    pub(crate) fn alive(&self) -> Result<(), HubError> {
+    /// Returns when the hub has replied.
+    pub(crate) fn alive(&self) -> Result<()> {
         self.ask(|reply| Event::Alive { reply })
     }
 
@@ -161,20 +143,16 @@ impl HubHandle {
         dashboard: DashboardId,
         pool: PoolIndex,
         fanout: FanoutIndex,
-    ) -> Result<(), HubError> {
+    ) -> Result<()> {
         self.send(Event::Join { dashboard, pool, fanout })
     }
 
     /// A dashboard that fell behind wants what changed since `since`, or a snapshot. Does not wait:
     /// the caller tries again.
-    pub(crate) fn resume(
-        &self,
-        dashboard: DashboardId,
-        since: Option<u64>,
-    ) -> Result<(), HubError> {
+    pub(crate) fn resume(&self, dashboard: DashboardId, since: Option<u64>) -> Result<()> {
         let sent = self.inbox.try_send(Event::Resume { dashboard, since });
         self.end_window();
-        sent.map_err(|error| HubError::new(error.is_disconnected()))
+        sent.map_err(|error| hub_error(error.is_disconnected()))
     }
 
     /// A dashboard is gone. Waits for room however long that takes: the hub always makes some.
@@ -188,11 +166,6 @@ impl HubHandle {
         self.end_window();
     }
 
-    #[cfg(test)]
-    pub(crate) fn inbox_room(&self) -> usize {
-        HUB_INBOX - self.inbox.len()
-    }
-
     /// Has the hub handle what is in its inbox now.
     fn end_window(&self) {
         // A token that is there already serves.
@@ -200,20 +173,24 @@ impl HubHandle {
     }
 
     /// Sends what cannot wait for the window's end.
-    fn send(&self, event: Event) -> Result<(), HubError> {
+    fn send(&self, event: Event) -> Result<()> {
         let sent = self.inbox.send_timeout(event, self.timeout);
         self.end_window();
-        sent.map_err(|error| HubError::new(error.is_disconnected()))
+        sent.map_err(|error| hub_error(error.is_disconnected()))
     }
 
-    fn ask<T>(&self, question: impl FnOnce(Sender<T>) -> Event) -> Result<T, HubError> {
+    fn ask<T>(&self, question: impl FnOnce(Sender<T>) -> Event) -> Result<T> {
         let (sender, reply) = bounded(1);
         self.send(question(sender))?;
         self.await_reply(&reply)
     }
 
-    fn await_reply<T>(&self, reply: &Receiver<T>) -> Result<T, HubError> {
+    fn await_reply<T>(&self, reply: &Receiver<T>) -> Result<T> {
         let received = reply.recv_timeout(self.timeout);
-        received.map_err(|error| HubError::new(error.is_disconnected()))
+        received.map_err(|error| hub_error(error.is_disconnected()))
     }
+}
+
+fn hub_error(is_disconnected: bool) -> HubError {
+    if is_disconnected { HubError::Stopped } else { HubError::Overloaded }
 }

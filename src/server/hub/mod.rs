@@ -19,13 +19,13 @@ use thiserror::Error;
 
 use crate::runtime::clock::Clock;
 use crate::runtime::counters::Counters;
-use crate::server::event::{Batch, Event, FanoutIndex, Stamp, Verdict};
+use crate::server::event::{Batch, Event, FanoutIndex, Verdict};
 use crate::server::frame::Frames;
 use crate::server::limits::{HUB_INBOX, MAX_BATCH_BYTES};
 use crate::server::registry::{Change, ChangeKind, GoodbyeOutcome, Pool, Registry, Rules};
 use crate::server::ring::Ring;
-use crate::wire::id::{AgentId, DashboardId, PoolId, PoolIndex};
-use crate::wire::{self, Envelope, Metrics, Snapshot};
+use crate::wire::id::{DashboardId, PoolId, PoolIndex};
+use crate::wire::{self, Envelope, Snapshot};
 pub(crate) use handle::{HubError, HubHandle};
 use handle::{Room, lock};
 use outbox::Outbox;
@@ -130,13 +130,14 @@ impl Hub {
         while self.turn()?.is_continue() {
             self.wait();
         }
+        // Dashboards get what came before the end, as far as there is capacity.
         while self.has_requests() {
             self.flush()?;
         }
         Ok(())
     }
 
-    /// Waits until there is something to do.
+    /// Waits until there is something to do, and lets heartbeats gather before that.
     fn wait(&self) {
         if self.has_requests() {
             return;
@@ -185,23 +186,33 @@ impl Hub {
     fn handle(&mut self, event: Event) -> ControlFlow<()> {
         match event {
             Event::Heartbeat { pool, agent, metrics, stamp, reply } => {
-                let verdict = self.heartbeat(pool, &agent, metrics, stamp);
-                if let Some(reply) = reply {
-                    let _ = reply.try_send(verdict);
-                }
+                let cost = metrics.cost_bytes();
+                let verdict = match self.state.registry.heartbeat(pool, &agent, metrics, stamp) {
+                    Ok(change) => {
+                        self.state.counters.heartbeats.add_one();
+                        self.publish(pool, &change);
+                        Verdict::Accepted
+                    }
+                    Err(Verdict::Stale) => {
+                        self.state.counters.stale.add_one();
+                        Verdict::Stale
+                    }
+                    Err(full) => full,
+                };
+                lock(&self.rooms[pool.0]).release(cost);
+                let _ = reply.map(|reply| reply.try_send(verdict));
             }
             Event::Goodbye { pool, agent, stamp, reply } => {
                 let outcome = self.state.registry.goodbye(pool, &agent, stamp);
-                if let Some(reply) = reply {
-                    let _ = reply.try_send(outcome != GoodbyeOutcome::Unknown);
-                }
+                let _ = reply.map(|reply| reply.try_send(outcome != GoodbyeOutcome::Unknown));
                 if let GoodbyeOutcome::Departed(change) = outcome {
                     self.publish(pool, &change);
                 }
             }
             Event::Join { dashboard, pool, fanout } => {
+                let seq = self.state.registry.pools[pool.0].seq();
                 self.watchers.insert(dashboard, (pool, fanout));
-                self.outboxes[fanout.0].join(pool, dashboard, self.state.pool(pool).seq());
+                self.outboxes[fanout.0].join(pool, dashboard, seq);
             }
             Event::Resume { dashboard, since } => {
                 if let Some(&(pool, fanout)) = self.watchers.get(&dashboard) {
@@ -217,7 +228,7 @@ impl Hub {
                 let _ = reply.try_send(self.state.snapshot(pool));
             }
             Event::Summaries { reply } => {
-                let pools = self.state.registry.pools().iter();
+                let pools = self.state.registry.pools.iter();
                 let _ = reply.try_send(pools.map(Pool::summary).collect());
             }
             Event::Alive { reply } => {
@@ -226,31 +237,6 @@ impl Hub {
             Event::Shutdown => return ControlFlow::Break(()),
         }
         ControlFlow::Continue(())
-    }
-
-    fn heartbeat(
-        &mut self,
-        pool: PoolIndex,
-        agent: &AgentId,
-        metrics: Metrics,
-        stamp: Stamp,
-    ) -> Verdict {
-        let cost = metrics.cost_bytes();
-        let verdict = match self.state.registry.heartbeat(pool, agent, metrics, stamp) {
-            Ok(change) => {
-                self.state.counters.heartbeats.add_one();
-                self.publish(pool, &change);
-                Verdict::Accepted
-            }
-            Err(verdict) => {
-                if verdict == Verdict::Stale {
-                    self.state.counters.stale.add_one();
-                }
-                verdict
-            }
-        };
-        lock(&self.rooms[pool.0]).release(cost);
-        verdict
     }
 
     fn tick(&mut self, now: Instant) {
@@ -263,7 +249,7 @@ impl Hub {
     /// Tells workers how full the pool is now, and dashboards what changed: the message is made
     /// once, if anyone watches.
     fn publish(&mut self, pool: PoolIndex, change: &Change) {
-        lock(&self.rooms[pool.0]).note(self.state.pool(pool).population());
+        lock(&self.rooms[pool.0]).note(self.state.registry.pools[pool.0].population());
         if self.outboxes.iter().all(|outbox| outbox.cursor(pool).is_none()) {
             return;
         }
@@ -294,12 +280,8 @@ impl Hub {
 }
 
 impl State {
-    fn pool(&self, pool: PoolIndex) -> &Pool {
-        &self.registry.pools()[pool.0]
-    }
-
     fn snapshot(&self, pool: PoolIndex) -> Snapshot {
-        self.pool(pool).snapshot(self.clock.wall())
+        self.registry.pools[pool.0].snapshot(self.clock.wall())
     }
 
     fn message(&self, pool: PoolIndex, change: &Change) -> String {
@@ -317,7 +299,7 @@ impl State {
     /// [`MAX_BATCH_BYTES`]. `None` where the registry has forgotten some.
     fn changes(&self, pool: PoolIndex, since: u64) -> Option<Arc<Frames>> {
         let mut frames = Frames::default();
-        for change in self.pool(pool).changes(since)? {
+        for change in self.registry.pools[pool.0].changes(since)? {
             if frames.bytes().len() >= MAX_BATCH_BYTES {
                 break;
             }

@@ -17,7 +17,6 @@ use crate::wire::id::{DashboardId, PoolIndex};
 /// Batches of one turn: making one may take the hub some 100 µs, and events wait meanwhile.
 const BATCHES_PER_TURN: usize = 16;
 
-/// See the module.
 #[derive(Debug)]
 pub(super) struct Outbox {
     fanout: FanoutIndex,
@@ -162,14 +161,13 @@ impl Outbox {
     fn updates(&mut self, pool: PoolIndex, state: &State) -> Option<Batch> {
         let watch = &mut self.pools[pool.0];
         watch.is_queued = false;
-        let ring = &state.rings[pool.0];
-        let since = watch.cursor;
+        let (ring, since) = (&state.rings[pool.0], watch.cursor);
         if watch.dashboards == 0 || since >= ring.end() {
             watch.conflated_bytes = 0;
             return None;
         }
         // As for a dashboard: without a gap, agents that change often would never have their turn.
-        let pool_bytes = state.pool(pool).population().1.max(MAX_BATCH_BYTES);
+        let pool_bytes = state.registry.pools[pool.0].population().1.max(MAX_BATCH_BYTES);
         let is_slow = watch.conflated_bytes > SLOW_SNAPSHOTS * pool_bytes;
         let (since, frames) = if ring.reaches(since) {
             (since, Arc::clone(ring.after(since)?))
@@ -201,7 +199,7 @@ impl Outbox {
                 Batch::Changes { pool, dashboard, frames }
             }
             None => {
-                let is_lost = |since| state.pool(pool).changes(since).is_none();
+                let is_lost = |since| state.registry.pools[pool.0].changes(since).is_none();
                 let sharers = asked.extract_if(.., |_, since| since.is_none_or(is_lost));
                 let dashboards = sharers.map(|(id, _)| id).collect();
                 Batch::Snapshot { pool, dashboards, snapshot: state.snapshot(pool) }

@@ -695,6 +695,12 @@ fn a_slow_fanout_thread_hears_of_the_last_to_change() {
     }
 }
 
+impl HubHandle {
+    pub(crate) fn inbox_room(&self) -> usize {
+        HUB_INBOX - self.inbox.len()
+    }
+}
+
 impl super::Hub {
     /// One turn on the caller's thread. Whether more is to be done.
     pub(crate) fn poll(&mut self) -> bool {

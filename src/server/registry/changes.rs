@@ -8,14 +8,16 @@ use crate::server::limits::MAX_DEPARTURE_CHANGES;
 use crate::wire::Reason;
 use crate::wire::id::AgentId;
 
-/// See the module. Numbers rise with each change, from 1.
+/// Numbers rise with each change, from 1.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
     /// With a reason where the agent departed.
     newest: BTreeMap<u64, (AgentId, Option<Reason>)>,
     /// Those that departed, the oldest first.
     departed: VecDeque<(u64, AgentId)>,
-    complete_since: u64,
+    /// No change after this one is missing: who has all up to it, or up to any later one, can go on
+    /// with [`Changes::after`].
+    pub(super) complete_since: u64,
 }
 
 impl Changes {
@@ -43,12 +45,6 @@ impl Changes {
             self.newest.remove(&oldest);
             self.complete_since = oldest;
         }
-    }
-
-    /// The sequence number from which on no change is missing: who has all up to it, or up to any
-    /// later one, can go on with [`Changes::after`].
-    pub(super) fn complete_since(&self) -> u64 {
-        self.complete_since
     }
 
     /// Each agent's newest change, of those after `seq`, the oldest first. None where some of them

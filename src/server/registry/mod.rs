@@ -25,17 +25,16 @@ pub(crate) struct Rules {
     pub evict_after: Duration,
     /// The time between ticks while the server is well.
     pub tick: Duration,
-    /// Agents of one pool.
     pub max_agents_per_pool: usize,
     /// [`Metrics::cost_bytes`] of one pool's agents together.
     pub max_pool_bytes: usize,
 }
 
-/// All pools, and the time of the last tick.
 #[derive(Debug)]
 pub(crate) struct Registry {
     rules: Rules,
-    pools: Vec<Pool>,
+    /// By [`PoolIndex`]. Only the registry changes them.
+    pub pools: Vec<Pool>,
     goodbyes: Goodbyes,
     last_tick: Option<Instant>,
 }
@@ -60,16 +59,13 @@ pub(crate) enum ChangeKind {
 /// What became of a goodbye.
 #[derive(Debug, PartialEq)]
 pub(crate) enum GoodbyeOutcome {
-    /// The agent is gone now.
     Departed(Change),
     /// The agent is known, and a heartbeat of it arrived after this goodbye: it stays.
     Returned,
-    /// No such agent.
     Unknown,
 }
 
 impl Registry {
-    /// A registry of `pools` empty pools.
     pub(crate) fn new(pools: usize, rules: Rules) -> Self {
         Self {
             rules,
@@ -79,13 +75,6 @@ impl Registry {
         }
     }
 
-    /// By [`PoolIndex`].
-    pub(crate) fn pools(&self) -> &[Pool] {
-        &self.pools
-    }
-
-    /// Takes a heartbeat.
-    ///
     /// # Errors
     /// The [`Verdict`] that it was not taken: stale, or the pool is full. It is never
     /// [`Verdict::Accepted`].
@@ -106,7 +95,6 @@ impl Registry {
         self.pools[pool.0].heartbeat(agent, metrics, stamp, has_left, &self.rules)
     }
 
-    /// Takes a goodbye.
     pub(crate) fn goodbye(
         &mut self,
         pool: PoolIndex,
@@ -135,7 +123,7 @@ impl Registry {
             if gap > 2 * self.rules.tick {
                 pool.extend_deadlines(gap, now);
             }
-            let gone = pool.evict(now, wall, self.rules.evict_after);
+            let gone = pool.evict(now, wall, &self.rules);
             evicted.extend(gone.into_iter().map(|change| (PoolIndex(index), change)));
         }
         evicted

@@ -75,9 +75,9 @@ impl Pool {
         self.seq += 1;
         self.changes.heard(id.clone(), self.seq, known.map(|known| known.seq));
         let agent = Agent::heard(known, metrics, self.seq, stamp);
-        let change = agent.change(id.clone());
+        let kind = agent.update();
         entry.insert_entry(agent);
-        Ok(change)
+        Ok(Change { seq: self.seq, agent: id.clone(), kind })
     }
 
     pub(super) fn goodbye(&mut self, id: &AgentId, stamp: Stamp) -> GoodbyeOutcome {
@@ -97,16 +97,10 @@ impl Pool {
     }
 
     /// Removes who was last heard more than `evict_after` before `now`, the longest silent first.
-    pub(super) fn evict(
-        &mut self,
-        now: Instant,
-        wall: UnixMillis,
-        evict_after: Duration,
-    ) -> Vec<Change> {
-        let agents = self.agents.iter().map(|(id, agent)| (agent.heard, id));
-        let silent =
-            agents.filter(|(heard, _)| now.saturating_duration_since(*heard) > evict_after);
-        let mut silent: Vec<_> = silent.map(|(heard, id)| (heard, id.clone())).collect();
+    pub(super) fn evict(&mut self, now: Instant, wall: UnixMillis, rules: &Rules) -> Vec<Change> {
+        let age = |agent: &Agent| now.saturating_duration_since(agent.heard);
+        let silent = self.agents.iter().filter(|(_, agent)| age(agent) > rules.evict_after);
+        let mut silent: Vec<_> = silent.map(|(id, agent)| (agent.heard, id.clone())).collect();
         silent.sort_unstable();
         let depart = |(_, id)| self.depart(&id, Reason::Timeout, wall);
         silent.into_iter().filter_map(depart).collect()
@@ -139,7 +133,7 @@ impl Pool {
             departed: self.departed.iter().cloned().collect(),
             server_time,
             seq: self.seq,
-            complete_since: self.changes.complete_since(),
+            complete_since: self.changes.complete_since,
         }
     }
 
@@ -152,11 +146,12 @@ impl Pool {
     /// of them are forgotten.
     pub(crate) fn changes(&self, seq: u64) -> Option<impl Iterator<Item = Change>> {
         let changes = self.changes.after(seq)?;
-        Some(changes.filter_map(|(&seq, (id, reason))| match reason {
-            None => Some(self.agents.get(id)?.change(id.clone())),
-            Some(reason) => {
-                Some(Change { seq, agent: id.clone(), kind: ChangeKind::Departed(*reason) })
-            }
+        Some(changes.filter_map(|(&seq, (id, reason))| {
+            let kind = match reason {
+                None => self.agents.get(id)?.update(),
+                Some(reason) => ChangeKind::Departed(*reason),
+            };
+            Some(Change { seq, agent: id.clone(), kind })
         }))
     }
 
@@ -202,9 +197,9 @@ impl Agent {
         Self { metrics: Arc::new(metrics), seq, stamp, heard, interval }
     }
 
-    fn change(&self, agent: AgentId) -> Change {
-        let (metrics, interval_ms) = (Arc::clone(&self.metrics), self.interval_ms());
-        Change { seq: self.seq, agent, kind: ChangeKind::Update { metrics, interval_ms } }
+    fn update(&self) -> ChangeKind {
+        let metrics = Arc::clone(&self.metrics);
+        ChangeKind::Update { metrics, interval_ms: self.interval_ms() }
     }
 
     fn interval_ms(&self) -> Option<u64> {

@@ -60,7 +60,7 @@ impl Play {
     }
 
     fn pool(&self) -> &Pool {
-        &self.registry.pools()[POOL.0]
+        &self.registry.pools[POOL.0]
     }
 
     /// The next request's stamp.
@@ -101,7 +101,7 @@ impl Play {
     }
 
     fn look(&self, pool: PoolIndex) -> Value {
-        let text = self.registry.pools()[pool.0]
+        let text = self.registry.pools[pool.0]
             .snapshot(UnixMillis(0))
             .text(&PoolId::parse("p").unwrap(), "e");
         serde_json::from_str(&text).unwrap()
