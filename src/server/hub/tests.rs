@@ -248,7 +248,7 @@ fn a_full_pool_is_answered_by_the_hub() {
 #[test]
 fn who_is_promised_the_last_place_has_it() {
     const WORKERS: u64 = 8;
-    const ROUNDS: u64 = 4_000;
+    const ROUNDS: u64 = 10_000;
     let stage = stage(64, 1);
     let (number, broken) = (AtomicU64::new(0), AtomicU64::new(0));
     let stamp = || Stamp {
