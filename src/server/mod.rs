@@ -14,8 +14,6 @@ pub(crate) mod registry;
 pub(crate) mod relay;
 pub(crate) mod ring;
 pub(crate) mod route;
-#[cfg(test)]
-mod simulation;
 mod sockets;
 mod start;
 pub(crate) mod subscriber;

@@ -92,6 +92,22 @@ mod tests {
 
     const POOL: PoolIndex = PoolIndex(0);
 
+    impl Snapshots {
+        pub(in crate::server::fanout) fn limit(&mut self, max_bytes: usize) {
+            self.max_bytes = max_bytes;
+        }
+
+        /// Beside each pool's newest.
+        pub(in crate::server::fanout) fn is_bounded(&self) -> bool {
+            let taken = self.taken.iter().enumerate();
+            let older = taken.filter(|(n, (pool, _))| {
+                self.taken[n + 1..].iter().any(|(later, _)| later == pool)
+            });
+            let older = older.filter_map(|(_, (_, frames))| frames.upgrade());
+            older.map(|frames| frames.bytes().len()).sum::<usize>() <= self.max_bytes
+        }
+    }
+
     fn metrics(agent: &AgentId) -> Metrics {
         let body = br#"{"status": "busy", "cpu_usage": 1, "memory_usage": 2}"#;
         match read_ping(body, agent, UnixMillis(0)) {

@@ -475,5 +475,18 @@ impl Fanout {
         assert!(self.retries.len() <= dashboards + 16, "{} retries", self.retries.len());
         let snapshots = self.snapshots.kept();
         assert!(snapshots <= dashboards + 16, "{snapshots} snapshots");
+        assert!(self.snapshots.is_bounded(), "{:?}", self.snapshots);
+    }
+
+    /// With less memory for snapshots than the constant gives.
+    pub(crate) fn limit_snapshots(&mut self, max_bytes: usize) {
+        self.snapshots.limit(max_bytes);
+    }
+
+    /// What dashboards are to ask the hub for later, as they could not.
+    pub(crate) fn postponed(&self) -> impl Iterator<Item = Option<u64>> {
+        self.feeds.iter().flat_map(|feed| {
+            feed.dashboards.values().filter_map(|dashboard| dashboard.postponed(&feed.ring))
+        })
     }
 }

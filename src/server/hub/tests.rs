@@ -713,4 +713,9 @@ impl super::Hub {
         }
         !self.inbox.is_empty() || self.has_requests()
     }
+
+    /// With fewer departures for who is behind than the constant gives.
+    pub(crate) fn limit_departures(&mut self, max: usize) {
+        self.state.registry.limit_departures(max);
+    }
 }

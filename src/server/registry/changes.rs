@@ -9,15 +9,28 @@ use crate::wire::Reason;
 use crate::wire::id::AgentId;
 
 /// Numbers rise with each change, from 1.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Changes {
     /// With a reason where the agent departed.
     newest: BTreeMap<u64, (AgentId, Option<Reason>)>,
     /// Those that departed, the oldest first.
     departed: VecDeque<(u64, AgentId)>,
+    /// [`MAX_DEPARTURE_CHANGES`]; a test may set less.
+    pub(super) max_departed: usize,
     /// No change after this one is missing: who has all up to it, or up to any later one, can go on
     /// with [`Changes::after`].
     pub(super) complete_since: u64,
+}
+
+impl Default for Changes {
+    fn default() -> Self {
+        Self {
+            newest: BTreeMap::new(),
+            departed: VecDeque::new(),
+            max_departed: MAX_DEPARTURE_CHANGES,
+            complete_since: 0,
+        }
+    }
 }
 
 impl Changes {
@@ -39,7 +52,7 @@ impl Changes {
         self.newest.remove(&older);
         self.departed.push_back((seq, agent.clone()));
         self.newest.insert(seq, (agent, Some(reason)));
-        if self.departed.len() > MAX_DEPARTURE_CHANGES
+        if self.departed.len() > self.max_departed
             && let Some((oldest, _)) = self.departed.pop_front()
         {
             self.newest.remove(&oldest);

@@ -184,6 +184,11 @@ impl Pool {
     pub(crate) fn population(&self) -> (usize, usize) {
         (self.agents.len(), self.bytes)
     }
+
+    #[cfg(test)]
+    pub(super) fn limit_departures(&mut self, max: usize) {
+        self.changes.max_departed = max;
+    }
 }
 
 impl Agent {

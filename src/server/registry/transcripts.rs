@@ -428,3 +428,10 @@ fn a_summary_counts() {
     assert_eq!((cpu.mean, cpu.max, memory.max), (20.0, 30.0, 50.0));
     assert_eq!(summary.agents.by_status, [("busy".into(), 2)].into());
 }
+
+impl Registry {
+    /// With fewer departures for who is behind than the constant gives.
+    pub(crate) fn limit_departures(&mut self, max: usize) {
+        self.pools.iter_mut().for_each(|pool| pool.limit_departures(max));
+    }
+}

@@ -1,14 +1,14 @@
 //! One dashboard's write side on a pipe, with the time in the test's hands.
 
 use super::*;
-use crate::runtime::clock::Clock;
+use crate::runtime::clock::{Clock, UnixMillis};
 use crate::server::event::Batch;
 use crate::server::fanout::tests::alone;
 use crate::server::fanout::{Fanout, MAX_WRITE_BYTES};
 use crate::server::limits::{FANOUT_BATCHES, Limits, MAX_BATCH_BYTES};
-use crate::server::simulation::Pipe;
-use crate::wire::KIB;
-use crate::wire::id::{DashboardId, PoolIndex};
+use crate::server::tests::simulation::Pipe;
+use crate::wire::id::{AgentId, DashboardId, PoolIndex};
+use crate::wire::{KIB, Ping, Snapshot, SnapshotAgent, read_ping};
 
 struct Play {
     dashboard: Dashboard,
@@ -281,4 +281,86 @@ fn the_last_updates_come_before_the_close() {
     thread.fanout.turn(thread.now);
     let bytes = thread.pipe.take();
     assert_eq!(bytes[..7], *b"\x81\x04last\x88", "{bytes:?}");
+}
+
+/// A pool of 100 agents at `seq`.
+fn snapshot(seq: u64) -> Snapshot {
+    let agent = AgentId::parse("a").unwrap();
+    let body = br#"{"status": "busy", "cpu_usage": 1, "memory_usage": 2}"#;
+    let Ok(Ping::Metrics(metrics)) = read_ping(body, &agent, UnixMillis(0)) else { panic!() };
+    let agent = SnapshotAgent { agent, metrics: Arc::new(metrics), interval_ms: None };
+    let agents = vec![agent; 100];
+    Snapshot { agents, departed: Vec::new(), server_time: UnixMillis(0), seq, complete_since: 0 }
+}
+
+impl Thread {
+    /// One dashboard, which is 1, is taking the snapshot of 10; 2 has all up to 12, has taken much
+    /// since it was live, and waits for a snapshot.
+    fn with_a_slow_reader() -> (Self, Arc<Pipe>) {
+        let mut thread = Self::with_room(1);
+        thread.dashboard(1).wait();
+        thread.answer(1, 10);
+        let Play { mut dashboard, pipe, .. } = play(usize::MAX);
+        (dashboard.seq, dashboard.changed_bytes) = (Some(12), usize::MAX);
+        dashboard.wait();
+        thread.fanout.feeds[0].dashboards.insert(DashboardId(2), dashboard);
+        (thread, pipe)
+    }
+
+    fn dashboard(&mut self, id: u64) -> &mut Dashboard {
+        self.fanout.feeds[0].dashboards.get_mut(&DashboardId(id)).unwrap()
+    }
+
+    /// The hub sends the snapshot of `seq` for one dashboard.
+    fn answer(&mut self, id: u64, seq: u64) {
+        let (pool, dashboards) = (PoolIndex(0), vec![DashboardId(id)]);
+        let batch = Batch::Snapshot { pool, dashboards, snapshot: snapshot(seq) };
+        self.batches.try_send(batch).unwrap();
+        self.fanout.turn(self.now);
+    }
+}
+
+/// A snapshot that others are taking is not shared with one who has newer states already; who has
+/// none gets it.
+#[test]
+fn nobody_gets_a_snapshot_older_than_what_it_has() {
+    let (mut thread, pipe) = Thread::with_a_slow_reader();
+    thread.dashboard(2).seq = None;
+    thread.answer(2, 13);
+    assert!(pipe.take().ends_with(b"\"seq\":10}"));
+    let (mut thread, pipe) = Thread::with_a_slow_reader();
+    thread.answer(2, 13);
+    assert!(pipe.take().ends_with(b"\"seq\":13}"));
+}
+
+/// Without memory for its snapshot, and with none to share, who has had one asks later for what
+/// changed, and who has had none for a snapshot again.
+#[test]
+fn who_can_have_no_snapshot_asks_later() {
+    let (mut thread, pipe) = Thread::with_a_slow_reader();
+    thread.fanout.limit_snapshots(0);
+    let gap = Batch::Updates { pool: PoolIndex(0), since: 20, frames: Arc::default() };
+    thread.batches.try_send(gap).unwrap();
+    thread.answer(2, 20);
+    assert_eq!(thread.fanout.postponed().collect::<Vec<_>>(), [Some(12)]);
+    assert!(pipe.take().is_empty());
+    // The hub has forgotten departures since the one that is being taken.
+    let Play { mut dashboard, .. } = play(usize::MAX);
+    dashboard.seq = None;
+    dashboard.wait();
+    thread.fanout.feeds[0].dashboards.insert(DashboardId(3), dashboard);
+    let snapshot = Snapshot { complete_since: 11, ..snapshot(20) };
+    let (pool, dashboards) = (PoolIndex(0), vec![DashboardId(3)]);
+    thread.batches.try_send(Batch::Snapshot { pool, dashboards, snapshot }).unwrap();
+    thread.fanout.turn(thread.now);
+    assert_eq!(thread.fanout.postponed().collect::<Vec<_>>(), [Some(12), None]);
+}
+
+impl Dashboard {
+    /// What it asks the hub for later, as it could not: changes after a number, or a snapshot.
+    pub(in crate::server::fanout) fn postponed(&self, ring: &Ring) -> Option<Option<u64>> {
+        let has_nothing = self.state == State::Reading && self.next_bytes().0.is_empty();
+        let lacks = self.seq.is_none_or(|seq| !ring.reaches(seq));
+        (has_nothing && lacks && self.retry_at.is_some()).then(|| self.resume_after())
+    }
 }

@@ -1,4 +1,7 @@
 //! The whole server in one process, for what cannot be done to it from outside: threads that die.
+//! And its core alone, in virtual time: [`simulation`].
+
+pub(super) mod simulation;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -1,0 +1,172 @@
+//! What is true: one pool as PROTOCOL.md has it, by the stamps that the simulation gave out. Shares
+//! no code with the registry, which is under test.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use super::agent_id;
+use crate::server::event::Stamp;
+
+/// Which of its agent's heartbeats a state is, counted from 0.
+pub(super) type Beat = u32;
+
+/// What dashboards hear of an agent.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Change {
+    pub(super) agent: usize,
+    /// None when it departs.
+    pub(super) state: Option<Beat>,
+    /// Of the heartbeat or goodbye; of the last heartbeat where the agent was silent for too long.
+    pub(super) stamp: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct Pool {
+    /// By sequence number, from 1.
+    changes: Vec<Change>,
+    agents: BTreeMap<usize, Agent>,
+    /// The departures that must be remembered.
+    departures: BTreeSet<u64>,
+    max_departures: usize,
+    complete_since: u64,
+    evict_after: Duration,
+    last_tick: Option<Instant>,
+}
+
+#[derive(Debug, Default)]
+struct Agent {
+    /// By [`Beat`].
+    stamps: Vec<u64>,
+    /// The newest stamp of a heartbeat or goodbye that counted.
+    newest: u64,
+    /// When it was last heard, moved by the server's own absences; None when it is not there.
+    heard: Option<Instant>,
+    /// Sequence numbers.
+    changes: Vec<u64>,
+}
+
+impl Pool {
+    pub(super) fn new(evict_after: Duration, max_departures: usize) -> Self {
+        Self {
+            changes: Vec::new(),
+            agents: BTreeMap::new(),
+            departures: BTreeSet::new(),
+            max_departures,
+            complete_since: 0,
+            evict_after,
+            last_tick: None,
+        }
+    }
+
+    /// The agent sends its next heartbeat.
+    pub(super) fn issue(&mut self, agent: usize, stamp: Stamp) -> Beat {
+        let stamps = &mut self.agents.entry(agent).or_default().stamps;
+        stamps.push(stamp.number);
+        Beat::try_from(stamps.len() - 1).unwrap()
+    }
+
+    pub(super) fn stamp(&self, agent: usize, beat: Beat) -> u64 {
+        self.agents[&agent].stamps[usize::try_from(beat).unwrap()]
+    }
+
+    pub(super) fn is_known(&self, agent: usize) -> bool {
+        self.agents.get(&agent).is_some_and(|agent| agent.heard.is_some())
+    }
+
+    /// Whether a newer heartbeat or goodbye of the agent was there before.
+    pub(super) fn is_stale(&self, agent: usize, stamp: Stamp) -> bool {
+        self.agents.get(&agent).is_some_and(|agent| stamp.number < agent.newest)
+    }
+
+    /// Whether the last tick would have evicted an agent that was last heard then.
+    pub(super) fn is_late(&self, stamp: Stamp) -> bool {
+        self.last_tick.is_some_and(|tick| stamp.at + self.evict_after < tick)
+    }
+
+    pub(super) fn heartbeat(&mut self, agent: usize, beat: Beat, stamp: Stamp) {
+        if self.is_stale(agent, stamp) || (self.is_late(stamp) && !self.is_known(agent)) {
+            return;
+        }
+        let known = self.agents.entry(agent).or_default();
+        known.heard = Some(known.heard.map_or(stamp.at, |heard| heard.max(stamp.at)));
+        if let Some(last) = known.changes.last() {
+            self.departures.remove(last);
+        }
+        self.change(Change { agent, state: Some(beat), stamp: stamp.number });
+    }
+
+    pub(super) fn goodbye(&mut self, agent: usize, stamp: Stamp) {
+        if self.is_known(agent) && !self.is_stale(agent, stamp) {
+            self.depart(agent, stamp.number);
+        }
+        let known = self.agents.entry(agent).or_default();
+        known.newest = known.newest.max(stamp.number);
+    }
+
+    /// Evicts who was silent for longer than `evict_after`, not counting the time that the server
+    /// was `away`. Returns how many.
+    pub(super) fn tick(&mut self, now: Instant, away: Duration) -> usize {
+        self.last_tick = Some(now);
+        for heard in self.agents.values_mut().filter_map(|agent| agent.heard.as_mut()) {
+            *heard = (*heard).max(now.min(*heard + away));
+        }
+        let mut silent: Vec<_> = self
+            .agents
+            .iter()
+            .filter_map(|(agent, known)| Some((known.heard?, agent_id(*agent), *agent)))
+            .filter(|(heard, ..)| now.saturating_duration_since(*heard) > self.evict_after)
+            .collect();
+        silent.sort_unstable();
+        for (_, _, agent) in &silent {
+            self.depart(*agent, self.agents[agent].newest);
+        }
+        silent.len()
+    }
+
+    fn depart(&mut self, agent: usize, stamp: u64) {
+        self.change(Change { agent, state: None, stamp });
+        self.agents.entry(agent).or_default().heard = None;
+        self.departures.insert(self.seq());
+        if self.departures.len() > self.max_departures {
+            self.complete_since = self.departures.pop_first().unwrap();
+        }
+    }
+
+    fn change(&mut self, change: Change) {
+        self.changes.push(change);
+        let seq = self.seq();
+        let known = self.agents.entry(change.agent).or_default();
+        known.newest = change.stamp;
+        known.changes.push(seq);
+    }
+
+    /// The number of the last change.
+    pub(super) fn seq(&self) -> u64 {
+        self.changes.len() as u64
+    }
+
+    /// The change with this number.
+    pub(super) fn at(&self, seq: u64) -> Change {
+        let change = self.changes.get(usize::try_from(seq).unwrap() - 1);
+        *change.unwrap_or_else(|| panic!("change {seq} of {} changes", self.changes.len()))
+    }
+
+    /// Whether departures after `seq` need no longer be remembered.
+    pub(super) fn is_forgotten(&self, seq: u64) -> bool {
+        seq < self.complete_since
+    }
+
+    /// Each agent's last change up to `seq`.
+    pub(super) fn as_of(&self, seq: u64) -> impl Iterator<Item = Change> {
+        self.agents.values().filter_map(move |agent| {
+            let count = agent.changes.partition_point(|number| *number <= seq);
+            Some(self.at(*agent.changes.get(count.checked_sub(1)?)?))
+        })
+    }
+
+    /// The last change of each agent that has not changed after `seq`.
+    pub(super) fn unchanged_since(&self, seq: u64) -> impl Iterator<Item = Change> {
+        let last = self.agents.values().filter_map(|agent| agent.changes.last());
+        last.filter(move |last| **last <= seq).map(|last| self.at(*last))
+    }
+}

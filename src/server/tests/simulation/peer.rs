@@ -1,0 +1,379 @@
+//! A dashboard's far end: a socket with a bandwidth, a reader of frames, and what every reader is
+//! promised, checked with each message and at each look.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use super::model::{Beat, Pool};
+use super::{GREETING, Reached};
+use crate::server::event::WriteSide;
+use crate::server::limits::{Limits, MAX_BATCH_BYTES, SLOW_SNAPSHOTS};
+use crate::wire::id::{DashboardId, PoolIndex};
+
+/// A socket that takes as many bytes as it was given room for.
+#[derive(Debug, Default)]
+pub(crate) struct Pipe(Mutex<PipeState>);
+
+#[derive(Debug, Default)]
+struct PipeState {
+    room: usize,
+    bytes: Vec<u8>,
+    /// Bytes in all, of which only the last ones are kept.
+    counted: Option<usize>,
+    /// It did not take all of what it was last offered.
+    is_full: bool,
+    has_ended: bool,
+}
+
+/// The end of a message, with its sequence number.
+const TAIL_BYTES: usize = 64;
+
+impl Pipe {
+    /// Room for so many bytes more.
+    pub(crate) fn give_room(&self, bytes: usize) {
+        self.0.lock().unwrap().room += bytes;
+    }
+
+    /// Room for so many bytes more, up to `most` in all.
+    pub(super) fn give_room_up_to(&self, bytes: usize, most: usize) {
+        let mut state = self.0.lock().unwrap();
+        state.room = state.room.saturating_add(bytes).min(most);
+    }
+
+    /// What has arrived.
+    pub(crate) fn take(&self) -> Vec<u8> {
+        std::mem::take(&mut self.0.lock().unwrap().bytes)
+    }
+
+    /// From now on only the number of bytes and the last ones are kept.
+    pub(super) fn only_count(&self) {
+        self.0.lock().unwrap().counted = Some(0);
+    }
+
+    pub(super) fn counted(&self) -> Option<usize> {
+        self.0.lock().unwrap().counted
+    }
+
+    pub(super) fn ends_with(&self, end: &str) -> bool {
+        self.0.lock().unwrap().bytes.ends_with(end.as_bytes())
+    }
+}
+
+impl WriteSide for Pipe {
+    fn send_now(&self, bytes: &[u8]) -> io::Result<usize> {
+        let mut state = self.0.lock().unwrap();
+        let sent = bytes.len().min(state.room);
+        state.room -= sent;
+        state.is_full = sent < bytes.len();
+        if let Some(counted) = &mut state.counted {
+            *counted += sent;
+            state.bytes = bytes[sent.saturating_sub(TAIL_BYTES)..sent].to_vec();
+        } else {
+            state.bytes.extend_from_slice(&bytes[..sent]);
+        }
+        Ok(sent)
+    }
+
+    fn end(&self) {
+        self.0.lock().unwrap().has_ended = true;
+    }
+}
+
+/// The greeting and some control frames.
+const CONTROL_BYTES: usize = 64;
+
+/// Within this time of being full without a pause, one who takes under `lag_min_bytes` is cut off:
+/// two of the server's windows, each up to a second longer than `lag_timeout`.
+const CUT_OFF_WITHIN: Duration = Duration::from_secs(2 * 31 + 1);
+
+/// A dashboard's far end.
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub(super) id: DashboardId,
+    pub(super) pool: PoolIndex,
+    pub(super) fanout: usize,
+    pub(super) pipe: Arc<Pipe>,
+    /// Bytes a step; without it, the socket always has room.
+    pub(super) rate: Option<usize>,
+    pub(super) is_stalled: bool,
+    /// It reads faster than the pool changes. Who does not may fall behind at any time.
+    pub(super) keeps_up: bool,
+    /// Steps in which it read and lacked something, since more than control frames came.
+    pub(super) waited: usize,
+    /// What it shows: each agent's state.
+    pub(super) view: BTreeMap<usize, Beat>,
+    pub(super) seq: Option<u64>,
+    /// It had all, and so it is to get every change from then on.
+    pub(super) is_live: bool,
+    /// Bytes since it last waited.
+    received: usize,
+    /// Since when its socket was full at every look.
+    pub(super) full_since: Option<Instant>,
+    /// The newest stamp that it has seen of each agent.
+    seen: BTreeMap<usize, u64>,
+    input: Vec<u8>,
+    is_greeted: bool,
+    /// The fragments of the message that was begun, and their bytes with headers.
+    message: Vec<u8>,
+    message_bytes: usize,
+    /// Of its last snapshot.
+    snapshot_bytes: usize,
+    /// Of the updates since then, or since it had all.
+    update_bytes: usize,
+    taken: VecDeque<(Instant, usize)>,
+}
+
+impl Peer {
+    pub(super) fn new(
+        id: DashboardId,
+        pool: PoolIndex,
+        fanout: usize,
+        rate: Option<usize>,
+    ) -> Self {
+        Self {
+            id,
+            pool,
+            fanout,
+            pipe: Arc::default(),
+            rate,
+            is_stalled: false,
+            keeps_up: rate.is_none(),
+            waited: 0,
+            view: BTreeMap::new(),
+            seq: None,
+            is_live: false,
+            received: 0,
+            full_since: None,
+            seen: BTreeMap::new(),
+            input: Vec::new(),
+            is_greeted: false,
+            message: Vec::new(),
+            message_bytes: 0,
+            snapshot_bytes: 0,
+            update_bytes: 0,
+            taken: VecDeque::new(),
+        }
+    }
+
+    /// Takes what has arrived. Whether the connection is still there.
+    pub(super) fn read(&mut self, now: Instant, pool: &Pool, reached: &mut Reached) -> bool {
+        if self.pipe.counted().is_some() {
+            return true;
+        }
+        let bytes = self.pipe.take();
+        self.received += bytes.len();
+        self.taken.push_back((now, bytes.len()));
+        self.input.extend(bytes);
+        if !self.is_greeted && self.input.starts_with(GREETING) {
+            self.input.drain(..GREETING.len());
+            self.is_greeted = true;
+        }
+        if self.is_greeted {
+            let input = std::mem::take(&mut self.input);
+            let mut rest = &input[..];
+            while let Some((frame, behind)) = Frame::split(rest) {
+                self.frame(&frame, pool, reached);
+                rest = behind;
+            }
+            self.input = rest.to_vec();
+        }
+        if self.seq == Some(pool.seq()) {
+            self.is_live = self.keeps_up;
+            self.update_bytes = 0;
+        }
+        self.check_cut_off(now, reached)
+    }
+
+    /// A step is over, and the pool's last change is `seq`.
+    pub(super) fn wait(&mut self, seq: u64) {
+        if self.received > CONTROL_BYTES || self.seq == Some(seq) {
+            (self.waited, self.received) = (0, 0);
+        } else if !self.is_stalled && self.full_since.is_none() {
+            self.waited += 1;
+        }
+    }
+
+    /// One who takes too little is cut off, and nobody else. Whether the connection is still there.
+    fn check_cut_off(&mut self, now: Instant, reached: &mut Reached) -> bool {
+        let Limits { lag_timeout, lag_min_bytes, .. } = Limits::default();
+        while self.taken.front().is_some_and(|(at, _)| *at + CUT_OFF_WITHIN < now) {
+            self.taken.pop_front();
+        }
+        let taken = |time| -> usize {
+            let recent = self.taken.iter().rev().take_while(|(at, _)| *at + time > now);
+            recent.map(|(_, bytes)| bytes).sum()
+        };
+        let (is_full, has_ended) = {
+            let state = self.pipe.0.lock().unwrap();
+            (state.is_full, state.has_ended)
+        };
+        self.full_since = is_full.then(|| self.full_since.unwrap_or(now));
+        if has_ended {
+            let taken = taken(lag_timeout);
+            let is_slow = self.rate.is_some() && taken < lag_min_bytes;
+            assert!(is_slow, "dashboard {} took {taken} bytes and was cut off", self.id);
+            reached.add("cut off");
+        } else if self.full_since.is_some_and(|since| since + CUT_OFF_WITHIN < now) {
+            let taken = taken(CUT_OFF_WITHIN);
+            let is_slow = taken < lag_min_bytes;
+            assert!(!is_slow, "dashboard {} took {taken} bytes and was not cut off", self.id);
+            reached.add("slow for long, and not cut off");
+        }
+        !has_ended
+    }
+
+    fn frame(&mut self, frame: &Frame<'_>, pool: &Pool, reached: &mut Reached) {
+        match frame.opcode {
+            0x0 | 0x1 => {
+                let is_first = self.message.is_empty();
+                assert_eq!(frame.opcode == 0x1, is_first, "a message within a message");
+                self.message.extend(frame.payload);
+                self.message_bytes += frame.bytes;
+                if frame.is_final {
+                    let message = std::mem::take(&mut self.message);
+                    let bytes = std::mem::take(&mut self.message_bytes);
+                    self.take(std::str::from_utf8(&message).unwrap(), bytes, pool, reached);
+                }
+            }
+            0x9 | 0xA => assert!(frame.is_final && frame.payload.len() < 126),
+            other => panic!("opcode {other:x}"),
+        }
+    }
+
+    /// Holds a message against what happened.
+    fn take(&mut self, text: &str, bytes: usize, pool: &Pool, reached: &mut Reached) {
+        let kind = between(text, "\"type\":\"", '"').unwrap();
+        let (_, seq) = text.strip_suffix('}').unwrap().rsplit_once("\"seq\":").unwrap();
+        let seq: u64 = seq.parse().unwrap();
+        match kind {
+            "keepalive" => {
+                reached.add("keep-alive");
+                assert_eq!(Some(seq), self.seq, "a keep-alive tells of what did not come");
+                return;
+            }
+            "initial_metrics" => {
+                let (metrics, _) = text.split_once("\"departed\":").unwrap();
+                self.take_snapshot(&states(metrics), seq, bytes, pool, reached);
+            }
+            _ => self.take_update(&states(text), seq, bytes, pool, reached),
+        }
+        self.seq = Some(seq);
+        // Of what has not changed since, it has the truth.
+        for change in pool.unchanged_since(seq) {
+            let shown = self.view.get(&change.agent).copied();
+            assert_eq!(shown, change.state, "{change:?} at {seq}, for {}", self.id);
+        }
+    }
+
+    fn take_snapshot(
+        &mut self,
+        states: &[(usize, Option<Beat>)],
+        seq: u64,
+        bytes: usize,
+        pool: &Pool,
+        reached: &mut Reached,
+    ) {
+        if let Some(last) = self.seq {
+            assert!(seq >= last, "a snapshot of {seq} after {last}");
+            assert!(!self.is_live, "a second snapshot for one who keeps up");
+            let is_slow =
+                self.update_bytes > SLOW_SNAPSHOTS * self.snapshot_bytes.max(MAX_BATCH_BYTES);
+            assert!(
+                is_slow || pool.is_forgotten(last),
+                "a second snapshot after {last} and {} bytes, where an update serves",
+                self.update_bytes
+            );
+            let why = if is_slow { "the reader is slow" } else { "departures were forgotten" };
+            reached.add_because("another snapshot", why);
+        }
+        reached.add("snapshot");
+        for (agent, beat) in states {
+            self.see(*agent, pool.stamp(*agent, beat.unwrap()));
+        }
+        self.view = states.iter().map(|(agent, beat)| (*agent, beat.unwrap())).collect();
+        let present = pool.as_of(seq).filter_map(|it| Some((it.agent, it.state?)));
+        assert_eq!(self.view, present.collect(), "the snapshot of {seq} for {}", self.id);
+        (self.snapshot_bytes, self.update_bytes) = (bytes, 0);
+    }
+
+    fn take_update(
+        &mut self,
+        states: &[(usize, Option<Beat>)],
+        seq: u64,
+        bytes: usize,
+        pool: &Pool,
+        reached: &mut Reached,
+    ) {
+        let last = self.seq.expect("the snapshot comes first");
+        assert!(seq > last, "{seq} after {last}");
+        assert!(!self.is_live || seq == last + 1, "{seq} after {last} for one who keeps up");
+        let [(agent, state)] = *states else { panic!("{} states", states.len()) };
+        self.see(agent, state.map_or_else(|| pool.at(seq).stamp, |beat| pool.stamp(agent, beat)));
+        let change = pool.at(seq);
+        assert_eq!((agent, state), (change.agent, change.state), "change {seq}");
+        match state {
+            Some(beat) => _ = self.view.insert(agent, beat),
+            None => _ = self.view.remove(&agent),
+        }
+        reached.add(if state.is_some() { "update" } else { "departure" });
+        if seq > last + 1 {
+            reached.add("newest state in place of several");
+        }
+        self.update_bytes += bytes;
+    }
+
+    /// Promise 2: never an older state after a newer one.
+    fn see(&mut self, agent: usize, stamp: u64) {
+        let seen = self.seen.entry(agent).or_default();
+        assert!(stamp >= *seen, "a{agent}: the state of {stamp} after that of {seen}");
+        *seen = stamp;
+    }
+}
+
+/// A frame that has arrived.
+struct Frame<'a> {
+    is_final: bool,
+    opcode: u8,
+    payload: &'a [u8],
+    /// With its header.
+    bytes: usize,
+}
+
+impl<'a> Frame<'a> {
+    /// The next frame (RFC 6455 section 5.2), if it is whole, and what is behind it.
+    fn split(input: &'a [u8]) -> Option<(Self, &'a [u8])> {
+        let [first, second, ..] = *input else { return None };
+        let length_bytes = match second {
+            126 => 2,
+            127 => 8,
+            _ => 0,
+        };
+        let extended = input.get(2..2 + length_bytes)?.iter();
+        let extended = extended.fold(0, |length, byte| length << 8 | usize::from(*byte));
+        let length = if length_bytes == 0 { usize::from(second) } else { extended };
+        let (frame, behind) = input.split_at_checked(2 + length_bytes + length)?;
+        let (is_final, opcode) = (first & 0x80 != 0, first & 0x7F);
+        let payload = &frame[2 + length_bytes..];
+        Some((Self { is_final, opcode, payload, bytes: frame.len() }, behind))
+    }
+}
+
+/// The agents of a message and their states.
+fn states(metrics: &str) -> Vec<(usize, Option<Beat>)> {
+    metrics.split("\"agent_id\":\"").skip(1).map(state).collect()
+}
+
+/// An agent's id and state, from a metrics object behind `"agent_id":"`.
+fn state(object: &str) -> (usize, Option<Beat>) {
+    let (id, rest) = object.split_once('"').unwrap();
+    let cpu = between(rest, "\"cpu_usage\":", ',').map(|it| it.parse::<f64>().unwrap());
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 10,000")]
+    let beat = cpu.map(|cpu| (100.0 * cpu).round() as Beat);
+    (id.strip_prefix('a').unwrap().parse().unwrap(), beat)
+}
+
+fn between<'a>(text: &'a str, before: &str, behind: char) -> Option<&'a str> {
+    text.split_once(before)?.1.split(behind).next()
+}
