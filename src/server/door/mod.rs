@@ -62,8 +62,7 @@ use mio::event::Event as Readiness;
 use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token, Waker};
 
-pub(crate) use self::addresses::Permit;
-use self::addresses::Permits;
+use self::addresses::{Permit, Permits};
 use self::clients::Clients;
 use self::connection::{Context, Event};
 use self::listener::Acceptor;
@@ -127,8 +126,8 @@ pub(crate) struct Upgrade {
     pub read_ahead: Vec<u8>,
     /// The pool that it may and wants to watch.
     pub pool: PoolIndex,
-    /// Counts it among the dashboards.
-    pub permit: Permit,
+    /// Counts it among the dashboards, until its threads have let go of it.
+    pub _permit: Permit,
 }
 
 /// Takes over a dashboard, without waiting for it: the door itself writes no 101 and reads no frame.

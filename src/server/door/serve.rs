@@ -187,7 +187,7 @@ impl Door {
             return;
         }
         let Handshake { accept_key, pool } = handshake;
-        let upgrade = Upgrade { socket, accept_key, read_ahead, pool, permit };
+        let upgrade = Upgrade { socket, accept_key, read_ahead, pool, _permit: permit };
         if let Err((upgrade, error)) = (self.open_feed)(upgrade) {
             log::warn!("cannot serve a dashboard: {error}");
             self.reject(upgrade.socket, address, "no dashboard can be served now");

@@ -5,25 +5,24 @@
 mod meter;
 mod socket;
 
-use std::io::{self, Cursor, Read as _};
-use std::net::TcpStream;
+use std::io::{self, Read as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crossbeam_channel::{Receiver, SendError, Sender, bounded};
+use crossbeam_channel::{SendError, Sender};
 use tungstenite::error::{CapacityError, Error, ProtocolError};
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{Role as Side, WebSocket, WebSocketConfig};
 
 use crate::runtime::clock::Clock;
 use crate::runtime::threads::{Role, Threads};
-use crate::server::door::{Permit, Upgrade};
+use crate::server::door::Upgrade;
 use crate::server::event::{Action, Control, FanoutIndex};
 use crate::server::frame;
 use crate::server::hub::HubHandle;
 use crate::server::limits::{CLOSE_GRACE, MAX_CLIENT_MESSAGE_BYTES};
 use crate::wire::KIB;
-use crate::wire::id::{DashboardId, PoolIndex};
+use crate::wire::id::DashboardId;
 use meter::{Meter, OverLimit};
 use socket::FIRST_SILENCE;
 
@@ -62,26 +61,23 @@ impl Subscribers {
     /// See [`OpenFeed`](crate::server::door::OpenFeed).
     pub(crate) fn open(self: &Arc<Self>, upgrade: Upgrade) -> Result<(), (Upgrade, io::Error)> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let shared = Arc::clone(self);
-        // Handed over when there is a thread: one that cannot be spawned drops its closure.
-        let (sender, upgrades) = bounded(1);
+        let upgrade = Arc::new(upgrade);
+        let (shared, given) = (Arc::clone(self), Arc::clone(&upgrade));
         let work = move || {
-            serve(number, shared, upgrades);
+            serve(number, shared, given);
             Ok(())
         };
         match self.threads.spawn(format!("subscriber-{number}"), Role::Temporary, work) {
-            Ok(()) => {
-                let _ = sender.send(upgrade);
-                Ok(())
-            }
-            Err(error) => Err((upgrade, error)),
+            Ok(()) => Ok(()),
+            // What was given went with the thread.
+            Err(error) => Arc::into_inner(upgrade).map_or(Ok(()), |upgrade| Err((upgrade, error))),
         }
     }
 }
 
 /// The thread.
-fn serve(number: usize, shared: Arc<Subscribers>, upgrades: Receiver<Upgrade>) {
-    let Some(mut websocket) = join(number, shared, upgrades) else { return };
+fn serve(number: usize, shared: Arc<Subscribers>, upgrade: Arc<Upgrade>) {
+    let Some(mut websocket) = join(number, shared, upgrade).map(websocket) else { return };
     // What it says is ignored. Reading also answers Pings and Closes.
     let error = loop {
         if let Err(error) = websocket.read() {
@@ -91,52 +87,49 @@ fn serve(number: usize, shared: Arc<Subscribers>, upgrades: Receiver<Upgrade>) {
     websocket.get_ref().end(&error);
 }
 
-/// On the heap, and not inlined, so that a thread which waits for its dashboard has touched two pages
-/// of its stack, and not three: of an idle dashboard's memory the stack is the most.
+/// Not inlined: see [`websocket`].
 #[inline(never)]
-fn join(
-    number: usize,
-    shared: Arc<Subscribers>,
-    upgrades: Receiver<Upgrade>,
-) -> Option<Box<WebSocket<Subscriber>>> {
-    let Upgrade { socket, accept_key, read_ahead, pool, permit } = upgrades.recv().ok()?;
+fn join(number: usize, shared: Arc<Subscribers>, upgrade: Arc<Upgrade>) -> Option<Subscriber> {
     let subscriber = Subscriber {
         id: DashboardId(number as u64),
-        pool,
         // In turn, so that each fanout thread has its share.
         fanout: FanoutIndex(number % shared.fanouts.len()),
         shared,
-        socket: Arc::new(socket),
-        read_ahead: Cursor::new(read_ahead),
+        upgrade,
+        read_ahead: 0,
         meter: Meter::default(),
-        _permit: permit,
     };
+    if let Err(error) = subscriber.join() {
+        log::warn!("dashboard {} cannot join: {error}", subscriber.id);
+        let _ = subscriber.control(Action::Send(frame::close(CloseCode::Again)));
+        return None;
+    }
+    log::debug!("dashboard {} joined", subscriber.id);
+    Some(subscriber)
+}
+
+/// On the heap, and not inlined, so that a thread which waits for its dashboard has touched two pages
+/// of its stack, and not three: of an idle dashboard's memory the stack is the most.
+#[inline(never)]
+fn websocket(subscriber: Subscriber) -> Box<WebSocket<Subscriber>> {
     let config = WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER_BYTES)
         .write_buffer_size(0)
         .max_write_buffer_size(MAX_WRITE_BUFFER_BYTES)
         .max_message_size(Some(MAX_CLIENT_MESSAGE_BYTES))
         .max_frame_size(Some(MAX_CLIENT_MESSAGE_BYTES));
-    if let Err(error) = subscriber.join(&accept_key) {
-        log::warn!("dashboard {} cannot join: {error}", subscriber.id);
-        let _ = subscriber.control(Action::Send(frame::close(CloseCode::Again)));
-        return None;
-    }
-    log::debug!("dashboard {} joined", subscriber.id);
-    Some(Box::new(WebSocket::from_raw_socket(subscriber, Side::Server, Some(config))))
+    Box::new(WebSocket::from_raw_socket(subscriber, Side::Server, Some(config)))
 }
 
 /// One dashboard, as its thread knows it. Tells fanout and hub when it ends, however that comes.
 struct Subscriber {
     id: DashboardId,
-    pool: PoolIndex,
     fanout: FanoutIndex,
     shared: Arc<Subscribers>,
-    socket: Arc<TcpStream>,
-    /// What the client sent beyond the handshake, which is read before the socket.
-    read_ahead: Cursor<Vec<u8>>,
+    upgrade: Arc<Upgrade>,
+    /// Bytes of [`Upgrade::read_ahead`] that have been read.
+    read_ahead: usize,
     meter: Meter,
-    _permit: Permit,
 }
 
 impl Drop for Subscriber {
@@ -149,25 +142,27 @@ impl Drop for Subscriber {
 impl Subscriber {
     /// Hands over `action`, waiting for room: the fanout thread never waits for a subscriber.
     fn control(&self, action: Action) -> Result<(), SendError<Control>> {
-        let control = Control { dashboard: self.id, pool: self.pool, action };
-        self.shared.fanouts[self.fanout.0].send(control)
+        let Self { id, fanout, shared, upgrade, .. } = self;
+        let control = Control { dashboard: *id, pool: upgrade.pool, action };
+        shared.fanouts[fanout.0].send(control)
     }
 
-    fn join(&self, accept_key: &str) -> Result<(), Box<dyn std::error::Error>> {
-        self.socket.set_read_timeout(Some(FIRST_SILENCE))?;
+    fn join(&self) -> Result<(), Box<dyn std::error::Error>> {
+        self.upgrade.socket.set_read_timeout(Some(FIRST_SILENCE))?;
         // RFC 6455 section 4.2.2.
         let greeting = format!(
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Accept: {accept_key}\r\n\r\n"
+             Sec-WebSocket-Accept: {}\r\n\r\n",
+            self.upgrade.accept_key
         )
         .into_bytes();
         // Attached before the hub hears of it: see `Action::Attach`.
-        let socket = Arc::<TcpStream>::clone(&self.socket);
+        let socket = Arc::<Upgrade>::clone(&self.upgrade);
         self.control(Action::Attach { socket, greeting })?;
-        Ok(self.shared.hub.join(self.id, self.pool, self.fanout)?)
+        Ok(self.shared.hub.join(self.id, self.upgrade.pool, self.fanout)?)
     }
 
-    /// Not inlined: see [`join`].
+    /// Not inlined: see [`websocket`].
     #[inline(never)]
     fn end(&self, error: &Error) {
         if let Some(code) = close_code(error) {
@@ -175,8 +170,8 @@ impl Subscriber {
             let _ = self.control(Action::Send(frame::close(code)));
             // An unread byte would make the kernel reset the connection and eat the Close. Where
             // the dashboard goes on sending, the fanout thread ends the connection soon after.
-            let _ = self.socket.set_read_timeout(Some(CLOSE_GRACE));
-            let _ = io::copy(&mut (&*self.socket).take(MAX_DRAIN_BYTES), &mut io::sink());
+            let _ = self.upgrade.socket.set_read_timeout(Some(CLOSE_GRACE));
+            let _ = io::copy(&mut (&self.upgrade.socket).take(MAX_DRAIN_BYTES), &mut io::sink());
         } else {
             log::debug!("dashboard {} left: {error}", self.id);
         }

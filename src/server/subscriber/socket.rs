@@ -7,7 +7,8 @@ use std::time::Duration;
 use rustix::io::{Errno, retry_on_intr};
 
 use super::Subscriber;
-use crate::server::event::Action;
+use crate::server::door::Upgrade;
+use crate::server::event::{Action, WriteSide};
 use crate::server::limits::SILENCE_TIMEOUT;
 
 /// Of [`SILENCE_TIMEOUT`], the part before and after the moment that a silent dashboard is looked
@@ -19,7 +20,7 @@ impl Subscriber {
     /// Reads with the socket's timeout. A timed read is not restarted when the process was
     /// stopped and continued.
     fn read_socket(&self, buffer: &mut [u8]) -> rustix::io::Result<usize> {
-        retry_on_intr(|| rustix::io::read(&*self.socket, &mut *buffer))
+        retry_on_intr(|| rustix::io::read(&self.upgrade.socket, &mut *buffer))
     }
 
     /// Reads, and takes silence for an end only when a last look finds it still there. Without
@@ -30,22 +31,35 @@ impl Subscriber {
         if read != Err(Errno::AGAIN) {
             return Ok(read?);
         }
-        self.socket.set_read_timeout(Some(SILENCE_LAST_LOOK))?;
+        self.upgrade.socket.set_read_timeout(Some(SILENCE_LAST_LOOK))?;
         let read = self.read_socket(buffer)?;
-        self.socket.set_read_timeout(Some(FIRST_SILENCE))?;
+        self.upgrade.socket.set_read_timeout(Some(FIRST_SILENCE))?;
         Ok(read)
     }
 }
 
 impl Read for Subscriber {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = match self.read_ahead.read(buffer)? {
-            0 => self.read_or_time_out(buffer)?,
-            read => read,
-        };
+        // What came with the handshake first.
+        let mut ahead = &self.upgrade.read_ahead[self.read_ahead..];
+        let mut read = ahead.read(buffer)?;
+        self.read_ahead += read;
+        if read == 0 {
+            read = self.read_or_time_out(buffer)?;
+        }
         let metered = self.meter.feed(&buffer[..read], self.shared.clock.now());
         metered.map_err(io::Error::other)?;
         Ok(read)
+    }
+}
+
+impl WriteSide for Upgrade {
+    fn send_now(&self, bytes: &[u8]) -> io::Result<usize> {
+        self.socket.send_now(bytes)
+    }
+
+    fn end(&self) {
+        self.socket.end();
     }
 }
 
