@@ -25,8 +25,8 @@ impl From<IpAddr> for Address {
     }
 }
 
-/// A semaphore with a second bound, for each address. Dashboards' threads release permits that the
-/// door acquired, hence the lock.
+/// A semaphore with a second bound, for each address. Subscriber and fanout threads release permits
+/// that the door acquired, hence the lock.
 #[derive(Debug)]
 pub(super) struct Permits {
     held: Mutex<Held>,

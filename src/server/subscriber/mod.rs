@@ -3,13 +3,14 @@
 //! write side.
 
 mod meter;
-mod socket;
 
-use std::io::{self, Read as _};
+use std::io::{self, Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use crossbeam_channel::{SendError, Sender};
+use rustix::io::{Errno, retry_on_intr};
 use tungstenite::error::{CapacityError, Error, ProtocolError};
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{Role as Side, WebSocket, WebSocketConfig};
@@ -17,20 +18,24 @@ use tungstenite::protocol::{Role as Side, WebSocket, WebSocketConfig};
 use crate::runtime::clock::Clock;
 use crate::runtime::threads::{Role, Threads};
 use crate::server::door::Upgrade;
-use crate::server::event::{Action, Control, FanoutIndex};
+use crate::server::event::{Action, Control, FanoutIndex, WriteSide};
 use crate::server::frame;
 use crate::server::hub::HubHandle;
-use crate::server::limits::{CLOSE_GRACE, MAX_CLIENT_MESSAGE_BYTES};
+use crate::server::limits::{CLOSE_GRACE, MAX_CLIENT_MESSAGE_BYTES, SILENCE_TIMEOUT};
 use crate::wire::KIB;
 use crate::wire::id::DashboardId;
 use meter::{Meter, OverLimit};
-use socket::FIRST_SILENCE;
 
 /// What tungstenite reads at a time: dashboards send Pongs and little else. Allocated per subscriber.
 const READ_BUFFER_BYTES: usize = 256;
 
 /// Frames of ours that tungstenite may hold: a Pong and a Close. They are passed on at once.
 const MAX_WRITE_BUFFER_BYTES: usize = KIB;
+
+/// Of [`SILENCE_TIMEOUT`], the part before and after the moment that a silent dashboard is looked
+/// at once more.
+const FIRST_SILENCE: Duration = SILENCE_TIMEOUT.saturating_sub(LAST_SILENCE);
+const LAST_SILENCE: Duration = Duration::from_secs(5);
 
 /// What is read and thrown away after a broken rule, at most.
 const MAX_DRAIN_BYTES: u64 = 256 * KIB as u64;
@@ -121,7 +126,8 @@ fn websocket(subscriber: Subscriber) -> Box<WebSocket<Subscriber>> {
     Box::new(WebSocket::from_raw_socket(subscriber, Side::Server, Some(config)))
 }
 
-/// One dashboard, as its thread knows it. Tells fanout and hub when it ends, however that comes.
+/// One dashboard, and tungstenite's socket for it: reads come from the dashboard, and are counted;
+/// writes go to the fanout thread. Tells fanout and hub when it ends, however that comes.
 struct Subscriber {
     id: DashboardId,
     fanout: FanoutIndex,
@@ -148,7 +154,6 @@ impl Subscriber {
     }
 
     fn join(&self) -> Result<(), Box<dyn std::error::Error>> {
-        self.upgrade.socket.set_read_timeout(Some(FIRST_SILENCE))?;
         // RFC 6455 section 4.2.2.
         let greeting = format!(
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -160,6 +165,23 @@ impl Subscriber {
         let socket = Arc::<Upgrade>::clone(&self.upgrade);
         self.control(Action::Attach { socket, greeting })?;
         Ok(self.shared.hub.join(self.id, self.upgrade.pool, self.fanout)?)
+    }
+
+    /// Reads the socket, and takes silence for an end only when a last look finds it still there.
+    /// Without that, a server that was itself stopped for longer than the timeout would drop
+    /// everyone on waking: their Pongs can only come after our Pings.
+    fn read_socket(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let socket = &self.upgrade.socket;
+        let mut read = Ok(0);
+        for timeout in [FIRST_SILENCE, LAST_SILENCE] {
+            socket.set_read_timeout(Some(timeout))?;
+            // A timed read is not restarted when the process was stopped and continued.
+            read = retry_on_intr(|| rustix::io::read(socket, &mut *buffer));
+            if read != Err(Errno::AGAIN) {
+                break;
+            }
+        }
+        Ok(read?)
     }
 
     /// Not inlined: see [`websocket`].
@@ -175,6 +197,45 @@ impl Subscriber {
         } else {
             log::debug!("dashboard {} left: {error}", self.id);
         }
+    }
+}
+
+impl Read for Subscriber {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        // What came with the handshake first.
+        let mut ahead = &self.upgrade.read_ahead[self.read_ahead..];
+        let mut read = ahead.read(buffer)?;
+        self.read_ahead += read;
+        if read == 0 {
+            read = self.read_socket(buffer)?;
+        }
+        let metered = self.meter.feed(&buffer[..read], self.shared.clock.now());
+        metered.map_err(io::Error::other)?;
+        Ok(read)
+    }
+}
+
+impl WriteSide for Upgrade {
+    fn send_now(&self, bytes: &[u8]) -> io::Result<usize> {
+        self.socket.send_now(bytes)
+    }
+
+    fn end(&self) {
+        self.socket.end();
+    }
+}
+
+impl Write for Subscriber {
+    /// Passes on whole frames, as tungstenite writes them. Blocks while the fanout thread has no
+    /// room: "would block" would leave a Pong unsent until the dashboard's next frame.
+    fn write(&mut self, frames: &[u8]) -> io::Result<usize> {
+        let sent = self.control(Action::Send(frames.to_vec()));
+        sent.map_err(|_| io::ErrorKind::BrokenPipe)?;
+        Ok(frames.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
