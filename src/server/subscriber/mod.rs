@@ -4,13 +4,13 @@
 
 mod meter;
 
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::{SendError, Sender};
-use rustix::io::{Errno, retry_on_intr};
+use rustix::io::retry_on_intr;
 use tungstenite::error::{CapacityError, Error, ProtocolError};
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{Role as Side, WebSocket, WebSocketConfig};
@@ -38,7 +38,7 @@ const FIRST_SILENCE: Duration = SILENCE_TIMEOUT.saturating_sub(LAST_SILENCE);
 const LAST_SILENCE: Duration = Duration::from_secs(5);
 
 /// What is read and thrown away after a broken rule, at most.
-const MAX_DRAIN_BYTES: u64 = 256 * KIB as u64;
+const MAX_DRAIN_BYTES: usize = 256 * KIB;
 
 /// Gives each dashboard a thread. What all of these use.
 #[derive(Debug)]
@@ -171,17 +171,19 @@ impl Subscriber {
     /// Without that, a server that was itself stopped for longer than the timeout would drop
     /// everyone on waking: their Pongs can only come after our Pings.
     fn read_socket(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        let socket = &self.upgrade.socket;
-        let mut read = Ok(0);
-        for timeout in [FIRST_SILENCE, LAST_SILENCE] {
-            socket.set_read_timeout(Some(timeout))?;
-            // A timed read is not restarted when the process was stopped and continued.
-            read = retry_on_intr(|| rustix::io::read(socket, &mut *buffer));
-            if read != Err(Errno::AGAIN) {
-                break;
+        match self.read_within(FIRST_SILENCE, buffer) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                self.read_within(LAST_SILENCE, buffer)
             }
+            read => read,
         }
-        Ok(read?)
+    }
+
+    fn read_within(&self, timeout: Duration, buffer: &mut [u8]) -> io::Result<usize> {
+        let socket = &self.upgrade.socket;
+        socket.set_read_timeout(Some(timeout))?;
+        // A timed read is not restarted when the process was stopped and continued.
+        Ok(retry_on_intr(|| rustix::io::read(socket, &mut *buffer))?)
     }
 
     /// Not inlined: see [`websocket`].
@@ -190,12 +192,24 @@ impl Subscriber {
         if let Some(code) = close_code(error) {
             log::debug!("dashboard {} broke a rule: {error}", self.id);
             let _ = self.control(Action::Send(frame::close(code)));
-            // An unread byte would make the kernel reset the connection and eat the Close. Where
-            // the dashboard goes on sending, the fanout thread ends the connection soon after.
-            let _ = self.upgrade.socket.set_read_timeout(Some(CLOSE_GRACE));
-            let _ = io::copy(&mut (&self.upgrade.socket).take(MAX_DRAIN_BYTES), &mut io::sink());
+            self.drain();
         } else {
             log::debug!("dashboard {} left: {error}", self.id);
+        }
+    }
+
+    /// Reads and throws away until the dashboard has had its Close and hung up, for a moment: an
+    /// unread byte would make the kernel reset the connection and eat the Close.
+    fn drain(&self) {
+        let deadline = self.shared.clock.now() + CLOSE_GRACE;
+        let mut left = MAX_DRAIN_BYTES;
+        while left > 0 {
+            let timeout = deadline.saturating_duration_since(self.shared.clock.now());
+            // Fails when no time is left.
+            match self.read_within(timeout, &mut [0; 4 * KIB]) {
+                Ok(0) | Err(_) => return,
+                Ok(read) => left = left.saturating_sub(read),
+            }
         }
     }
 }
@@ -230,7 +244,7 @@ impl Write for Subscriber {
     /// room: "would block" would leave a Pong unsent until the dashboard's next frame.
     fn write(&mut self, frames: &[u8]) -> io::Result<usize> {
         let sent = self.control(Action::Send(frames.to_vec()));
-        sent.map_err(|_| io::ErrorKind::BrokenPipe)?;
+        sent.map_err(|_| ErrorKind::BrokenPipe)?;
         Ok(frames.len())
     }
 

@@ -183,20 +183,20 @@ impl Dashboard {
         self.state = State::Waiting;
     }
 
-    /// There is no memory for its snapshot: if it has had one, it goes on with what changed. As
-    /// [`Dashboard::ask_later`].
+    /// There is no memory for its snapshot: if it has had one, it goes on with what changed. It is
+    /// to ask later, as in [`Dashboard::ask_later`].
     pub(super) fn forgo_snapshot(&mut self, now: Instant) -> Option<Instant> {
         self.state = State::Reading;
         self.changed_bytes = 0;
         self.ask_later(now)
     }
 
-    /// The hub cannot be asked: it is to be tried later. Returns when, if that is not arranged yet.
+    /// The hub cannot be asked: it is to ask later. Returns when, if that is not arranged yet.
     pub(super) fn ask_later(&mut self, now: Instant) -> Option<Instant> {
         self.retry_after(RETRY_LONGEST, now)
     }
 
-    /// Its socket is full. The same.
+    /// Its socket is full: it is to be tried later. Returns when, as [`Dashboard::ask_later`].
     pub(super) fn retry_blocked(&mut self, now: Instant) -> Option<Instant> {
         self.retry_after(self.retry_delay, now)
     }
