@@ -27,7 +27,7 @@ impl Fanout {
         }
     }
 
-    fn control(&mut self, Control { dashboard: id, pool, action }: Control) {
+    pub(super) fn control(&mut self, Control { dashboard: id, pool, action }: Control) {
         let now = self.now;
         let dashboards = &mut self.feeds[pool.0].dashboards;
         match (action, dashboards.get_mut(&id)) {

@@ -19,7 +19,7 @@ use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Select, Sender, TryRecvError, bounded};
+use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, select};
 
 use crate::runtime::clock::Clock;
 use crate::runtime::counters::Counters;
@@ -132,11 +132,14 @@ impl Fanout {
     /// grace is over.
     pub(crate) fn run(mut self) {
         while !self.is_done() {
-            let mut select = Select::new();
-            select.recv(&self.parts.batches);
-            select.recv(&self.controls);
-            let _ = select.ready_deadline(self.wake_at());
-            self.turn(self.parts.clock.now());
+            let timeout = self.wake_at().saturating_duration_since(self.parts.clock.now());
+            // Not `Select::ready`, which yields the processor several times before it waits.
+            let (batch, control) = select! {
+                recv(self.parts.batches) -> batch => (batch.ok(), None),
+                recv(self.controls) -> control => (None, control.ok()),
+                default(timeout) => (None, None),
+            };
+            self.turn(batch, control, self.parts.clock.now());
         }
     }
 
@@ -151,16 +154,23 @@ impl Fanout {
         others.into_iter().flatten().fold(self.maintenance_at, Instant::min)
     }
 
-    /// Takes what is there, as much as one turn takes, and writes what is due. Waits for nothing.
+    /// Takes what ended the wait and what else is there, as much as one turn takes, and writes what
+    /// is due. Waits for nothing.
     ///
     /// A hub that has more than can be written refills its channel as fast as it is emptied:
     /// without an end to the turn, nobody would be answered, tried again or cut off until the
     /// load is over.
-    fn turn(&mut self, now: Instant) {
+    fn turn(&mut self, batch: Option<Batch>, control: Option<Control>, now: Instant) {
         self.now = now;
+        if let Some(control) = control {
+            self.control(control);
+        }
         self.take_controls();
+        if let Some(batch) = batch {
+            self.batch(batch);
+        }
         let mut has_hub_ended = false;
-        for _ in 0..FANOUT_BATCHES {
+        for _ in 1..FANOUT_BATCHES {
             match self.parts.batches.try_recv() {
                 Ok(batch) => self.batch(batch),
                 Err(TryRecvError::Empty) => break,

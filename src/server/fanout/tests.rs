@@ -454,11 +454,11 @@ fn a_turn_ends_though_there_is_always_more() {
         frames.push_text("", seq);
         Batch::Updates { pool: POOL, since: seq - 1, frames: Arc::new(frames) }
     };
-    for seq in 1..=4 * FANOUT_BATCHES as u64 {
+    for seq in 2..2 + 4 * FANOUT_BATCHES as u64 {
         batches.try_send(batch(seq)).unwrap();
     }
     let _peer = attach(&handle, 1);
-    fanout.turn(Clock::start().now());
+    fanout.turn(Some(batch(1)), None, Clock::start().now());
     assert!(!batches.is_empty());
     assert_eq!(fanout.feeds[0].dashboards.len(), 1);
 }
@@ -466,7 +466,7 @@ fn a_turn_ends_though_there_is_always_more() {
 impl Fanout {
     /// One turn on the caller's thread, without waiting.
     pub(crate) fn poll(&mut self, now: Instant) {
-        self.turn(now);
+        self.turn(None, None, now);
         assert!(
             self.feeds.iter().all(|feed| feed.ring.is_bounded()),
             "a ring of a fanout thread's"

@@ -216,7 +216,7 @@ impl Thread {
             self.seq += 1;
             self.batches.try_send(Batch::Updates { pool: PoolIndex(0), since, frames }).unwrap();
         }
-        self.fanout.turn(self.now);
+        self.fanout.turn(None, None, self.now);
         bytes
     }
 
@@ -278,7 +278,7 @@ fn the_last_updates_come_before_the_close() {
     let batch = Batch::Updates { pool: PoolIndex(0), since: 0, frames: texts(&["last"], 1) };
     thread.batches.try_send(batch).unwrap();
     thread.batches = crossbeam_channel::bounded(0).0;
-    thread.fanout.turn(thread.now);
+    thread.fanout.turn(None, None, thread.now);
     let bytes = thread.pipe.take();
     assert_eq!(bytes[..7], *b"\x81\x04last\x88", "{bytes:?}");
 }
