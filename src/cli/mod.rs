@@ -67,7 +67,7 @@ fn logged(
     let logging = logging::start(Arc::clone(counters))?;
     let work = || -> Result<(), Failure> {
         let signals = Signals::start()?;
-        work(signals.first())?;
+        work(&signals.first)?;
         signals.close();
         Ok(())
     };

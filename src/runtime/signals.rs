@@ -21,13 +21,6 @@ use crate::runtime::threads::STACK_BYTES;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Signal(pub i32);
 
-impl Signal {
-    /// As shells report a process that a signal ended.
-    pub(crate) fn exit_code(self) -> i32 {
-        128 + self.0
-    }
-}
-
 impl std::fmt::Display for Signal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(signal_name(self.0).unwrap_or("an unknown signal"))
@@ -37,14 +30,16 @@ impl std::fmt::Display for Signal {
 /// The signal handlers and their thread, until [`Signals::close`].
 #[derive(Debug)]
 pub(crate) struct Signals {
-    first: Receiver<Signal>,
+    /// Receives the first signal, and later ones that do not exit the process, which mean nothing
+    /// more. Disconnected only after [`Signals::close`].
+    pub first: Receiver<Signal>,
     handle: Handle,
     thread: JoinHandle<()>,
 }
 
 impl Signals {
     /// Handles SIGHUP, SIGINT and SIGTERM from now on. The caller must receive the first; the second
-    /// SIGINT or SIGTERM exits the process with [`Signal::exit_code`] and cleans up nothing.
+    /// SIGINT or SIGTERM exits the process and cleans up nothing.
     pub(crate) fn start() -> io::Result<Self> {
         let hangup = Some(SIGHUP).filter(|&signal| !is_ignored(signal));
         let mut deliveries = Deliveries::new([SIGINT, SIGTERM].into_iter().chain(hangup))?;
@@ -54,21 +49,15 @@ impl Signals {
             Builder::new().name("signals".to_owned()).stack_size(STACK_BYTES).spawn(move || {
                 let mut is_second = false;
                 for number in deliveries.forever() {
-                    let signal = Signal(number);
                     if number != SIGHUP && std::mem::replace(&mut is_second, true) {
-                        std::process::exit(signal.exit_code());
+                        // As shells report a process that a signal ended.
+                        std::process::exit(128 + number);
                     }
                     // If it is full, a request to stop is in it already; the receiver may be gone.
-                    let _ = outbox.try_send(signal);
+                    let _ = outbox.try_send(Signal(number));
                 }
             })?;
         Ok(Self { first, handle, thread })
-    }
-
-    /// Receives the first signal, and later ones that do not exit the process, which mean nothing
-    /// more. Disconnected only after [`Signals::close`].
-    pub(crate) fn first(&self) -> &Receiver<Signal> {
-        &self.first
     }
 
     /// Ends the thread; the signals are ignored from then on.
@@ -130,14 +119,14 @@ mod tests {
         let signals = Signals::start().unwrap();
         for _ in 0..2 {
             raise(SIGHUP).unwrap();
-            assert_eq!(signals.first().recv_timeout(DEADLINE), Ok(Signal(SIGHUP)));
+            assert_eq!(signals.first.recv_timeout(DEADLINE), Ok(Signal(SIGHUP)));
         }
         raise(SIGTERM).unwrap();
-        assert_eq!(signals.first().recv_timeout(DEADLINE), Ok(Signal(SIGTERM)));
+        assert_eq!(signals.first.recv_timeout(DEADLINE), Ok(Signal(SIGTERM)));
         raise(SIGHUP).unwrap();
-        assert_eq!(signals.first().recv_timeout(DEADLINE), Ok(Signal(SIGHUP)));
+        assert_eq!(signals.first.recv_timeout(DEADLINE), Ok(Signal(SIGHUP)));
         raise(SIGINT).unwrap();
-        assert!(signals.first().recv_timeout(DEADLINE).is_err(), "the process goes on");
+        assert!(signals.first.recv_timeout(DEADLINE).is_err(), "the process goes on");
         panic!("SIGINT after SIGTERM did nothing");
     }
 
@@ -146,8 +135,8 @@ mod tests {
     fn child_first() {
         let signals = Signals::start().unwrap();
         raise(SIGTERM).unwrap();
-        assert_eq!(signals.first().recv_timeout(DEADLINE), Ok(Signal(SIGTERM)));
-        let first = signals.first().clone();
+        assert_eq!(signals.first.recv_timeout(DEADLINE), Ok(Signal(SIGTERM)));
+        let first = signals.first.clone();
         signals.close();
         assert!(first.recv().is_err());
     }
@@ -157,9 +146,9 @@ mod tests {
     fn child_second() {
         let signals = Signals::start().unwrap();
         raise(SIGTERM).unwrap();
-        assert!(signals.first().recv_timeout(DEADLINE).is_ok());
+        assert!(signals.first.recv_timeout(DEADLINE).is_ok());
         raise(SIGINT).unwrap();
-        assert!(signals.first().recv_timeout(DEADLINE).is_err(), "the process goes on");
+        assert!(signals.first.recv_timeout(DEADLINE).is_err(), "the process goes on");
         panic!("a second signal did nothing");
     }
 }
