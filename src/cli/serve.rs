@@ -39,11 +39,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
         let first = if args.dev { "  (this machine is its first agent)" } else { "" };
         log::info!("the page: {}{first}", page_url(address));
         if args.dev {
-            log_dev_hints(address);
-            let settings = dev_agent(address)?;
-            server.spawn_agent(move |stopped| {
-                agent::run(settings, &stopped, clock).map_err(|error| error.to_string())
-            })?;
+            start_dev_agent(&mut server, address, clock)?;
         }
         Ok(server.run(signals)?)
     })
@@ -57,7 +53,7 @@ fn page_url(address: SocketAddr) -> String {
     format!("http://{address}/")
 }
 
-fn log_dev_hints(address: SocketAddr) {
+fn start_dev_agent(server: &mut Server, address: SocketAddr, clock: Clock) -> Result<(), Failure> {
     log::info!(
         "to report as another agent: curl -X POST http://{address}/api/v1/agents/my-agent/ping \
          -H 'X-App-Key: {DEV_KEY}' -H 'X-App-Secret: {DEV_SECRET}' \
@@ -65,11 +61,12 @@ fn log_dev_hints(address: SocketAddr) {
     );
     log::info!("live feed: ws://{address}/ws/agent-pools/{DEV_POOL}/metrics");
     log::info!("stop with Ctrl-C");
-}
-
-fn dev_agent(address: SocketAddr) -> Result<Settings, Failure> {
     let secret = Secret::new(DEV_SECRET)?;
     let url = format!("http://{address}");
     let profile = Profile { task_dirs: vec![DEFAULT_DIR.into()], ..Profile::default() };
-    Ok(Settings::new(&url, DEV_KEY, secret, default_id()?, DEV_INTERVAL, profile)?)
+    let settings = Settings::new(&url, DEV_KEY, secret, default_id()?, DEV_INTERVAL, profile)?;
+    server.spawn_agent(move |stopped| {
+        agent::run(settings, &stopped, clock).map_err(|error| error.to_string())
+    })?;
+    Ok(())
 }
