@@ -45,7 +45,7 @@ impl Access {
         access.pools(root);
         // Last, since it knows all tokens then.
         if let Some(open) = viewers.and_then(|viewers| viewers.get("open")) {
-            let flag = open.flag();
+            let flag = open.expect("true or false", open.value.as_bool());
             access.says_who_may_view |= flag != Some(false);
             access.gate.is_open = flag == Some(true);
             if let (true, Some(token)) = (access.gate.is_open, access.token_names.first()) {

@@ -115,10 +115,6 @@ impl<'a> Value<'a> {
         self.expect("a text in quotes", self.value.as_str())
     }
 
-    pub(super) fn flag(&self) -> Option<bool> {
-        self.expect("true or false", self.value.as_bool())
-    }
-
     /// What `read` makes of the text, which is shown if that is nothing.
     pub(super) fn parse<T>(&self, rule: &str, read: impl Fn(&str) -> Option<T>) -> Option<T> {
         let text = self.text()?;
@@ -200,7 +196,7 @@ impl<'a> Value<'a> {
 
     /// Reports a wrong type. The error tells the type and not the value, which may be a secret in the
     /// wrong place.
-    fn expect<T>(&self, expected: &str, read: Option<T>) -> Option<T> {
+    pub(super) fn expect<T>(&self, expected: &str, read: Option<T>) -> Option<T> {
         if read.is_none() {
             let found = self.value.type_str();
             self.refuse(format_args!("invalid type: {found}, expected {expected}"));
