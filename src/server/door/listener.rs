@@ -8,6 +8,12 @@ use std::time::{Duration, Instant};
 /// there.
 pub(super) const MAX_ACCEPTS_PER_TURN: usize = 64;
 
+/// After a failure that only time can end, the wait to the next try; it doubles with each in a row.
+const MIN_WAIT: Duration = Duration::from_millis(10);
+
+/// Nothing tells us that descriptors were freed.
+const MAX_WAIT: Duration = Duration::from_secs(1);
+
 /// Time between two log lines about failing accepts.
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
@@ -16,14 +22,15 @@ const LOG_EVERY: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 pub(super) struct Acceptor {
     pub(super) is_backlog_empty: bool,
-    backoff: Backoff,
+    /// After failures in a row: the last wait and its end.
+    backoff: Option<(Duration, Instant)>,
     logged_at: Option<Instant>,
 }
 
 impl Acceptor {
     /// When to accept next; `None` while the backlog is empty.
     pub(super) fn due(&self, now: Instant) -> Option<Instant> {
-        (!self.is_backlog_empty).then(|| self.backoff.until.unwrap_or(now))
+        (!self.is_backlog_empty).then(|| self.backoff.map_or(now, |(_, until)| until))
     }
 
     /// Accepts one connection with `accept`. Fails with `WouldBlock` when there is none or it is not
@@ -39,13 +46,14 @@ impl Acceptor {
         loop {
             let accepted = accept();
             match &accepted {
-                Ok(_) => self.backoff = Backoff::default(),
+                Ok(_) => self.backoff = None,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.is_backlog_empty = true;
                 }
                 Err(error) if concerns_one_connection(error) => continue,
                 Err(error) => {
-                    self.backoff.fail(now);
+                    let wait = self.backoff.map_or(MIN_WAIT, |(wait, _)| MAX_WAIT.min(wait * 2));
+                    self.backoff = Some((wait, now + wait));
                     if self.logged_at.is_none_or(|at| now >= at + LOG_EVERY) {
                         self.logged_at = Some(now);
                         log::warn!("cannot accept a connection, trying again: {error}");
@@ -69,26 +77,6 @@ fn concerns_one_connection(error: &io::Error) -> bool {
             | Kind::NetworkUnreachable
             | Kind::HostUnreachable
     )
-}
-
-/// When to try again after failures that only time can end: the wait doubles with each in a row.
-#[derive(Debug, Default)]
-struct Backoff {
-    failures: u32,
-    /// Set by a failure.
-    until: Option<Instant>,
-}
-
-impl Backoff {
-    const MIN: Duration = Duration::from_millis(10);
-    /// Nothing tells us that descriptors were freed.
-    const MAX: Duration = Duration::from_secs(1);
-
-    fn fail(&mut self, now: Instant) {
-        let wait = Self::MIN.saturating_mul(2_u32.saturating_pow(self.failures)).min(Self::MAX);
-        self.failures += 1;
-        self.until = Some(now + wait);
-    }
 }
 
 #[cfg(test)]
