@@ -86,7 +86,8 @@ impl Door {
 
     pub(super) fn keep_deadlines(&mut self) {
         for slot in self.clients.expired(self.context.now) {
-            self.retry_writing(slot);
+            // It may take something although it is not reported as writable.
+            self.settle(slot);
             self.advise(slot, Connection::expire);
         }
     }
@@ -102,15 +103,6 @@ impl Door {
         self.act(slot, event);
     }
 
-    /// Tries to write although the socket has not become writable: it reports that only when a good
-    /// part of its buffer is free.
-    fn retry_writing(&mut self, slot: usize) {
-        if let Some(client) = self.clients.get(slot) {
-            client.is_writable = true;
-        }
-        self.settle(slot);
-    }
-
     /// Evicts clients until the budget is kept again: first those that have made no progress for
     /// longest, in taking a response as in sending a request.
     pub(super) fn make_room_in_memory(&mut self) {
@@ -119,7 +111,7 @@ impl Door {
             return;
         }
         for slot in self.clients.slots_where(|connection| !connection.unsent().is_empty()) {
-            self.retry_writing(slot);
+            self.settle(slot);
         }
         for slot in self.clients.holders() {
             if self.held_bytes() <= budget - budget / ROOM_SHARE {

@@ -32,17 +32,16 @@ pub(super) struct Client {
     pub(super) is_readable: bool,
     /// The client has closed its side, which a short read does not show.
     pub(super) is_half_closed: bool,
-    pub(super) is_writable: bool,
     is_listed: bool,
     /// Its part of [`Clients::buffered_bytes`].
     counted_bytes: usize,
 }
 
 impl Client {
-    /// Reads once; false when there is nothing to read. A read that does not fill `scratch` has
+    /// Reads once; false when nothing is to be read now. A read that does not fill `scratch` has
     /// emptied the socket: no second read is needed to see `WouldBlock`.
     pub(super) fn read(&mut self, scratch: &mut [u8], now: Instant) -> io::Result<bool> {
-        if !self.is_readable {
+        if !self.is_readable || !self.connection.takes_input() {
             return Ok(false);
         }
         let received = nonblocking(|| self.socket.read(scratch))?;
@@ -54,13 +53,12 @@ impl Client {
     }
 
     /// Writes everything, or until the socket would block: only then does it report later that it
-    /// is writable. Returns what follows.
+    /// is writable, when a good part of its buffer is free. Returns what follows.
     pub(super) fn flush(&mut self, context: &Context) -> io::Result<Then> {
-        while self.is_writable && !self.connection.unsent().is_empty() {
-            match nonblocking(|| self.socket.write(self.connection.unsent()))? {
-                Some(count) => self.connection.sent(count, context.now),
-                None => self.is_writable = false,
-            }
+        while !self.connection.unsent().is_empty()
+            && let Some(count) = nonblocking(|| self.socket.write(self.connection.unsent()))?
+        {
+            self.connection.sent(count, context.now);
         }
         let then = self.connection.finish(self.is_readable, context);
         if then == Then::Linger {
@@ -125,7 +123,6 @@ impl Clients {
             permit,
             is_readable: false,
             is_half_closed: false,
-            is_writable: true,
             is_listed: false,
             counted_bytes: 0,
         });

@@ -343,12 +343,8 @@ impl Door {
             // Reset, closed on both sides, or gone before its response had waited.
             return self.close(slot);
         }
-        client.is_writable |= event.is_writable();
         client.is_readable |= event.is_readable() || event.is_read_closed();
         client.is_half_closed |= event.is_read_closed();
-        if !client.connection.unsent().is_empty() {
-            self.settle(slot);
-        }
         self.serve(slot);
     }
 

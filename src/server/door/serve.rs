@@ -26,12 +26,10 @@ pub(super) const REQUESTS_SHARE: usize = 16;
 
 impl Door {
     /// Takes in what a client has sent: at most one read and one request. What waits in its buffer
-    /// comes first, so that a client which pipelines fills its socket and not our memory.
+    /// comes first, so that a client which pipelines fills its socket and not our memory. Then sends
+    /// what the client can take.
     pub(super) fn serve(&mut self, slot: usize) {
         let Some(client) = self.clients.get(slot) else { return };
-        if !client.connection.takes_input() {
-            return;
-        }
         let mut event = client.connection.advance(&self.context);
         if matches!(event, Event::None) {
             match client.read(&mut self.scratch, self.context.now) {
@@ -40,7 +38,7 @@ impl Door {
                 Err(_) => event = Event::Close,
             }
         }
-        if matches!(event, Event::Respond(..) | Event::Relay(..) | Event::Upgrade(..)) {
+        if !matches!(event, Event::None | Event::Close) {
             self.moderation.note_request(client.connection.responded_at, self.context.now);
         }
         self.act(slot, event);
