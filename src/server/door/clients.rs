@@ -11,8 +11,9 @@ use mio::{Interest, Registry, Token};
 use slab::Slab;
 
 use super::addresses::{Address, Permit};
-use super::connection::{Connection, Context, Pending, Then};
+use super::connection::{Connection, Context, Then};
 use super::nonblocking;
+use super::policy::Relay;
 
 /// Shortest time between two looks at all deadlines.
 const SWEEP_EVERY: Duration = Duration::from_millis(100);
@@ -98,8 +99,9 @@ impl Clients {
 
     /// The request with this number, if the client in this slot still waits for its response: the
     /// slot may be another's by now.
-    pub(super) fn pending(&mut self, number: u64, slot: usize) -> Option<&mut Pending> {
-        self.get(slot)?.connection.pending().filter(|pending| pending.number == number)
+    pub(super) fn pending(&mut self, number: u64, slot: usize) -> Option<&mut Relay> {
+        let (pending, relay) = self.get(slot)?.connection.pending()?;
+        (pending == number).then_some(relay)
     }
 
     pub(super) fn slots_where(&self, condition: impl Fn(&Connection) -> bool) -> Vec<usize> {

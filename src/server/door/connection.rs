@@ -11,10 +11,9 @@ use super::cors::Cors;
 use super::head::{Head, Scan};
 use super::input::Input;
 use super::policy::{Action, Decision, Handshake, Policy, Relay};
-use super::refusals::{Cause, Refusal, Requester};
+use super::refusals::{Cause, Refusal};
 use crate::runtime::clock::UnixMillis;
 use crate::server::limits::Limits;
-use crate::server::relay::EncodedRequest;
 use crate::wire::response::{Body, Response, problem_detail};
 use crate::wire::{KIB, MIB};
 
@@ -38,8 +37,9 @@ enum State {
         relay: Option<Relay>,
         body_bytes: usize,
     },
-    /// Whole, and at a worker or waiting for one.
-    Pending(Pending),
+    /// Whole, and with this number at a worker or waiting for one. Of the request is left what no
+    /// pipe has taken.
+    Pending(u64, Relay),
     /// The response is sent when the deadline comes: a 401 for a client that guesses.
     Delayed {
         _counted: Arc<()>,
@@ -49,16 +49,6 @@ enum State {
     /// Answered and closed on our side; up to so many bytes more are read and dropped, so that no
     /// reset overtakes the response (RFC 9112 section 9.6).
     Lingering(usize),
-}
-
-/// A request that waits for its response.
-#[derive(Debug)]
-pub(super) struct Pending {
-    pub(super) number: u64,
-    /// The agent, when it is an agent's request.
-    pub(super) requester: Option<Requester>,
-    /// The request, until a pipe has room for it.
-    pub(super) request: EncodedRequest,
 }
 
 /// What follows a response.
@@ -203,12 +193,13 @@ impl Connection {
 
     /// Whether the client waits for a response or the rest of one.
     pub(super) fn is_unanswered(&self) -> bool {
-        matches!(self.state, State::Pending(_) | State::Responding(_))
+        matches!(self.state, State::Pending(..) | State::Responding(_))
     }
 
-    pub(super) fn pending(&mut self) -> Option<&mut Pending> {
+    /// The request that waits for its response, with its number.
+    pub(super) fn pending(&mut self) -> Option<(u64, &mut Relay)> {
         match &mut self.state {
-            State::Pending(pending) => Some(pending),
+            State::Pending(number, relay) => Some((*number, relay)),
             _ => None,
         }
     }
@@ -325,13 +316,13 @@ impl Connection {
     }
 
     /// The request that [`Event::Relay`] gave is with the workers.
-    pub(super) fn wait_for_worker(&mut self, pending: Pending, context: &Context) {
-        self.enter(State::Pending(pending), context.now, context.limits.worker_timeout);
+    pub(super) fn wait_for_worker(&mut self, number: u64, relay: Relay, context: &Context) {
+        self.enter(State::Pending(number, relay), context.now, context.limits.worker_timeout);
     }
 
     /// A worker has responded. Of its refusals, those of heartbeats and logins are noted.
     pub(super) fn take_response(&mut self, response: Response) -> Event {
-        let requester = self.pending().and_then(|pending| pending.requester.take());
+        let requester = self.pending().and_then(|(_, relay)| relay.requester.take());
         let (cause, why) = match response.status {
             400 if requester.is_some() => {
                 (Cause::BadHeartbeat, problem_detail(response.body.as_bytes()))
@@ -422,7 +413,7 @@ impl Connection {
         match self.state {
             State::Head(_) => self.fail(408, "the head did not come in time"),
             State::Body { .. } => self.fail(408, "the body did not come in time"),
-            State::Pending(_) => {
+            State::Pending(..) => {
                 Event::Respond(Response::problem(503, "no worker answered in time"), None)
             }
             State::Delayed { .. } => {
@@ -457,15 +448,16 @@ impl Connection {
                 self.begin_response(context);
                 Event::None
             }
-            State::Pending(_) | State::Responding(_) => Event::None,
+            State::Pending(..) | State::Responding(_) => Event::None,
         }
     }
 
     /// Memory for what is buffered, in bytes, a large body aside: several may share one.
     pub(super) fn held_bytes(&self) -> usize {
         let request = match &self.state {
-            State::Body { relay: Some(relay), .. } => relay.request.held_bytes(),
-            State::Pending(pending) => pending.request.held_bytes(),
+            State::Body { relay: Some(relay), .. } | State::Pending(_, relay) => {
+                relay.request.held_bytes()
+            }
             _ => 0,
         };
         self.input.held_bytes() + self.output.head.capacity() + request

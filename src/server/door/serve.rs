@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::addresses::Address;
-use super::connection::{Event, Pending, SMALL_BODY_BYTES, Then};
+use super::connection::{Event, SMALL_BODY_BYTES, Then};
 use super::policy::{Handshake, Relay};
 use super::{Door, READ_BYTES, Upgrade};
 use crate::server::event::Stamp;
@@ -65,23 +65,21 @@ impl Door {
     }
 
     /// Stamps a request that is whole, and has it wait for room in its pipe.
-    fn relay(&mut self, slot: usize, relay: Relay) {
+    fn relay(&mut self, slot: usize, mut relay: Relay) {
         let Some(client) = self.clients.get(slot) else { return };
         self.stamped += 1;
         let number = self.stamped;
         let stamp = Stamp { number, at: self.clock.now(), wall: self.clock.wall() };
-        let Relay { backend, requester, mut request, .. } = relay;
-        request.append_stamp(stamp, &self.clock);
-        let pending = Pending { number, requester, request };
-        client.connection.wait_for_worker(pending, &self.context);
-        self.pipes[backend as usize].waiting.insert(number, slot);
+        relay.request.append_stamp(stamp, &self.clock);
+        self.pipes[relay.backend as usize].waiting.insert(number, slot);
+        client.connection.wait_for_worker(number, relay, &self.context);
     }
 
     /// Hands requests that wait to a pipe that has room.
     pub(super) fn relay_waiting(&mut self, index: usize) {
         while let Some((number, slot)) = self.pipes[index].next_waiting() {
-            if let Some(pending) = self.clients.pending(number, slot) {
-                let request = std::mem::take(&mut pending.request);
+            if let Some(relay) = self.clients.pending(number, slot) {
+                let request = std::mem::take(&mut relay.request);
                 self.pipes[index].push(number, slot, request.as_bytes());
                 self.counters.requests.add_one();
                 self.clients.update(slot);
@@ -161,10 +159,9 @@ impl Door {
 
     /// A client's request, if it waits for a worker, does so no longer.
     fn forget_waiting(&mut self, slot: usize) {
-        if let Some(pending) = self.clients.get(slot).and_then(|it| it.connection.pending()) {
-            for pipe in &mut self.pipes {
-                pipe.waiting.remove(&pending.number);
-            }
+        let pending = self.clients.get(slot).and_then(|client| client.connection.pending());
+        if let Some((number, relay)) = pending {
+            self.pipes[relay.backend as usize].waiting.remove(&number);
         }
     }
 

@@ -8,10 +8,10 @@ use std::time::Duration;
 use super::support::{HANDSHAKE, ping};
 use crate::runtime::clock::{Clock, UnixMillis};
 use crate::server::auth::{Gate, SecretDigest, Viewer};
-use crate::server::door::connection::{Connection, Context, Event, Pending, Then};
+use crate::server::door::connection::{Connection, Context, Event, Then};
 use crate::server::door::policy::Policy;
 use crate::server::limits::Limits;
-use crate::server::relay::{EncodedRequest, RequestHead};
+use crate::server::relay::RequestHead;
 use crate::wire::MIB;
 use crate::wire::id::{PoolId, PoolIndex};
 use crate::wire::response::{Response, problem_detail};
@@ -108,12 +108,7 @@ impl Stage {
                 let (method, path, body) = (head.method, head.path, String::from_utf8_lossy(body));
                 let then = self.connection.options.then;
                 self.log.push(format!("{method} {path} {body:?} {then:?}"));
-                let pending = Pending {
-                    number: 1,
-                    requester: relay.requester,
-                    request: EncodedRequest::default(),
-                };
-                self.connection.wait_for_worker(pending, &self.context);
+                self.connection.wait_for_worker(1, relay, &self.context);
                 if !self.is_manual {
                     self.respond(answer());
                 }

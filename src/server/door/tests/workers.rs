@@ -11,7 +11,8 @@ use crossbeam_channel::never;
 use super::support::{DEADLINE, GET, TestDoor, idle_door, ok, paths, pause, ping};
 use crate::runtime::clock::Clock;
 use crate::server::auth::Gate;
-use crate::server::door::connection::{Event, Pending};
+use crate::server::door::connection::Event;
+use crate::server::door::policy::{Backend, Relay};
 use crate::server::hub;
 use crate::server::limits::Limits;
 use crate::server::registry::Rules;
@@ -445,8 +446,13 @@ fn an_evicted_clients_place_in_the_queue_is_not_taken_for_the_next_clients() {
 
     admit(&mut door);
     let next = door.clients.get(slot).unwrap();
-    let pending = Pending { number: 2, requester: None, request: EncodedRequest::default() };
-    next.connection.wait_for_worker(pending, &door.context);
+    let relay = Relay {
+        backend: Backend::Ingest,
+        requester: None,
+        request: EncodedRequest::default(),
+        wants_body: true,
+    };
+    next.connection.wait_for_worker(2, relay, &door.context);
     door.relay_waiting(0);
     assert!(door.pipes[0].reconnect(door.poll.registry()).unwrap().is_empty());
 }
