@@ -14,7 +14,7 @@
 //! | thread | owns | blocks on | ends when |
 //! |---|---|---|---|
 //! | `main` | nothing but the others | signals, ends of threads | the server has stopped |
-//! | `door` | the public port, all plain HTTP connections | readiness; up to 1 ms to gather events | [`server::door::DoorHandle::stop`] |
+//! | `door` | the public port, all plain HTTP connections | readiness; up to 1 ms to gather events | [`server::relay::DoorHandle::stop`] |
 //! | `http-N`, `read-0` | nothing | tiny_http's queue | [`server::workers::Workers::stop`] |
 //! | `hub` | the registry, and who watches what | events, ticks, capacity of fanout channels | [`server::hub::HubHandle::shutdown`] |
 //! | `fanout-N` | the write side of its dashboards | its two channels | the hub's channel is closed |

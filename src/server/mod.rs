@@ -28,9 +28,10 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, select};
 
-use self::door::{DoorHandle, STOP_GRACE};
+use self::door::STOP_GRACE;
 use self::hub::HubHandle;
 use self::limits::CLOSE_GRACE;
+use self::relay::DoorHandle;
 use self::sockets::SocketDirectory;
 use self::workers::Workers;
 use crate::runtime::clock::Clock;
@@ -84,7 +85,7 @@ pub(crate) struct Server {
     clock: Clock,
     threads: Threads,
     ends: Receiver<Ended>,
-    door: DoorHandle,
+    door: Arc<DoorHandle>,
     hub: HubHandle,
     /// Each with its number of threads.
     backends: [(Arc<Workers>, usize); 2],

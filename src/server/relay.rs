@@ -106,17 +106,29 @@ impl<'a> Request<'a> {
     }
 }
 
-/// Wakes the door, once for all that comes while it does not sleep.
+/// Wakes the door, once for all that comes while it does not sleep, and stops it.
 #[derive(Debug)]
-pub(crate) struct DoorWaker {
+pub(crate) struct DoorHandle {
     waker: mio::Waker,
     sleeps: AtomicBool,
+    is_stopped: AtomicBool,
 }
 
-impl DoorWaker {
+impl DoorHandle {
     #[must_use]
     pub(crate) fn new(waker: mio::Waker) -> Arc<Self> {
-        Arc::new(Self { waker, sleeps: AtomicBool::new(false) })
+        Arc::new(Self { waker, sleeps: AtomicBool::new(false), is_stopped: AtomicBool::new(false) })
+    }
+
+    /// No new connection and no new request from here on; the door ends once requests in flight have
+    /// their responses, or have had their time. Does not wait for that.
+    pub(crate) fn stop(&self) {
+        self.is_stopped.store(true, Ordering::SeqCst);
+        self.wake();
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.is_stopped.load(Ordering::SeqCst)
     }
 
     /// Called by the door around its wait for events. After saying that it will sleep it looks once
@@ -139,23 +151,23 @@ impl DoorWaker {
 #[derive(Debug, Clone)]
 pub(crate) struct Responder {
     responses: Sender<(u64, Response)>,
-    waker: Arc<DoorWaker>,
+    door: Arc<DoorHandle>,
 }
 
 impl Responder {
     /// A channel for `capacity` responses. With one for each request at the workers, none waits
     /// for room.
     #[must_use]
-    pub(crate) fn new(capacity: usize, waker: Arc<DoorWaker>) -> (Self, Receiver<(u64, Response)>) {
+    pub(crate) fn new(capacity: usize, door: Arc<DoorHandle>) -> (Self, Receiver<(u64, Response)>) {
         let (responses, received) = bounded(capacity);
-        (Self { responses, waker }, received)
+        (Self { responses, door }, received)
     }
 
     /// Responds to the request with this stamp's number, once the channel has room. A door that has
     /// ended wants no responses.
     pub(crate) fn send(&self, number: u64, response: Response) {
         if self.responses.send((number, response)).is_ok() {
-            self.waker.wake();
+            self.door.wake();
         }
     }
 }

@@ -54,7 +54,7 @@ mod tests;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::never;
@@ -74,7 +74,7 @@ use crate::runtime::clock::Clock;
 use crate::runtime::counters::Counters;
 use crate::server::auth::Gate;
 use crate::server::limits::Limits;
-use crate::server::relay::{DoorWaker, Responder};
+use crate::server::relay::{DoorHandle, Responder};
 use crate::wire::KIB;
 use crate::wire::id::{PoolId, PoolIndex};
 use crate::wire::response::Response;
@@ -157,24 +157,9 @@ pub(crate) struct Door {
     body_bytes: Arc<AtomicUsize>,
     /// What was read, until its client's connection has it: one buffer for all.
     scratch: Box<[u8]>,
-    handle: DoorHandle,
+    handle: Arc<DoorHandle>,
     /// Set by the stop: when the door ends at the latest.
     ends_at: Option<Instant>,
-}
-
-#[derive(Debug, Clone)]
-pub(crate) struct DoorHandle {
-    stop: Arc<AtomicBool>,
-    waker: Arc<DoorWaker>,
-}
-
-impl DoorHandle {
-    /// No new connection and no new request from here on; requests in flight get their responses
-    /// within [`STOP_GRACE`], then [`Door::run`] returns. Does not wait for that.
-    pub(crate) fn stop(&self) {
-        self.stop.store(true, Ordering::SeqCst);
-        self.waker.wake();
-    }
 }
 
 /// Why the door cannot go on. Nothing that a client sends leads here.
@@ -190,10 +175,10 @@ pub(crate) enum DoorError {
 impl Door {
     /// Sets everything up; nothing is accepted before [`Door::run`]. The responders are for the
     /// workers of the two backends, which must be listening.
-    pub(crate) fn new(parts: DoorParts) -> io::Result<(Self, DoorHandle, [Responder; 2])> {
+    pub(crate) fn new(parts: DoorParts) -> io::Result<(Self, Arc<DoorHandle>, [Responder; 2])> {
         let DoorParts { backends, gate, pools, limits, clock, counters, open_feed, .. } = parts;
         let poll = Poll::new()?;
-        let waker = DoorWaker::new(Waker::new(poll.registry(), Token(WAKER))?);
+        let handle = DoorHandle::new(Waker::new(poll.registry(), Token(WAKER))?);
         let mut listeners = Vec::with_capacity(parts.listeners.len());
         for (index, listener) in parts.listeners.into_iter().enumerate() {
             listener.set_nonblocking(true)?;
@@ -204,7 +189,7 @@ impl Door {
         }
         let now = clock.now();
         let pipe = |path, token, max_in_flight, max_responses| {
-            let (responder, responses) = Responder::new(max_responses, Arc::clone(&waker));
+            let (responder, responses) = Responder::new(max_responses, Arc::clone(&handle));
             let token = Token(token);
             let pipe = Pipe::connect(path, poll.registry(), token, responses, max_in_flight)?;
             io::Result::Ok((pipe, responder))
@@ -214,7 +199,6 @@ impl Door {
         let [ingest_path, reads_path] = backends;
         let (ingest, ingest_responder) = pipe(ingest_path, PIPES[0], ingest, ingest)?;
         let (reads, reads_responder) = pipe(reads_path, PIPES[1], reads, MAX_READS_RESPONSES)?;
-        let handle = DoorHandle { stop: Arc::default(), waker };
         let door = Self {
             poll,
             listeners,
@@ -243,7 +227,7 @@ impl Door {
             stamped: 0,
             body_bytes: Arc::default(),
             scratch: vec![0; READ_BYTES].into_boxed_slice(),
-            handle: handle.clone(),
+            handle: Arc::clone(&handle),
             ends_at: None,
         };
         Ok((door, handle, [ingest_responder, reads_responder]))
@@ -254,9 +238,9 @@ impl Door {
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
         loop {
             // In this order: what comes after the look at what there is wakes us.
-            self.handle.waker.set_sleeping(true);
+            self.handle.set_sleeping(true);
             let polled = self.poll.poll(&mut events, self.timeout());
-            self.handle.waker.set_sleeping(false);
+            self.handle.set_sleeping(false);
             match polled {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -278,7 +262,7 @@ impl Door {
     fn timeout(&self) -> Option<Duration> {
         let has_work = !self.clients.listed.is_empty()
             || self.pipes.iter().any(|pipe| !pipe.responses.is_empty())
-            || self.handle.stop.load(Ordering::SeqCst) && self.ends_at.is_none();
+            || self.handle.is_stopped() && self.ends_at.is_none();
         if has_work {
             return Some(Duration::ZERO);
         }
@@ -313,7 +297,7 @@ impl Door {
             }
         }
         self.log_refusals(false);
-        Ok(self.handle.stop.load(Ordering::SeqCst) && self.wind_down())
+        Ok(self.handle.is_stopped() && self.wind_down())
     }
 
     fn on_readiness(&mut self, event: &Readiness) -> Result<(), DoorError> {

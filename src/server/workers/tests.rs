@@ -16,7 +16,7 @@ use super::{Handle, Workers};
 use crate::runtime::clock::{Clock, UnixMillis};
 use crate::runtime::counters::Counters;
 use crate::server::event::Stamp;
-use crate::server::relay::{Caller, DoorWaker, EncodedRequest, Request, RequestHead, Responder};
+use crate::server::relay::{Caller, DoorHandle, EncodedRequest, Request, RequestHead, Responder};
 use crate::wire::id::PoolIndex;
 use crate::wire::response::Response;
 
@@ -86,8 +86,8 @@ fn stage_with(handle: Arc<dyn Handle>, count: usize) -> Stage {
     let clock = Clock::start();
     let counters = Arc::new(Counters::default());
     let poll = Poll::new().unwrap();
-    let waker = DoorWaker::new(Waker::new(poll.registry(), Token(0)).unwrap());
-    let (responder, responses) = Responder::new(100, waker);
+    let door = DoorHandle::new(Waker::new(poll.registry(), Token(0)).unwrap());
+    let (responder, responses) = Responder::new(100, door);
     let workers = Arc::new(Workers::new(server, handle, responder, clock, Arc::clone(&counters)));
     let threads = (0..count)
         .map(|number| {

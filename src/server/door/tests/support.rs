@@ -14,9 +14,9 @@ use tempfile::TempDir;
 use crate::runtime::clock::Clock;
 use crate::runtime::counters::Counters;
 use crate::server::auth::{Gate, SecretDigest, Viewer};
-use crate::server::door::{Door, DoorError, DoorHandle, DoorParts, OpenFeed, Upgrade};
+use crate::server::door::{Door, DoorError, DoorParts, OpenFeed, Upgrade};
 use crate::server::limits::{Limits, MAX_UNSENT_BYTES};
-use crate::server::relay::{Request, RequestHead, Responder};
+use crate::server::relay::{DoorHandle, Request, RequestHead, Responder};
 use crate::wire::id::{PoolId, PoolIndex};
 use crate::wire::response::Response;
 
@@ -28,7 +28,7 @@ pub(super) const DEADLINE: Duration = Duration::from_secs(20);
 pub(super) struct TestDoor {
     pub(super) address: SocketAddr,
     pub(super) counters: Arc<Counters>,
-    pub(super) handle: DoorHandle,
+    pub(super) handle: Arc<DoorHandle>,
     /// What reached the workers and waits for the test's answer.
     pub(super) ingest: Receiver<Seen>,
     pub(super) reads: Receiver<Seen>,
