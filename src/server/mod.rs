@@ -78,7 +78,6 @@ impl Default for Sizes {
 }
 
 /// A running server.
-#[derive(Debug)]
 pub(crate) struct Server {
     /// With the ports that the system chose.
     pub addresses: Vec<SocketAddr>,

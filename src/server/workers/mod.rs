@@ -38,14 +38,6 @@ pub(crate) struct Workers {
     is_stopping: AtomicBool,
 }
 
-impl std::fmt::Debug for Workers {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Workers")
-            .field("socket", &self.server.server_addr())
-            .finish_non_exhaustive()
-    }
-}
-
 impl Workers {
     #[must_use]
     pub(crate) fn new(
