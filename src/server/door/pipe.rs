@@ -83,10 +83,6 @@ impl Pipe {
         self.batch.len() + self.unsent.len()
     }
 
-    fn has_room(&self) -> bool {
-        self.held_bytes() < MAX_UNSENT_BYTES && self.in_flight.len() < self.max_in_flight
-    }
-
     /// It goes out with the next [`Pipe::flush`].
     pub(super) fn push(&mut self, number: u64, slot: usize, request: &[u8]) {
         if self.batch.len() + request.len() > BATCH_BYTES {
@@ -107,7 +103,9 @@ impl Pipe {
 
     /// The request that has waited for longest, if there is room for it now: to be pushed.
     pub(super) fn next_waiting(&mut self) -> Option<(u64, usize)> {
-        if self.has_room() { self.waiting.pop_first() } else { None }
+        let has_room =
+            self.held_bytes() < MAX_UNSENT_BYTES && self.in_flight.len() < self.max_in_flight;
+        if has_room { self.waiting.pop_first() } else { None }
     }
 
     /// The next response, with its request's number and slot. Those to requests of a connection
@@ -136,12 +134,13 @@ impl Pipe {
         self.batch.shrink_to(BATCH_BYTES);
         self.unsent.shrink_to(USUAL_UNSENT_BYTES);
         let is_blocked = !self.unsent.is_empty();
-        if std::mem::replace(&mut self.is_blocked, is_blocked) == is_blocked {
-            return Ok(());
+        if is_blocked != self.is_blocked {
+            self.is_blocked = is_blocked;
+            let both = Interest::READABLE | Interest::WRITABLE;
+            let interest = if is_blocked { both } else { Interest::READABLE };
+            registry.reregister(&mut self.socket, self.token, interest)?;
         }
-        let writable = is_blocked.then_some(Interest::WRITABLE);
-        let interest = writable.map_or(Interest::READABLE, |it| it | Interest::READABLE);
-        registry.reregister(&mut self.socket, self.token, interest)
+        Ok(())
     }
 
     /// Fails when the connection has broken. tiny_http writes only what ends it: a refusal of a
