@@ -2,7 +2,6 @@
 //! for dashboards. Counts; closes nothing.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -97,11 +96,11 @@ impl Drop for Permit {
         let mut held = self.permits.held();
         held.total -= 1;
         if let Some(address) = self.address
-            && let Entry::Occupied(mut here) = held.by_address.entry(address)
+            && let Some(here) = held.by_address.get_mut(&address)
         {
-            *here.get_mut() -= 1;
-            if *here.get() == 0 {
-                here.remove();
+            *here -= 1;
+            if *here == 0 {
+                held.by_address.remove(&address);
             }
         }
         (self.permits.gauge)(&self.permits.counters).remove_one();

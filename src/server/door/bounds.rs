@@ -6,7 +6,7 @@ use std::net::{IpAddr, Shutdown, TcpStream};
 use std::sync::atomic::Ordering;
 
 use super::addresses::{Address, Full};
-use super::connection::{Connection, Context, Event};
+use super::connection::Connection;
 use super::listener::MAX_ACCEPTS_PER_TURN;
 use super::pipe::Pipe;
 use super::serve::REQUESTS_SHARE;
@@ -45,16 +45,13 @@ impl Door {
         let is_proxy = self.context.policy.gate.trusts(peer);
         let address = (!is_proxy).then(|| Address::from(peer));
         let permit = loop {
-            let (idle, detail) = match self.connections.acquire(address) {
+            let (of, detail) = match self.connections.acquire(address) {
                 Ok(permit) => break permit,
-                Err(Full::Total) => (self.clients.longest_idle(None), "too many connections"),
-                Err(Full::Address) => {
-                    let idle = self.clients.longest_idle(address);
-                    (idle, "too many connections from this address")
-                }
+                Err(Full::Total) => (None, "too many connections"),
+                Err(Full::Address) => (address, "too many connections from this address"),
             };
             self.counters.connections_refused.add_one();
-            match idle {
+            match self.clients.longest_idle(of) {
                 Some(slot) => self.close(slot),
                 None => return self.reject(socket.into(), peer, detail),
             }
@@ -90,17 +87,6 @@ impl Door {
             self.settle(slot);
             self.advise(slot, Connection::expire);
         }
-    }
-
-    /// Does what a client's connection calls for.
-    pub(super) fn advise(
-        &mut self,
-        slot: usize,
-        step: impl FnOnce(&mut Connection, &Context) -> Event,
-    ) {
-        let Some(client) = self.clients.get(slot) else { return };
-        let event = step(&mut client.connection, &self.context);
-        self.act(slot, event);
     }
 
     /// Evicts clients until the budget is kept again: first those that have made no progress for

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::addresses::Address;
-use super::connection::{Event, SMALL_BODY_BYTES, Then};
+use super::connection::{Connection, Context, Event, SMALL_BODY_BYTES, Then};
 use super::policy::{Handshake, Relay};
 use super::{Door, READ_BYTES, Upgrade};
 use crate::server::event::Stamp;
@@ -45,7 +45,17 @@ impl Door {
         self.make_room_in_memory();
     }
 
-    /// Does what a connection calls for.
+    /// Does what a client's connection calls for after this `step`.
+    pub(super) fn advise(
+        &mut self,
+        slot: usize,
+        step: impl FnOnce(&mut Connection, &Context) -> Event,
+    ) {
+        let Some(client) = self.clients.get(slot) else { return };
+        let event = step(&mut client.connection, &self.context);
+        self.act(slot, event);
+    }
+
     pub(super) fn act(&mut self, slot: usize, event: Event) {
         match event {
             Event::None => {}
