@@ -17,18 +17,6 @@
 //!                                                └▶ upgrade ─▶ OpenFeed: the socket leaves
 //! ```
 //!
-//! | type | owns | I/O |
-//! |---|---|---|
-//! | [`Door`] | the loop: events, what they lead to (`serve`), what bounds it (`bounds`) | mio |
-//! | `Acceptor` | when to accept from a listener, with back-off | none |
-//! | `Clients` | the table of clients: sockets, sums over all of them, the sweep of deadlines | read, write |
-//! | `Connection` | one client's state, input, output and deadline | none |
-//! | `Head`, `Policy`, `Cors` | bytes to a head, a head to a decision, what browsers are told | none |
-//! | `Pipe` | the connection to one tiny_http server, and the requests at its workers | read, write |
-//! | `Moderation` | whether the loop waits a moment, to do more at once | none |
-//! | `Guesses`, `Refusals` | which 401 is delayed, and what the log says of refusals | none |
-//! | `Permits` | how many connections and dashboards there may be, in all and of one address | none |
-//!
 //! Four rules keep the loop responsive and its memory bounded. Work per client and turn is bounded:
 //! one read, one request; the rest is listed for the next turn. Readiness is edge-triggered, so
 //! whatever is left unread, unaccepted or unwritten is remembered. A slow client costs memory only
@@ -97,7 +85,7 @@ const MAX_READS_RESPONSES: usize = 4;
 
 /// Tokens: a client's is its slot, and there are never so many of them.
 const WAKER: usize = usize::MAX;
-const PIPES: [usize; 2] = [usize::MAX - 1, usize::MAX - 2];
+const PIPES: [Token; 2] = [Token(usize::MAX - 1), Token(usize::MAX - 2)];
 const FIRST_LISTENER: usize = usize::MAX / 2;
 
 /// What the door is made of.
@@ -188,22 +176,19 @@ impl Door {
             listeners.push((listener, Acceptor::default()));
         }
         let now = clock.now();
-        let pipe = |path, token, max_in_flight, max_responses| {
-            let (responder, responses) = Responder::new(max_responses, Arc::clone(&handle));
-            let token = Token(token);
-            let pipe = Pipe::connect(path, poll.registry(), token, responses, max_in_flight)?;
-            io::Result::Ok((pipe, responder))
-        };
         let reads = (limits.max_in_flight / READS_SHARE).max(1);
         let ingest = limits.max_in_flight.saturating_sub(reads).max(1);
+        let (ingest_responder, ingest_responses) = Responder::new(ingest, Arc::clone(&handle));
+        let (reads_responder, reads_responses) =
+            Responder::new(MAX_READS_RESPONSES, Arc::clone(&handle));
         let [ingest_path, reads_path] = backends;
-        let (ingest, ingest_responder) = pipe(ingest_path, PIPES[0], ingest, ingest)?;
-        let (reads, reads_responder) = pipe(reads_path, PIPES[1], reads, MAX_READS_RESPONSES)?;
         let door = Self {
-            poll,
             listeners,
             clients: Clients::new(limits.max_connections, now),
-            pipes: [ingest, reads],
+            pipes: [
+                Pipe::connect(ingest_path, poll.registry(), PIPES[0], ingest_responses, ingest)?,
+                Pipe::connect(reads_path, poll.registry(), PIPES[1], reads_responses, reads)?,
+            ],
             connections: Permits::new(
                 limits.max_connections,
                 limits.max_connections_per_address,
@@ -229,6 +214,7 @@ impl Door {
             scratch: vec![0; READ_BYTES].into_boxed_slice(),
             handle: Arc::clone(&handle),
             ends_at: None,
+            poll,
         };
         Ok((door, handle, [ingest_responder, reads_responder]))
     }
@@ -302,7 +288,7 @@ impl Door {
 
     fn on_readiness(&mut self, event: &Readiness) -> Result<(), DoorError> {
         let token = event.token().0;
-        if let Some(index) = PIPES.iter().position(|pipe| *pipe == token) {
+        if let Some(index) = PIPES.iter().position(|pipe| *pipe == event.token()) {
             // Responses that came before it broke are valid.
             self.take_responses(index);
             if let Err(error) = self.pipes[index].check() {
