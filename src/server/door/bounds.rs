@@ -127,7 +127,7 @@ impl Door {
             self.log_refusals(true);
         }
         self.context.now >= ends_at
-            || self.clients.slots_where(|connection| connection.is_unanswered()).is_empty()
+            || self.clients.slots_where(|connection| !connection.is_idle()).is_empty()
     }
 
     /// Logs what is due of refusals; at the end `all` that is left.

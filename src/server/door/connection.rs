@@ -182,18 +182,13 @@ impl Connection {
         matches!(self.state, State::Idle) && !self.input.is_empty()
     }
 
-    /// Whether it may be closed when another client needs its place.
+    /// Whether it may be closed when another client needs its place, or the server ends.
     pub(super) fn is_idle(&self) -> bool {
         matches!(self.state, State::Idle | State::Delayed { .. } | State::Lingering(_))
     }
 
     pub(super) fn is_delayed(&self) -> bool {
         matches!(self.state, State::Delayed { .. })
-    }
-
-    /// Whether the client waits for a response or the rest of one.
-    pub(super) fn is_unanswered(&self) -> bool {
-        matches!(self.state, State::Pending(..) | State::Responding(_))
     }
 
     /// The request that waits for its response, with its number.

@@ -375,7 +375,7 @@ fn the_stop_lets_whole_requests_end() {
     let mut whole = Stage::manual();
     whole.receive(&ping("a", b""));
     stop(&mut whole);
-    assert!(!whole.is_closed() && whole.connection.is_unanswered());
+    assert!(!whole.is_closed() && !whole.connection.is_idle());
     whole.respond(answer());
     whole.settle();
     assert!(whole.is_closed() && whole.sent == LAST_ANSWER);
