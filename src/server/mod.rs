@@ -86,8 +86,7 @@ pub(crate) struct Server {
     ends: Receiver<Ended>,
     door: Arc<DoorHandle>,
     hub: HubHandle,
-    /// Each with its number of threads.
-    backends: [(Arc<Workers>, usize); 2],
+    backends: [Arc<Workers>; 2],
     agent: Option<Sender<()>>,
     /// For tests that end a fanout thread.
     #[cfg(test)]
@@ -185,8 +184,8 @@ impl Server {
         self.await_end("agent", AGENT_STOP_WITHIN);
         self.door.stop();
         self.await_end("door", DOOR_STOP_WITHIN);
-        for (workers, count) in &self.backends {
-            workers.stop(*count);
+        for workers in &self.backends {
+            workers.stop();
         }
         // The hub's end closes the channels to the fanout threads, which close dashboards with 1001.
         self.hub.shutdown();

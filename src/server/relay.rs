@@ -115,7 +115,6 @@ pub(crate) struct DoorHandle {
 }
 
 impl DoorHandle {
-    #[must_use]
     pub(crate) fn new(waker: mio::Waker) -> Arc<Self> {
         Arc::new(Self { waker, sleeps: AtomicBool::new(false), is_stopped: AtomicBool::new(false) })
     }
@@ -157,7 +156,6 @@ pub(crate) struct Responder {
 impl Responder {
     /// A channel for `capacity` responses. With one for each request at the workers, none waits
     /// for room.
-    #[must_use]
     pub(crate) fn new(capacity: usize, door: Arc<DoorHandle>) -> (Self, Receiver<(u64, Response)>) {
         let (responses, received) = bounded(capacity);
         (Self { responses, door }, received)

@@ -168,7 +168,7 @@ impl Shared {
         server: tiny_http::Server,
         responder: Responder,
         handlers: &Arc<dyn Handle>,
-    ) -> Result<(Arc<Workers>, usize), StartError> {
+    ) -> Result<Arc<Workers>, StartError> {
         let (handlers, counters) = (Arc::clone(handlers), Arc::clone(&self.counters));
         let workers = Arc::new(Workers::new(server, handlers, responder, self.clock, counters));
         for number in 0..count {
@@ -177,7 +177,7 @@ impl Shared {
                 workers.work().map_err(|error| format!("tiny_http no longer accepts: {error}"))
             })?;
         }
-        Ok((workers, count))
+        Ok(workers)
     }
 }
 

@@ -119,7 +119,7 @@ fn the_death_of_the_door_ends_the_server() {
 
 #[test]
 fn the_death_of_a_worker_ends_the_server() {
-    let died = dies_of(|server| server.backends[1].0.stop(1));
+    let died = dies_of(|server| server.backends[1].stop());
     assert_eq!(died.thread, "read-0");
 }
 

@@ -39,7 +39,6 @@ pub(crate) struct Workers {
 }
 
 impl Workers {
-    #[must_use]
     pub(crate) fn new(
         server: Server,
         handle: Arc<dyn Handle>,
@@ -58,18 +57,20 @@ impl Workers {
         loop {
             match self.server.recv() {
                 Ok(request) => self.serve(request),
-                Err(_) if self.is_stopping.load(Ordering::Acquire) => return Ok(()),
+                Err(_) if self.is_stopping.load(Ordering::Acquire) => {
+                    // It wakes one worker only: the next.
+                    self.server.unblock();
+                    return Ok(());
+                }
                 Err(error) => return Err(error),
             }
         }
     }
 
-    /// Ends `count` workers, each once it has responded to the request that it serves.
-    pub(crate) fn stop(&self, count: usize) {
+    /// Ends the workers, each once it has responded to the batch that it serves.
+    pub(crate) fn stop(&self) {
         self.is_stopping.store(true, Ordering::Release);
-        for _ in 0..count {
-            self.server.unblock();
-        }
+        self.server.unblock();
     }
 
     /// Responds to each request of a batch before the next is handled.

@@ -145,7 +145,7 @@ impl Stage {
     }
 
     fn end(self) {
-        self.workers.stop(self.threads.len());
+        self.workers.stop();
         for thread in self.threads {
             thread.join().unwrap().unwrap();
         }

@@ -409,7 +409,7 @@ fn with_tiny_http(limits: Limits, handle: Arc<dyn Handle>) -> (TestDoor, Running
 
 fn stop(workers: Running) {
     for (workers, thread) in workers {
-        workers.stop(1);
+        workers.stop();
         thread.join().unwrap().unwrap();
     }
 }
