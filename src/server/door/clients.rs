@@ -11,7 +11,7 @@ use mio::{Interest, Registry, Token};
 use slab::Slab;
 
 use super::addresses::{Address, Permit};
-use super::connection::{Connection, Context, Then};
+use super::connection::{Connection, Context, Event, Then};
 use super::nonblocking;
 use super::policy::Relay;
 
@@ -39,18 +39,18 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// Reads once; false when nothing is to be read now. A read that does not fill `scratch` has
-    /// emptied the socket: no second read is needed to see `WouldBlock`.
-    pub(super) fn read(&mut self, scratch: &mut [u8], now: Instant) -> io::Result<bool> {
-        if !self.is_readable || !self.connection.takes_input() {
-            return Ok(false);
+    /// Looks for a request in what has come; without one reads once and looks again. A read that does
+    /// not fill `scratch` has emptied the socket: no second read is needed to see `WouldBlock`.
+    pub(super) fn receive(&mut self, scratch: &mut [u8], context: &Context) -> io::Result<Event> {
+        let event = self.connection.advance(context);
+        if !matches!(event, Event::None) || !self.is_readable || !self.connection.takes_input() {
+            return Ok(event);
         }
         let received = nonblocking(|| self.socket.read(scratch))?;
         self.is_readable = received == Some(scratch.len()) || self.is_half_closed;
-        if let Some(count) = received {
-            self.connection.receive(&scratch[..count], now);
-        }
-        Ok(received.is_some())
+        let Some(count) = received else { return Ok(event) };
+        self.connection.receive(&scratch[..count], context.now);
+        Ok(self.connection.advance(context))
     }
 
     /// Writes everything, or until the socket would block: only then does it report later that it

@@ -30,14 +30,8 @@ impl Door {
     /// what the client can take.
     pub(super) fn serve(&mut self, slot: usize) {
         let Some(client) = self.clients.get(slot) else { return };
-        let mut event = client.connection.advance(&self.context);
-        if matches!(event, Event::None) {
-            match client.read(&mut self.scratch, self.context.now) {
-                Ok(true) => event = client.connection.advance(&self.context),
-                Ok(false) => {}
-                Err(_) => event = Event::Close,
-            }
-        }
+        let received = client.receive(&mut self.scratch, &self.context);
+        let event = received.unwrap_or(Event::Close);
         if !matches!(event, Event::None | Event::Close) {
             self.moderation.note_request(client.connection.responded_at, self.context.now);
         }
