@@ -22,7 +22,6 @@ pub(crate) enum Caller {
     Nobody,
     /// An agent, with a key of this pool.
     Agent(PoolIndex),
-    /// A viewer.
     Viewer(Viewer),
 }
 
@@ -36,7 +35,6 @@ pub(crate) struct RequestHead<'a> {
     pub caller: Caller,
     /// Whether the client came over TLS (a trusted proxy says so).
     pub is_secure: bool,
-    /// The entity tags that the client has.
     #[serde(borrow)]
     pub if_none_match: Option<&'a str>,
     /// Of a form, as the client said it.

@@ -171,10 +171,7 @@ impl Connection {
     }
 
     pub(super) fn takes_input(&self) -> bool {
-        matches!(
-            self.state,
-            State::Idle | State::Head(_) | State::Body { .. } | State::Lingering(_)
-        )
+        !matches!(self.state, State::Pending(..) | State::Delayed { .. } | State::Responding(_))
     }
 
     /// Whether [`Connection::advance`] may find another request in what has come.
