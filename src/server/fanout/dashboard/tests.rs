@@ -316,7 +316,7 @@ impl Thread {
         let (pool, dashboards) = (PoolIndex(0), vec![DashboardId(id)]);
         let batch = Batch::Snapshot { pool, dashboards, snapshot: snapshot(seq) };
         self.batches.try_send(batch).unwrap();
-        self.fanout.turn(self.now);
+        self.fanout.turn(None, None, self.now);
     }
 }
 
@@ -352,7 +352,7 @@ fn who_can_have_no_snapshot_asks_later() {
     let snapshot = Snapshot { complete_since: 11, ..snapshot(20) };
     let (pool, dashboards) = (PoolIndex(0), vec![DashboardId(3)]);
     thread.batches.try_send(Batch::Snapshot { pool, dashboards, snapshot }).unwrap();
-    thread.fanout.turn(thread.now);
+    thread.fanout.turn(None, None, thread.now);
     assert_eq!(thread.fanout.postponed().collect::<Vec<_>>(), [Some(12), None]);
 }
 
