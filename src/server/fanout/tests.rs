@@ -13,7 +13,7 @@ use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{Role, WebSocket};
 use tungstenite::{Error, Message};
 
-use super::{Fanout, Parts, Times, fanout};
+use super::{Fanout, MAX_WRITE_BYTES, Parts, Times, fanout};
 use crate::runtime::clock::{Clock, UnixMillis};
 use crate::runtime::counters::Counters;
 use crate::server::event::{Action, Batch, Control, FanoutIndex, Stamp};
@@ -466,6 +466,14 @@ fn a_turn_ends_though_there_is_always_more() {
 impl Fanout {
     /// One turn on the caller's thread, without waiting.
     pub(crate) fn poll(&mut self, now: Instant) {
+        // As in a turn, but with a look between batches.
+        self.now = now;
+        self.take_controls();
+        while let Ok(batch) = self.parts.batches.try_recv() {
+            self.batch(batch);
+            let unwritten = self.feeds.iter().map(|feed| feed.unwritten).max();
+            assert!(unwritten < Some(MAX_WRITE_BYTES), "{unwritten:?} bytes for one write");
+        }
         self.turn(None, None, now);
         assert!(
             self.feeds.iter().all(|feed| feed.ring.is_bounded()),
