@@ -60,7 +60,7 @@ pub(crate) enum Event {
 pub(crate) enum Verdict {
     /// It is the agent's newest state now.
     Accepted,
-    /// A newer heartbeat or a goodbye of the same agent was there before it.
+    /// A newer heartbeat or a goodbye of the same agent was there before it, or may have been.
     Stale,
     /// The pool has `max_agents_per_pool` agents and this one is new.
     TooManyAgents,
