@@ -24,7 +24,7 @@ pub(crate) struct Pool {
     seq: u64,
     /// The newest first, at most one per agent, none of an agent that is here.
     departed: VecDeque<Arc<Departure>>,
-    changes: Changes,
+    pub(super) changes: Changes,
 }
 
 #[derive(Debug)]
@@ -183,11 +183,6 @@ impl Pool {
     /// How many agents there are, and what they cost in bytes.
     pub(crate) fn population(&self) -> (usize, usize) {
         (self.agents.len(), self.bytes)
-    }
-
-    #[cfg(test)]
-    pub(super) fn limit_departures(&mut self, max: usize) {
-        self.changes.max_departed = max;
     }
 }
 

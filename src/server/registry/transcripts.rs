@@ -432,6 +432,6 @@ fn a_summary_counts() {
 impl Registry {
     /// With fewer departures for who is behind than the constant gives.
     pub(crate) fn limit_departures(&mut self, max: usize) {
-        self.pools.iter_mut().for_each(|pool| pool.limit_departures(max));
+        self.pools.iter_mut().for_each(|pool| pool.changes.max_departed = max);
     }
 }
