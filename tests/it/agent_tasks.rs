@@ -146,23 +146,27 @@ fn other_files_in_the_directory_stop_no_heartbeat() {
     const FILES: usize = 10_000;
     let mut scene = Scene::start(&Setup::open(), "1s");
     let dir = scene.tasks.clone();
+    // Filled elsewhere, so that the agent finds all of them at once, however slow the machine is.
+    let filled = dir.with_extension("filled");
+    fs::create_dir(&filled).unwrap();
     for number in 0..FILES {
-        fs::write(dir.join(format!("{number}.txt.json")), "not JSON").unwrap();
+        fs::write(filled.join(format!("{number}.txt.json")), "not JSON").unwrap();
     }
-    let pipe = dir.join("pipe.json");
+    let pipe = filled.join("pipe.json");
     assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-    symlink(dir.join("b.locked.json"), dir.join("a.locked.json")).unwrap();
-    symlink(dir.join("a.locked.json"), dir.join("b.locked.json")).unwrap();
-    symlink("/dev/zero", dir.join("zero.json")).unwrap();
-    symlink(&dir, dir.join("loop.json")).unwrap();
-    fs::File::create(dir.join("sparse.json")).unwrap().set_len(1 << 30).unwrap();
-    fs::write(dir.join(std::ffi::OsStr::from_bytes(b"\xff\xfe.json")), "{").unwrap();
-    fs::write(dir.join("foreign.json"), SCRIPTS_OWN.replace("ws-9", "")).unwrap();
+    symlink(dir.join("b.locked.json"), filled.join("a.locked.json")).unwrap();
+    symlink(dir.join("a.locked.json"), filled.join("b.locked.json")).unwrap();
+    symlink("/dev/zero", filled.join("zero.json")).unwrap();
+    symlink(&dir, filled.join("loop.json")).unwrap();
+    fs::File::create(filled.join("sparse.json")).unwrap().set_len(1 << 30).unwrap();
+    fs::write(filled.join(std::ffi::OsStr::from_bytes(b"\xff\xfe.json")), "{").unwrap();
+    fs::write(filled.join("foreign.json"), SCRIPTS_OWN.replace("ws-9", "")).unwrap();
     // Only root can change the owner; otherwise it is one more file.
-    let _ = std::os::unix::fs::chown(dir.join("foreign.json"), Some(65_534), Some(65_534));
+    let _ = std::os::unix::fs::chown(filled.join("foreign.json"), Some(65_534), Some(65_534));
     let unreadable = fs::Permissions::from_mode(0o000);
-    fs::write(dir.join("closed.json"), "{}").unwrap();
-    fs::set_permissions(dir.join("closed.json"), unreadable).unwrap();
+    fs::write(filled.join("closed.json"), "{}").unwrap();
+    fs::set_permissions(filled.join("closed.json"), unreadable).unwrap();
+    fs::rename(&filled, &dir).unwrap();
 
     let pid = scene.agent.pid();
     let beats = |scene: &mut Scene, count: usize| (0..count).for_each(|_| drop(scene.feed.next()));
