@@ -56,8 +56,6 @@ impl Door {
                 None => return self.reject(socket.into(), peer, detail),
             }
         };
-        // Responses go out whole, in one write: waiting for more to send would only delay them.
-        let _ = socket.set_nodelay(true);
         let now = self.context.now;
         let connection = Connection::new(peer, now, now + self.context.limits.head_timeout);
         let inserted = self.clients.insert(self.poll.registry(), socket, connection, permit);
