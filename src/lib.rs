@@ -34,9 +34,9 @@
 //!
 //! What holds everywhere: [`wire`], [`registry`] and [`frame`] know no clock, socket or thread; the
 //! hub waits for no fanout thread; every queue and wait has a bound ([`limits`]). Every thread that we
-//! start has a name and a small stack, and is joined ([`threads`]). tiny_http starts five or six threads
-//! of its own for each socket and gives no handle on them: they have no name, are not joined, hold
-//! nothing of the server's state, and end with the process.
+//! start has a name and a small stack, and is joined ([`threads`]), except an `agent-http` whose last
+//! request hangs. tiny_http starts five or six threads of its own for each socket and gives no handle on
+//! them: they have no name, are not joined, hold nothing of the server's state, and end with the process.
 //!
 //! Read `src/` from the bottom up: `runtime`, `wire`, then in `server` the [`limits`], the registry, the
 //! hub and fanout, and last the door and the workers behind it.
