@@ -105,11 +105,13 @@ impl TaskFile {
             draft.write_all(&json)?;
             // Whatever the umask is: the agent may run as another user.
             draft.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
-            Ok(draft.persist(path)?)
+            Ok(draft.persist_noclobber(path)?)
         };
-        let prefix = format!("{}-", std::process::id());
+        // tempfile's own random letters can be guessed.
+        let random = getrandom::u64().map_err(|error| io::Error::other(error.to_string()))?;
+        let prefix = format!("{}-{random:016x}", std::process::id());
         let mut name = Builder::new();
-        name.prefix(&prefix).rand_bytes(16).suffix(LOCKED_SUFFIX);
+        name.prefix(&prefix).rand_bytes(0).suffix(LOCKED_SUFFIX);
         let file = name.make_in(&place, complete)?;
         Ok(Self { _file: file, _dir: dir })
     }
