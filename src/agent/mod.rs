@@ -2,14 +2,14 @@
 //! goodbye. Owns the schedule and the newest state; has no queue, so a server that was unavailable
 //! gets the state of now and nothing older.
 //!
-//! [`run`] blocks its caller's thread until the stop. All else happens on the thread `agent-http`, one
+//! [`run`] blocks its caller's thread until the stop. The rest happens on the thread `agent-http`, one
 //! thing after the other: a heartbeat when it is due, until then the task directories twice a
 //! second, whose changes are sent soon, and at last the goodbye. It is a thread of its own because
 //! the stop must not wait for a request that hangs.
 //!
 //! [`settings`]: what the agent is told. `machine`, `cgroup`: what it measures. `heartbeat`: the
 //! JSON. `schedule`: when to send, what to log. `client`, `tls`: HTTP, and its errors in plain
-//! words. [`task_files`], [`task_command`]: running tasks as files, and the command that makes one.
+//! words. [`task_files`]: running tasks as files. [`task_command`]: signals for a task's command.
 
 mod cgroup;
 mod client;
@@ -27,7 +27,9 @@ use std::io;
 use std::thread::Builder;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, after, at, bounded, select, select_biased};
+use crossbeam_channel::{
+    Receiver, RecvTimeoutError, TryRecvError, after, at, bounded, select, select_biased,
+};
 
 pub(crate) use self::client::HeartbeatResult;
 pub(crate) use self::heartbeat::Profile;
@@ -174,6 +176,10 @@ impl Reporter {
                 recv(at(self.due)) -> _ => {
                     let json = self.heartbeat(measure(self.clock.now()));
                     let result = self.client.send(&json, self.settings.timing.request_timeout);
+                    // Nothing is tried again after the stop.
+                    if stopped.try_recv() == Err(TryRecvError::Disconnected) {
+                        break;
+                    }
                     self.finish(&result);
                 }
                 recv(at(self.look_at)) -> _ => self.look(),

@@ -131,6 +131,11 @@ mod tests {
     use super::*;
 
     #[test]
+    fn of_several_senders_a_process_counts_most_and_the_command_least() {
+        assert!(Sender::Command < Sender::Kernel && Sender::Kernel < Sender::Process);
+    }
+
+    #[test]
     fn what_reached_the_group_or_came_from_the_command_is_not_forwarded() {
         for (sender, reached, forwarded) in [
             (Sender::Process, Some(true), false),
