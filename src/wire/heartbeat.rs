@@ -14,7 +14,7 @@ use crate::wire::id::AgentId;
 /// Characters of `agent_name`, `task_type`, `workspace_id`, `started_at`.
 pub(crate) const MAX_TEXT_CHARS: usize = 128;
 
-/// Running tasks in one heartbeat.
+/// Running tasks in one heartbeat; beyond it 400. Part of the protocol.
 pub(crate) const MAX_TASKS: usize = 256;
 
 /// Characters of `status`.
@@ -298,6 +298,26 @@ mod tests {
         assert!(tasks.ends_with("}]"));
     }
 
+    /// Texts that look like the members that are searched for.
+    #[test]
+    fn no_text_passes_for_a_member() {
+        let name = r#"","running_tasks":[7],"last_update_time":""#;
+        let task = serde_json::json!({
+            "task_id": 1,
+            "task_type": r#"],"last_update_time":""#,
+            "workspace_id": "running_tasks",
+            "started_at": r#"\","status":"no"#,
+        });
+        let body = serde_json::json!({
+            "agent_name": name, "status": "busy", "cpu_usage": 1, "memory_usage": 1,
+            "running_tasks": [task],
+        });
+        let metrics = metrics(&body.to_string());
+        let tasks: serde_json::Value = serde_json::from_str(&metrics.tasks_text()).unwrap();
+        assert_eq!(tasks, serde_json::json!([task]));
+        assert_eq!((metrics.status(), &*metrics.name), ("busy", name));
+    }
+
     #[test]
     fn what_may_be_left_out_may_also_be_null() {
         for tasks in ["", ",\"running_tasks\":null", ",\"running_tasks\":[]"] {
@@ -412,6 +432,7 @@ mod tests {
             assert!(why.contains(said), "{body}: {why}");
         }
         assert!(read(&task(&good.replace("1", "18446744073709551615"))).is_ok());
+        assert!(read(&task(&[good; MAX_TASKS].join(","))).is_ok());
         assert!(
             read(&task(&good.replace("\"w\"", &format!("\"{}\"", "é".repeat(MAX_TEXT_CHARS)))))
                 .is_ok()

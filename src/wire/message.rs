@@ -155,25 +155,34 @@ pub(crate) fn update(
     metrics: &Metrics,
     interval_ms: Option<u64>,
 ) -> String {
+    let open_bytes = metrics.open_object().len();
     let metrics = metrics_json(metrics, interval_ms);
-    message(envelope, "metrics_update", format_args!(r#","metrics":{metrics}"#))
+    let capacity = open_bytes + OTHER_BYTES;
+    message(envelope, "metrics_update", capacity, format_args!(r#","metrics":{metrics}"#))
 }
 
 /// The `agent_offline` message.
 pub(crate) fn offline(envelope: &Envelope<'_>, agent: &AgentId, reason: Reason) -> String {
     let metrics = format_args!(r#"{{"agent_id":"{agent}","status":"offline"}}"#);
     let members = format_args!(r#","metrics":{metrics},"reason":{}"#, json!(reason));
-    message(envelope, "agent_offline", members)
+    message(envelope, "agent_offline", OTHER_BYTES, members)
 }
 
 /// The `keepalive` message.
 pub(crate) fn keepalive(envelope: &Envelope<'_>) -> String {
-    message(envelope, "keepalive", format_args!(""))
+    message(envelope, "keepalive", OTHER_BYTES, format_args!(""))
 }
 
-fn message(envelope: &Envelope<'_>, kind: &str, members: fmt::Arguments<'_>) -> String {
-    // Most messages fit, and a String takes the others as well.
-    let mut text = String::with_capacity(KIB);
+/// A message without its metrics takes no more.
+const OTHER_BYTES: usize = 512;
+
+fn message(
+    envelope: &Envelope<'_>,
+    kind: &str,
+    capacity: usize,
+    members: fmt::Arguments<'_>,
+) -> String {
+    let mut text = String::with_capacity(capacity);
     let _ = write!(text, "{}{members}{}", head(kind, envelope.pool), tail(envelope));
     text
 }
