@@ -85,13 +85,7 @@ impl Registry {
         metrics: Metrics,
         stamp: Stamp,
     ) -> Result<Change, Verdict> {
-        // The agent may have been evicted since, after a newer heartbeat than this one.
-        let is_too_old =
-            |tick: Instant| tick.saturating_duration_since(stamp.at) > self.rules.evict_after;
-        let has_left = || {
-            self.goodbyes.is_stale(pool, agent, stamp.number)
-                || self.last_tick.is_some_and(is_too_old)
-        };
+        let has_left = || self.goodbyes.is_stale(pool, agent, stamp.number);
         self.pools[pool.0].heartbeat(agent, metrics, stamp, has_left, &self.rules)
     }
 

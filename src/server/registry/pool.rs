@@ -25,6 +25,9 @@ pub(crate) struct Pool {
     /// The newest first, at most one per agent, none of an agent that is here.
     departed: VecDeque<Arc<Departure>>,
     pub(super) changes: Changes,
+    /// The highest number of a heartbeat whose agent was evicted. What came before it is as old, and
+    /// may be of one of these agents.
+    evicted_up_to: u64,
 }
 
 #[derive(Debug)]
@@ -40,7 +43,7 @@ struct Agent {
 }
 
 impl Pool {
-    /// `has_left` tells of an agent that is not known whether it may have left after this heartbeat.
+    /// `has_left` tells of an agent that is not known whether it left after this heartbeat.
     pub(super) fn heartbeat(
         &mut self,
         id: &AgentId,
@@ -55,7 +58,8 @@ impl Pool {
             Entry::Occupied(known) => Some(known.get()),
             Entry::Vacant(_) => None,
         };
-        if known.map_or_else(has_left, |known| stamp.number < known.stamp.number) {
+        let may_have_left = || stamp.number < self.evicted_up_to || has_left();
+        if known.map_or_else(may_have_left, |known| stamp.number < known.stamp.number) {
             return Err(Verdict::Stale);
         }
         if known.is_none() && agents >= rules.max_agents_per_pool {
@@ -100,9 +104,13 @@ impl Pool {
     pub(super) fn evict(&mut self, now: Instant, wall: UnixMillis, rules: &Rules) -> Vec<Change> {
         let age = |agent: &Agent| now.saturating_duration_since(agent.heard);
         let silent = self.agents.iter().filter(|(_, agent)| age(agent) > rules.evict_after);
-        let mut silent: Vec<_> = silent.map(|(id, agent)| (agent.heard, id.clone())).collect();
+        let mut silent: Vec<_> =
+            silent.map(|(id, agent)| (agent.heard, id.clone(), agent.stamp.number)).collect();
         silent.sort_unstable();
-        let depart = |(_, id)| self.depart(&id, Reason::Timeout, wall);
+        let depart = |(_, id, number)| {
+            self.evicted_up_to = self.evicted_up_to.max(number);
+            self.depart(&id, Reason::Timeout, wall)
+        };
         silent.into_iter().filter_map(depart).collect()
     }
 

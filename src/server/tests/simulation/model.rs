@@ -30,7 +30,8 @@ pub(super) struct Pool {
     max_departures: usize,
     complete_since: u64,
     evict_after: Duration,
-    last_tick: Option<Instant>,
+    /// The newest stamp of an evicted agent.
+    evicted_up_to: u64,
 }
 
 #[derive(Debug, Default)]
@@ -54,7 +55,7 @@ impl Pool {
             max_departures,
             complete_since: 0,
             evict_after,
-            last_tick: None,
+            evicted_up_to: 0,
         }
     }
 
@@ -78,9 +79,9 @@ impl Pool {
         self.agents.get(&agent).is_some_and(|agent| stamp.number < agent.newest)
     }
 
-    /// Whether the last tick would have evicted an agent that was last heard then.
+    /// Whether an agent has been evicted that was heard after this: it may have been this one.
     pub(super) fn is_late(&self, stamp: Stamp) -> bool {
-        self.last_tick.is_some_and(|tick| stamp.at + self.evict_after < tick)
+        stamp.number < self.evicted_up_to
     }
 
     pub(super) fn heartbeat(&mut self, agent: usize, beat: Beat, stamp: Stamp) {
@@ -106,7 +107,6 @@ impl Pool {
     /// Evicts who was silent for longer than `evict_after`, not counting the time that the server
     /// was `away`. Returns how many.
     pub(super) fn tick(&mut self, now: Instant, away: Duration) -> usize {
-        self.last_tick = Some(now);
         for heard in self.agents.values_mut().filter_map(|agent| agent.heard.as_mut()) {
             *heard = (*heard).max(now.min(*heard + away));
         }
@@ -118,6 +118,7 @@ impl Pool {
             .collect();
         silent.sort_unstable();
         for (_, _, agent) in &silent {
+            self.evicted_up_to = self.evicted_up_to.max(self.agents[agent].newest);
             self.depart(*agent, self.agents[agent].newest);
         }
         silent.len()
