@@ -91,7 +91,7 @@ pub(crate) fn fanout(parts: Parts) -> (Fanout, Sender<Control>) {
         controls,
         feeds: parts.pools.iter().map(|_| Feed::default()).collect(),
         retries: BTreeSet::new(),
-        snapshots: Snapshots::new(),
+        snapshots: Snapshots::new(parts.pools.len()),
         now,
         maintenance_at: now,
         closing_until: None,

@@ -17,17 +17,19 @@ const MAX_SNAPSHOT_BYTES: usize = 64 * MIB;
 /// messages follow for who gets it late.
 const SHARED_UNTIL: u64 = 4;
 
-/// Those that somebody may still be taking.
 #[derive(Debug)]
 pub(super) struct Snapshots {
-    /// Each with its pool, the oldest first.
-    taken: Vec<(PoolIndex, Weak<Frames>)>,
+    /// The last of each pool, while somebody takes it.
+    newest: Vec<Weak<Frames>>,
+    /// All that somebody may still be taking.
+    taken: Vec<Weak<Frames>>,
     max_bytes: usize,
 }
 
 impl Snapshots {
-    pub(super) fn new() -> Self {
-        Self { taken: Vec::new(), max_bytes: MAX_SNAPSHOT_BYTES }
+    pub(super) fn new(pools: usize) -> Self {
+        let newest = (0..pools).map(|_| Weak::new()).collect();
+        Self { newest, taken: Vec::new(), max_bytes: MAX_SNAPSHOT_BYTES }
     }
 
     /// What to send where `present` is the pool's state: that, or a recent snapshot from which
@@ -39,10 +41,9 @@ impl Snapshots {
         id: &PoolId,
         epoch: &str,
     ) -> Option<Arc<Frames>> {
-        self.taken.retain(|(_, frames)| frames.strong_count() > 0);
-        let newest = self.taken.iter().rfind(|(of, _)| *of == pool);
-        let newest = newest.and_then(|(_, frames)| frames.upgrade());
-        let taken = self.taken.iter().filter_map(|(_, frames)| frames.upgrade());
+        self.taken.retain(|frames| frames.strong_count() > 0);
+        let newest = self.newest[pool.0].upgrade();
+        let taken = self.taken.iter().filter_map(Weak::upgrade);
         let taken_bytes: usize = taken.map(|frames| frames.bytes().len()).sum();
         let fits = taken_bytes + present.text_bytes() <= self.max_bytes;
         let may_be_made = newest.is_none() || fits;
@@ -58,7 +59,8 @@ impl Snapshots {
         match encode(present, id, epoch) {
             Ok(frames) => {
                 let frames = Arc::new(frames);
-                self.taken.push((pool, Arc::downgrade(&frames)));
+                self.newest[pool.0] = Arc::downgrade(&frames);
+                self.taken.push(Arc::downgrade(&frames));
                 Some(frames)
             }
             Err(error) => {
@@ -99,11 +101,8 @@ mod tests {
 
         /// Beside each pool's newest.
         pub(in crate::server::fanout) fn is_bounded(&self) -> bool {
-            let taken = self.taken.iter().enumerate();
-            let older = taken.filter(|(n, (pool, _))| {
-                self.taken[n + 1..].iter().any(|(later, _)| later == pool)
-            });
-            let older = older.filter_map(|(_, (_, frames))| frames.upgrade());
+            let is_older = |frames: &&Weak<Frames>| !self.newest.iter().any(|it| it.ptr_eq(frames));
+            let older = self.taken.iter().filter(is_older).filter_map(Weak::upgrade);
             older.map(|frames| frames.bytes().len()).sum::<usize>() <= self.max_bytes
         }
     }
@@ -132,7 +131,7 @@ mod tests {
     /// Shared until a quarter of the agents have changed, and only while somebody takes it.
     #[test]
     fn a_recent_snapshot_is_shared() {
-        let mut snapshots = Snapshots::new();
+        let mut snapshots = Snapshots::new(1);
         let first = get(&mut snapshots, present(10, 0)).unwrap();
         assert_eq!(first.last_seq(), Some(10));
         assert!(Arc::ptr_eq(&first, &get(&mut snapshots, present(11, 0)).unwrap()));
@@ -146,7 +145,7 @@ mod tests {
     /// However many come and go one after the other, nothing is kept of those who have gone.
     #[test]
     fn nothing_is_kept_of_what_nobody_takes() {
-        let mut snapshots = Snapshots::new();
+        let mut snapshots = Snapshots::new(1);
         for seq in 1..=100 {
             drop(get(&mut snapshots, present(100 * seq, 0)).unwrap());
             assert!(snapshots.kept() <= 1, "{} kept after {seq}", snapshots.kept());
@@ -157,7 +156,7 @@ mod tests {
     /// pool has its own.
     #[test]
     fn memory_is_bounded() {
-        let mut snapshots = Snapshots { max_bytes: 4_000, ..Snapshots::new() };
+        let mut snapshots = Snapshots { max_bytes: 4_000, ..Snapshots::new(2) };
         let first = get(&mut snapshots, present(10, 0)).unwrap();
         let id = PoolId::parse("q").unwrap();
         assert!(snapshots.get(PoolIndex(1), present(10, 0), &id, "e").is_some());
@@ -165,5 +164,15 @@ mod tests {
         assert!(get(&mut snapshots, present(99, 11)).is_none());
         drop(first);
         assert_eq!(get(&mut snapshots, present(99, 11)).unwrap().last_seq(), Some(99));
+    }
+
+    /// Somebody who is still taking an old one keeps nobody else of the pool waiting.
+    #[test]
+    fn there_is_always_room_for_a_pools_only_recent_snapshot() {
+        let mut snapshots = Snapshots::new(1);
+        let _slow = get(&mut snapshots, present(10, 0)).unwrap();
+        drop(get(&mut snapshots, present(99, 11)).unwrap());
+        snapshots.max_bytes = 0;
+        assert_eq!(get(&mut snapshots, present(200, 100)).unwrap().last_seq(), Some(200));
     }
 }

@@ -56,6 +56,12 @@ impl Pipe {
         self.0.lock().unwrap().counted
     }
 
+    /// Whether it waits for the reader, and not for the server to try again.
+    fn is_blocked(&self) -> bool {
+        let state = self.0.lock().unwrap();
+        state.is_full && state.room == 0
+    }
+
     pub(super) fn ends_with(&self, end: &str) -> bool {
         self.0.lock().unwrap().bytes.ends_with(end.as_bytes())
     }
@@ -190,7 +196,7 @@ impl Peer {
     pub(super) fn wait(&mut self, seq: u64) {
         if self.received > CONTROL_BYTES || self.seq == Some(seq) {
             (self.waited, self.received) = (0, 0);
-        } else if !self.is_stalled && self.full_since.is_none() {
+        } else if !self.is_stalled && !self.pipe.is_blocked() {
             self.waited += 1;
         }
     }
