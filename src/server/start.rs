@@ -170,7 +170,9 @@ impl Shared {
         handlers: &Arc<dyn Handle>,
     ) -> Result<Arc<Workers>, StartError> {
         let (handlers, counters) = (Arc::clone(handlers), Arc::clone(&self.counters));
-        let workers = Arc::new(Workers::new(server, handlers, responder, self.clock, counters));
+        let timeout = self.limits.worker_timeout;
+        let workers =
+            Arc::new(Workers::new(server, handlers, responder, self.clock, timeout, counters));
         for number in 0..count {
             let workers = Arc::clone(&workers);
             self.spawn(format!("{name}-{number}"), move || {

@@ -10,6 +10,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use tiny_http::Server;
 
@@ -34,6 +35,8 @@ pub(crate) struct Workers {
     handle: Arc<dyn Handle>,
     responder: Responder,
     clock: Clock,
+    /// For one batch; the same as the door's for one request.
+    timeout: Duration,
     counters: Arc<Counters>,
     is_stopping: AtomicBool,
 }
@@ -44,9 +47,11 @@ impl Workers {
         handle: Arc<dyn Handle>,
         responder: Responder,
         clock: Clock,
+        timeout: Duration,
         counters: Arc<Counters>,
     ) -> Self {
-        Self { server, handle, responder, clock, counters, is_stopping: AtomicBool::new(false) }
+        let is_stopping = AtomicBool::new(false);
+        Self { server, handle, responder, clock, timeout, counters, is_stopping }
     }
 
     /// One worker's thread: serves requests until [`Workers::stop`].
@@ -58,7 +63,7 @@ impl Workers {
             match self.server.recv() {
                 Ok(request) => self.serve(request),
                 Err(_) if self.is_stopping.load(Ordering::Acquire) => {
-                    // It wakes one worker only: the next.
+                    // That wakes one worker only; each wakes the next.
                     self.server.unblock();
                     return Ok(());
                 }
@@ -67,21 +72,25 @@ impl Workers {
         }
     }
 
-    /// Ends the workers, each once it has responded to the batch that it serves.
+    /// Ends the workers, once they have responded to the batches that came before.
     pub(crate) fn stop(&self) {
         self.is_stopping.store(true, Ordering::Release);
         self.server.unblock();
     }
 
-    /// Responds to each request of a batch before the next is handled.
+    /// Responds to each request of a batch before the next is handled. Where a handler waits, for a
+    /// hub that hangs, those behind it are not handled after the door has given them up.
     fn serve(&self, mut inner: tiny_http::Request) {
-        let mut batch = Vec::with_capacity(inner.body_length().unwrap_or(0));
+        let began = self.clock.now();
+        let length = inner.body_length().unwrap_or(0);
+        let mut batch = Vec::with_capacity(length);
         let read = inner.as_reader().read_to_end(&mut batch);
         // tiny_http writes nothing for a request whose writer was taken, and reads on in the pipe:
         // a body over 1,024 bytes would hold it up until the request is dropped.
         drop(inner.into_writer());
-        if let Err(error) = read {
-            return log::error!("a batch of requests is cut short: {error}");
+        if read.is_err() || batch.len() < length {
+            // The door has ended, or connected anew and answered them itself.
+            return log::debug!("a batch of requests is cut short");
         }
         let mut rest = batch.as_slice();
         while !rest.is_empty() {
@@ -89,7 +98,13 @@ impl Workers {
                 // It does not say whose request it is: the client gets the door's 503.
                 return log::error!("the door passed on an invalid request");
             };
-            self.responder.send(request.stamp.number, self.response(&request));
+            let is_late = self.clock.now().saturating_duration_since(began) >= self.timeout;
+            let response = if is_late {
+                Response::problem(503, "the workers are overloaded")
+            } else {
+                self.response(&request)
+            };
+            self.responder.send(request.stamp.number, response);
             rest = others;
         }
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded, never};
 use mio::{Poll, Token, Waker};
 use tempfile::TempDir;
 use tiny_http::Server;
@@ -77,10 +77,10 @@ struct Stage {
 }
 
 fn stage() -> Stage {
-    stage_with(Arc::new(Echo), WORKERS)
+    stage_with(Arc::new(Echo), WORKERS, DEADLINE)
 }
 
-fn stage_with(handle: Arc<dyn Handle>, count: usize) -> Stage {
+fn stage_with(handle: Arc<dyn Handle>, count: usize, timeout: Duration) -> Stage {
     let directory = tempfile::tempdir().unwrap();
     let server = Server::http_unix(&directory.path().join("http")).unwrap();
     let clock = Clock::start();
@@ -88,7 +88,8 @@ fn stage_with(handle: Arc<dyn Handle>, count: usize) -> Stage {
     let poll = Poll::new().unwrap();
     let door = DoorHandle::new(Waker::new(poll.registry(), Token(0)).unwrap());
     let (responder, responses) = Responder::new(100, door);
-    let workers = Arc::new(Workers::new(server, handle, responder, clock, Arc::clone(&counters)));
+    let workers =
+        Arc::new(Workers::new(server, handle, responder, clock, timeout, Arc::clone(&counters)));
     let threads = (0..count)
         .map(|number| {
             let workers = Arc::clone(&workers);
@@ -199,7 +200,7 @@ fn a_panic_costs_one_request() {
 #[test]
 fn a_response_goes_out_before_the_next_request_is_handled() {
     let (handle, begun, go) = gated();
-    let stage = stage_with(handle, 1);
+    let stage = stage_with(handle, 1, DEADLINE);
     let mut pipe = stage.pipe();
     // Several rounds, because tiny_http may take the second request only when the first is done.
     for round in 0..20 {
@@ -222,7 +223,7 @@ fn a_response_goes_out_before_the_next_request_is_handled() {
 #[test]
 fn a_large_body_holds_up_no_request_behind_it() {
     let (handle, begun, go) = gated();
-    let stage = stage_with(handle, 2);
+    let stage = stage_with(handle, 2, DEADLINE);
     let mut pipe = stage.pipe();
     let requests = [stage.alone(1, "/wait", &[b'x'; 2_048]), stage.alone(2, "/a", b"")];
     pipe.write_all(&requests.concat()).unwrap();
@@ -240,7 +241,7 @@ fn a_large_body_holds_up_no_request_behind_it() {
 #[test]
 fn what_the_door_did_not_encode_is_not_handled() {
     let (handle, begun, _go) = gated();
-    let stage = stage_with(handle, 1);
+    let stage = stage_with(handle, 1, DEADLINE);
     let mut pipe = stage.pipe();
     pipe.write_all(b"GET /a HTTP/1.1\r\n\r\n").unwrap();
     let whole = stage.request(2, "/a", b"body");
@@ -249,5 +250,26 @@ fn what_the_door_did_not_encode_is_not_handled() {
     pipe.write_all(&stage.alone(1, "/a", b"")).unwrap();
     assert_eq!(stage.response().0, 1);
     assert_eq!(begun.try_iter().collect::<Vec<_>>(), [1]);
+    stage.end();
+}
+
+/// Behind a handler that waited for too long, what the door has given up by then is not done.
+#[test]
+fn what_comes_too_late_in_a_batch_is_not_handled() {
+    const TIMEOUT: Duration = Duration::from_millis(50);
+    let (handle, begun, go) = gated();
+    let stage = stage_with(handle, 1, TIMEOUT);
+    let mut pipe = stage.pipe();
+    let requests = [(1, "/wait"), (2, "/a")].map(|(n, path)| stage.request(n, path, b"b"));
+    pipe.write_all(&in_batches(&requests, true)).unwrap();
+    assert_eq!(begun.recv_timeout(DEADLINE), Ok(1));
+    let _ = never::<()>().recv_timeout(TIMEOUT);
+    go.send(()).unwrap();
+    assert_eq!(stage.response(), (1, 200, "1".to_owned()));
+    let (number, status, _) = stage.response();
+    assert_eq!((number, status), (2, 503));
+    pipe.write_all(&stage.alone(3, "/a", b"")).unwrap();
+    assert_eq!(stage.response(), (3, 200, "3".to_owned()));
+    assert_eq!(begun.try_iter().collect::<Vec<_>>(), [3]);
     stage.end();
 }

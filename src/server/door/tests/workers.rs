@@ -399,7 +399,8 @@ fn with_tiny_http(limits: Limits, handle: Arc<dyn Handle>) -> (TestDoor, Running
     let backends = servers.into_iter().zip(responders);
     let workers = backends.map(|(server, responder)| {
         let handle = Arc::clone(&handle);
-        let workers = Arc::new(Workers::new(server, handle, responder, clock, Arc::default()));
+        let workers =
+            Arc::new(Workers::new(server, handle, responder, clock, DEADLINE, Arc::default()));
         let working = Arc::clone(&workers);
         let thread = std::thread::Builder::new().spawn(move || working.work()).unwrap();
         (workers, thread)
