@@ -35,9 +35,8 @@ pub(crate) struct RequestHead<'a> {
     pub caller: Caller,
     /// Whether the client came over TLS (a trusted proxy says so).
     pub is_secure: bool,
-    #[serde(borrow)]
     pub if_none_match: Option<&'a str>,
-    /// Of a form, as the client said it.
+    /// Where the request brings a form.
     pub content_type: Option<&'a str>,
     pub body_bytes: usize,
 }
@@ -118,7 +117,7 @@ impl DoorHandle {
     }
 
     /// No new connection and no new request from here on; the door ends once requests in flight have
-    /// their responses, or have had their time. Does not wait for that.
+    /// their responses, or `STOP_GRACE` is over. Does not wait for that.
     pub(crate) fn stop(&self) {
         self.is_stopped.store(true, Ordering::SeqCst);
         self.wake();
@@ -173,7 +172,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_batch_is_decoded_as_it_was_encoded_and_cut_short_not_at_all() {
+    fn a_batch_is_decoded_as_it_was_encoded_and_never_when_cut_short() {
         let clock = Clock::start();
         let longest = Stamp { number: u64::MAX, at: clock.now(), wall: UnixMillis(u64::MAX) };
         let requests = [

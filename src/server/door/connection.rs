@@ -37,8 +37,8 @@ enum State {
         relay: Option<Relay>,
         body_bytes: usize,
     },
-    /// Whole, and with this number at a worker or waiting for one. Of the request is left what no
-    /// pipe has taken.
+    /// Whole, and with this number at a worker or waiting for one: the encoded request is there until a
+    /// pipe takes it.
     Pending(u64, Relay),
     /// The response is sent when the deadline comes: a 401 for a client that guesses.
     Delayed {

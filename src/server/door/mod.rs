@@ -19,7 +19,7 @@
 //!
 //! Four rules keep the loop responsive and its memory bounded. Work per client and turn is bounded:
 //! one read, one request; the rest is listed for the next turn. Readiness is edge-triggered, so
-//! whatever is left unread, unaccepted or unwritten is remembered. A slow client costs memory only
+//! whatever is left unread or unaccepted is remembered. A slow client costs memory only
 //! within the budget, and time only within its deadlines. And whatever is done with a client ends
 //! with [`Door::settle`], which sends, accounts and lists.
 
@@ -90,7 +90,7 @@ const FIRST_LISTENER: usize = usize::MAX / 2;
 
 /// What the door is made of.
 pub(crate) struct DoorParts {
-    /// Bound and listening; at least one.
+    /// Bound and listening, with the options that accepted sockets are to inherit; at least one.
     pub listeners: Vec<std::net::TcpListener>,
     /// The Unix sockets of the tiny_http servers, in the order of [`policy::Backend`].
     pub backends: [PathBuf; 2],
@@ -247,7 +247,7 @@ impl Door {
     /// How long the loop may sleep: until the first of all deadlines, or for ever.
     fn timeout(&self) -> Option<Duration> {
         let has_work = !self.clients.listed.is_empty()
-            || self.pipes.iter().any(|pipe| !pipe.responses.is_empty())
+            || self.pipes.iter().any(|pipe| !pipe.responses.is_empty() || pipe.is_ready())
             || self.handle.is_stopped() && self.ends_at.is_none();
         if has_work {
             return Some(Duration::ZERO);

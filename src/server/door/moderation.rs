@@ -7,7 +7,7 @@
 
 use std::time::{Duration, Instant};
 
-/// The least time from the beginning of one turn to that of the next.
+/// The least time from the beginning of a turn with a request to that of the next.
 const WAIT: Duration = Duration::from_millis(1);
 
 /// A request that comes so soon after the previous response on its connection is prompt. Longer

@@ -131,7 +131,7 @@ impl<'a> Head<'a> {
             });
         };
         if !target.is_ascii() || target.contains('#') {
-            return Err(bad("the target must be visible ASCII"));
+            return Err(bad("the target must be visible ASCII without #"));
         }
         let mut fields = Fields::read(request.headers)?;
         let is_http11 = minor_version == 1;

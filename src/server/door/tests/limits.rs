@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::support::{Client, DEADLINE, GET, HANDSHAKE, TestDoor, ok, ping};
 use crate::runtime::clock::Clock;
 use crate::server::limits::Limits;
+use crate::server::relay::Caller;
 use crate::wire::{KIB, MIB};
 
 const SHORT: Duration = Duration::from_millis(200);
@@ -141,7 +142,8 @@ fn a_trusted_proxy_speaks_for_its_clients() {
             format!("GET /login HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-Proto: {proto}\r\n\r\n");
         client.send(request.as_bytes());
         let seen = door.reads.recv_timeout(DEADLINE).unwrap();
-        assert_eq!(seen.head().is_secure, proto == "https");
+        let head = seen.head();
+        assert_eq!((head.caller, head.is_secure), (Caller::Nobody, proto == "https"));
         seen.say("{}");
         assert_eq!(client.answer().status, 200, "exempt from the cap of one address");
     }

@@ -163,8 +163,10 @@ impl Drop for TestDoor {
 
 fn parts(limits: Limits, gate: Gate, open_feed: OpenFeed, directory: &TempDir) -> DoorParts {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    // As the server has it: accepted sockets inherit it.
-    socket2::SockRef::from(&listener).set_tcp_notsent_lowat(MAX_UNSENT_BYTES).unwrap();
+    // As the server has it: accepted sockets inherit both.
+    let options = socket2::SockRef::from(&listener);
+    options.set_tcp_nodelay(true).unwrap();
+    options.set_tcp_notsent_lowat(MAX_UNSENT_BYTES).unwrap();
     let gate = gate
         .with_key("ka", PoolIndex(0), SecretDigest::of("sa"))
         .with_key("kb", PoolIndex(1), SecretDigest::of("sb"))
