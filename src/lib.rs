@@ -19,8 +19,8 @@
 //! | `hub` | the registry, and who watches what | events, ticks, capacity of fanout channels | [`server::hub::HubHandle::shutdown`] |
 //! | `fanout-N` | the write side of its dashboards | its two channels | the hub's channel is closed |
 //! | `subscriber-N` | the read side of one dashboard | that socket | the connection ends |
-//! | `agent` | nothing but the next | its stop channel, its thread's end | its stop channel is closed |
-//! | `agent-http` | the first agent of `--dev` | its interval, its connection | `agent` has received the stop |
+//! | `agent` | the thread `agent-http` | its stop channel, its thread's end | its stop channel is closed |
+//! | `agent-http` | the first agent of `--dev` | its interval, its connection, task directories | `agent` has received the stop |
 //! | `signals`, `log` | signals; stderr | those | the server has stopped |
 //! | about ten without a name | nothing of ours | tiny_http's sockets and pipes | the process ends |
 //!
@@ -34,9 +34,10 @@
 //!
 //! What holds everywhere: [`wire`], [`registry`] and [`frame`] know no clock, socket or thread; the
 //! hub waits for no fanout thread; every queue and wait has a bound ([`limits`]). Every thread that we
-//! start has a name and a small stack, and is joined ([`threads`]), except an `agent-http` whose last
-//! request hangs. tiny_http starts five or six threads of its own for each socket and gives no handle on
-//! them: they have no name, are not joined, hold nothing of the server's state, and end with the process.
+//! start has a name and a bounded stack, and is joined by its owner, unless it does not end in time: then
+//! it ends with the process ([`threads`]). tiny_http starts five or six threads of its own for each socket
+//! and gives no handle on them: they have no name, are not joined, hold nothing of the server's state,
+//! and end with the process.
 //!
 //! Read `src/` from the bottom up: `runtime`, `wire`, then in `server` the [`limits`], the registry, the
 //! hub and fanout, and last the door and the workers behind it.

@@ -1,4 +1,5 @@
-//! The command line: subcommands, flags, and the environment variables for them. Only parses. Secrets
+//! The command line: subcommands, flags, and the environment variables for them; those that stand for
+//! entries of the file are in [`crate::server::config`]. Only parses. Secrets
 //! come from the environment or from files, never from a flag, since other users can read a process's
 //! arguments.
 

@@ -54,11 +54,11 @@ counters! {
     worker_panics,
     /// Heartbeats that became an agent's newest state.
     heartbeats,
-    /// Heartbeats that were dropped: a newer one or a goodbye came before them.
+    /// Heartbeats that were dropped: a newer one or a goodbye came before them, or may have.
     stale,
     /// Of agents.
     evictions,
-    /// Updates that were replaced by a newer one of the same agent before they could be sent.
+    /// Updates that a fanout thread was not sent one by one: of most a newer one of the same agent was.
     conflations,
     /// Times that a dashboard fell behind.
     lags,

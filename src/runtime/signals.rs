@@ -39,7 +39,7 @@ pub(crate) struct Signals {
 
 impl Signals {
     /// Handles SIGHUP, SIGINT and SIGTERM from now on. The caller must receive the first; the second
-    /// SIGINT or SIGTERM exits the process and cleans up nothing.
+    /// SIGINT or SIGTERM exits the process with 128 and its number, and cleans up nothing.
     pub(crate) fn start() -> io::Result<Self> {
         let hangup = Some(SIGHUP).filter(|&signal| !is_ignored(signal));
         let mut deliveries = Deliveries::new([SIGINT, SIGTERM].into_iter().chain(hangup))?;

@@ -88,8 +88,8 @@ pub(crate) const DEFAULT_EVICT_AFTER: Duration = Duration::from_secs(5 * 60);
 /// The longest delay of an eviction. The tick is the lesser of this and a quarter of `evict_after`.
 pub(crate) const MAX_EVICTION_TICK: Duration = Duration::from_secs(1);
 
-/// Events waiting for the hub. When it is full, a worker waits for [`Limits::hub_timeout`], then
-/// answers 503.
+/// Events waiting for the hub. When it is full, a worker waits for [`Limits::hub_timeout`] to
+/// send and as long for the reply, then answers 503.
 pub(crate) const HUB_INBOX: usize = 4_096;
 
 /// Batches waiting for one fanout thread. When it is full, the hub sends only newest states.

@@ -67,7 +67,8 @@ pub(crate) struct Config {
     pub limits: Limits,
 }
 
-/// What flags and environment say instead of the file.
+// The docs of the fields are the text of `--help`.
+/// What flags and environment say instead of the file: an empty `listen` says nothing.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct Overrides {
     /// IP address and port to listen on, instead of the file's; repeat, or separate by commas, for

@@ -133,7 +133,7 @@ fn settings(limits: &mut Limits) -> [Setting<'_>; 9] {
         count("max_dashboards", &mut limits.max_dashboards, 100_000),
         count("max_dashboards_per_address", &mut limits.max_dashboards_per_address, 100_000),
         count("max_agents_per_pool", &mut limits.max_agents_per_pool, 1_000_000),
-        // One heartbeat of max_body_bytes at least.
+        // One heartbeat of MAX_BODY_BYTES at least.
         bytes("max_pool_bytes", &mut limits.max_pool_bytes, 64 * KIB, 64 * KIB * MIB),
         // With less, one request might not fit.
         bytes("max_buffered_bytes", &mut limits.max_buffered_bytes, MIB, 64 * KIB * MIB),

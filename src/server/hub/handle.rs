@@ -73,8 +73,9 @@ pub(crate) enum HubError {
 type Result<T> = std::result::Result<T, HubError>;
 
 impl HubHandle {
-    /// Hands in a heartbeat. `Accepted` means that the hub has it in its queue, in order, and will
-    /// take it; only for a pool or an inbox that may be full does this wait for the hub's verdict.
+    /// Hands in a heartbeat. `Accepted` means that the hub has it in its queue, in order, and that no
+    /// other takes its place; only for a pool or an inbox that may be full does this wait for the
+    /// hub's verdict.
     ///
     /// # Errors
     /// [`HubError`]; then the heartbeat may or may not count.

@@ -288,13 +288,16 @@ fn a_full_inbox_breaks_no_promise() {
     let work = move || beat(&first, "first", 1);
     let first = Builder::new().name("http-0".to_owned()).spawn(work).unwrap();
     // It has been counted, and waits for room.
+    let deadline = Clock::start().now() + TIMEOUT;
     while hub.rooms[0].lock().unwrap().queued == 0 {
+        assert!(Clock::start().now() < deadline, "it is not counted");
         thread::yield_now();
     }
     hub.poll();
     let hasty = HubHandle { timeout: Duration::ZERO, ..handle.clone() };
     let second = beat(&hasty, "second", 2);
     while !first.is_finished() {
+        assert!(Clock::start().now() < deadline, "it gets no verdict");
         hub.poll();
     }
     while hub.poll() {}
