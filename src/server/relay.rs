@@ -36,7 +36,7 @@ pub(crate) struct RequestHead<'a> {
     /// Whether the client came over TLS (a trusted proxy says so).
     pub is_secure: bool,
     pub if_none_match: Option<&'a str>,
-    /// Where the request brings a form.
+    /// As the client sent it, for login and logout.
     pub content_type: Option<&'a str>,
     pub body_bytes: usize,
 }

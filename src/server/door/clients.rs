@@ -25,7 +25,7 @@ const STALL: Duration = Duration::from_secs(1);
 /// Time for us to read that.
 const STALL_GRACE: Duration = Duration::from_secs(1);
 
-/// A client's socket and connection. Readiness is edge-triggered, so that to read is remembered.
+/// A client's socket and connection. Readiness is edge-triggered, so `is_readable` remembers it.
 pub(super) struct Client {
     pub(super) socket: TcpStream,
     pub(super) connection: Connection,

@@ -224,7 +224,8 @@ impl Connection {
                 Err(malformed) => self.fail(malformed.status, &malformed.detail),
             },
             State::Body { relay, body_bytes } if self.input.len() >= *body_bytes => {
-                let body = &self.input[..*body_bytes];
+                let body_bytes = *body_bytes;
+                let body = &self.input[..body_bytes];
                 let event = match relay.take() {
                     Some(mut relay) => {
                         relay.request.append_body(if relay.wants_body { body } else { b"" });
@@ -235,7 +236,6 @@ impl Connection {
                         Event::Respond(Response::json(200, live), None)
                     }
                 };
-                let body_bytes = body.len();
                 self.input.remove_front(body_bytes);
                 event
             }

@@ -19,9 +19,9 @@
 //!
 //! Four rules keep the loop responsive and its memory bounded. Work per client and turn is bounded:
 //! one read, one request; the rest is listed for the next turn. Readiness is edge-triggered, so
-//! whatever is left unread or unaccepted is remembered. A slow client costs memory only
-//! within the budget, and time only within its deadlines. And whatever is done with a client ends
-//! with [`Door::settle`], which sends, accounts and lists.
+//! whatever is left unread or unaccepted is remembered. A slow client costs memory only within the
+//! budget, and time only within its deadlines. And whatever is done with a client ends with
+//! [`Door::settle`], which sends, accounts and lists.
 
 mod addresses;
 mod bounds;

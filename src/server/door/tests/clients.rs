@@ -10,7 +10,7 @@ use crate::wire::id::PoolIndex;
 use crate::wire::response::Response;
 
 #[test]
-fn a_heartbeat_reaches_the_worker_without_what_it_needs_not_and_its_answer_the_client() {
+fn a_worker_gets_what_it_needs_of_a_heartbeat_and_the_client_its_response() {
     let door = TestDoor::with_manual_workers(Limits::default());
     let mut client = door.client();
     client.send(
