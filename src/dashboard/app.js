@@ -1,37 +1,55 @@
-// The page: which pools it shows, when it draws, and what it says about its connection. Holds no
-// metrics (metrics-client.js does) and draws no agent (agent-list.js does).
+// The page's frame: finds out who looks and which pools there are, chooses the view that the address
+// asks for, and says when to draw. Holds no metrics (metrics-client.js does) and draws no agent.
 
-import { AgentList } from "./agent-list.js";
-import { summarise } from "./health.js";
-import { icons } from "./icons.js";
-import { attachLogin, isLoggedIn, logIn, loginProblem, logOut, noteLogin } from "./login.js";
-import { fetchPools, PoolFeed, Refusal, RETRY_LAST_MS, retryDelay } from "./metrics-client.js";
+import { viewOf } from "./address.js";
+import { AgentPage } from "./agent-page.js";
+import { drawPlace, Header, worstOf } from "./header.js";
+import { attachLogin, logIn, loginProblem, logOut, noteLogin } from "./login.js";
+import { fetchPools, Refusal, RETRY_LAST_MS, retryDelay } from "./metrics-client.js";
+import { Overview } from "./overview.js";
 import { setShown, setText } from "./parts.js";
-import { PoolCard } from "./pool-card.js";
-import { clockTime, say, translateDocument } from "./text.js";
+import { PoolPage } from "./pool-page.js";
+import { say, translateDocument } from "./text.js";
+import { WallPage } from "./wall.js";
 
 /** Ages move on and lateness is judged this often. */
 const TICK_MS = 1_000;
 /** Figures of whole pools are worked out anew this often at most. */
 const SUMMARY_MS = 250;
-/** The state that the header shows is the worst of all feeds': the first of these. */
-const WORST_FIRST = ["refused", "waiting", "connecting", "stopped", "silent", "live"];
-/** States of a connection that was, or should be. */
-const NOT_LIVE = new Set(["refused", "waiting", "silent"]);
+
+/**
+ * The views. Each is a class:
+ *
+ * - `new Page(place, {pools, view, schedule})` fills the element `place`. `pools` are entries of the
+ *   pool list, those that the address asks for; `view` is what `viewOf` says; `schedule()` asks for a
+ *   `draw` in the next frame, which every change of a feed does by itself.
+ * - `feeds`: what it is connected to, at least one; each emits `connection` and `change` as a
+ *   `PoolFeed` does and has its `connection`, `epoch`, `asOf()`, `heardAt()`, `serverNow()`,
+ *   `retryInMs()` and `reconnect()`.
+ * - `heading`, the text of the `h1`, and `crumbs`, the steps below the product's name, each
+ *   `[text, href]`, `href` null for the last. Both may change.
+ * - `start()` connects, `stop()` disconnects for good.
+ * - `draw()` shows what changed; in an animation frame. `tick()` moves ages on; once a second.
+ * - `summary()` works out figures of the whole, shows them, and returns what title and icon tell:
+ *   `words` or null ("2 need attention"), `trouble`, and `unheard` (agents not heard since a restart);
+ *   null as long as nothing is known. At most every `SUMMARY_MS`.
+ */
+const PAGES = { overview: Overview, pool: PoolPage, agent: AgentPage, wall: WallPage };
 
 const $ = (id) => document.getElementById(id);
 
-/** The pool that the address names, or null for all. */
-const poolId = /^\/pools\/([^/]+)$/.exec(location.pathname)?.[1] ?? null;
-/** What is on the page: per pool its feed, card and, where one pool is shown, its agents. */
-let views = [];
+const view = viewOf(location.href);
+const header = new Header();
+/** The view, once the pools are known. */
+let page = null;
+let pools = [];
 /** The connection before there is a feed. */
 let boot = { state: "connecting", reason: null, retryAt: null };
 let bootTimer = null;
 let framePending = false;
+let summary = null;
 let summaryAt = -Infinity;
 let summaryTimer = null;
-let announced = null;
 /** When the server was seen to have restarted, until that is dismissed. */
 let restartedAt = null;
 
@@ -46,7 +64,7 @@ async function start() {
   document.addEventListener("visibilitychange", () => document.hidden || bootTimer?.());
   addEventListener("online", () => bootTimer?.());
   setInterval(tick, TICK_MS);
-  drawConnection();
+  drawHeader();
   await useTokenOfAddress();
   await openPools();
 }
@@ -72,18 +90,24 @@ async function useTokenOfAddress() {
   }
 }
 
+/** The pools that the address asks for, of those that the viewer may see. */
+async function fetchShownPools() {
+  const all = await fetchPools();
+  if (view.poolIds === null) return all;
+  return view.poolIds.flatMap((id) => all.filter((pool) => pool.pool_id === id));
+}
+
 /** Gets the list of pools, however long that takes, and shows them. */
 async function openPools() {
-  for (let attempt = 0; views.length === 0; attempt += 1) {
+  for (let attempt = 0; page === null; attempt += 1) {
     try {
-      const pools = await fetchPools();
-      const shown = poolId === null ? pools : pools.filter((pool) => pool.pool_id === poolId);
-      if (shown.length > 0) {
-        showPools(shown);
+      pools = await fetchShownPools();
+      if (pools.length > 0) {
+        showPage();
         return;
       }
       boot = { state: "stopped", reason: null, retryAt: null };
-      showMessage(poolId === null ? say.noPools : say.noSuchPool(poolId), { link: poolId !== null });
+      showMessage(view.poolIds === null ? say.noPools : say.noSuchPool(view.poolIds.join(", ")), { link: view.poolIds !== null });
       await pause(RETRY_LAST_MS);
     } catch (error) {
       if (error instanceof Refusal && error.status === 401) {
@@ -94,7 +118,7 @@ async function openPools() {
       if (error instanceof Refusal && error.status < 500) {
         showMessage(say.refused(error.message));
         boot = { state: "refused", reason: error.message, retryAt: null };
-        drawConnection();
+        drawHeader();
         await pause(RETRY_LAST_MS);
       } else {
         const reason = error instanceof Refusal ? error.message : null;
@@ -107,10 +131,10 @@ async function openPools() {
 async function waitForServer(delay, words) {
   showMessage(words);
   boot = { state: "waiting", reason: null, retryAt: performance.now() + delay };
-  drawConnection();
+  drawHeader();
   await pause(delay);
   boot = { state: "connecting", reason: words, retryAt: null };
-  drawConnection();
+  drawHeader();
 }
 
 /** Waits, unless `retryNow` is faster. */
@@ -122,42 +146,36 @@ function pause(delay) {
 }
 
 function retryNow() {
-  if (views.length === 0) bootTimer?.();
-  for (const { feed } of views) if (feed.connection.state !== "live") feed.reconnect();
+  if (page === null) bootTimer?.();
+  else for (const feed of page.feeds) if (feed.connection.state !== "live") feed.reconnect();
 }
 
-function showPools(pools) {
+/** A viewer of one pool goes straight to it. */
+function showPage() {
   setShown($("message"), false);
   setShown($("login"), false);
-  const single = pools.length === 1;
-  if (poolId !== null) setText($("here"), pools[0].name);
-  setText($("heading"), single ? pools[0].name : say.pools);
-  views = pools.map((pool) => {
-    const feed = new PoolFeed({ poolId: pool.pool_id });
-    const card = new PoolCard(pool);
-    const list = single ? new AgentList($("agents"), $("toolbar"), feed, location.origin, schedule) : null;
-    feed.addEventListener("change", ({ detail }) => changed(list, detail));
+  const kind = view.kind === "overview" && pools.length === 1 ? "pool" : view.kind;
+  document.body.dataset.page = kind;
+  page = new PAGES[kind]($("page"), { pools, view, schedule });
+  for (const feed of page.feeds) {
+    feed.addEventListener("change", ({ detail }) => changed(detail));
     feed.addEventListener("connection", ({ detail }) => connectionChanged(detail));
-    return { pool, feed, card, list, summary: null };
-  });
-  $("pools").classList.toggle("single", single);
-  $("pools").replaceChildren(...views.map(({ card }) => card.element));
-  setShown($("pools"), true);
-  setShown($("agents"), single);
-  for (const { feed } of views) feed.start();
+  }
+  setShown($("page"), true);
+  page.start();
+  drawSummary();
 }
 
-function changed(list, detail) {
-  list?.note(detail);
-  if (detail.restarted) restarted();
+function changed({ kind, restarted }) {
+  if (restarted) serverRestarted();
   // A hidden page has no frames, but its title is seen.
-  if (document.hidden && detail.kind !== "update") drawSummaries();
+  if (document.hidden && kind !== "update") drawSummary();
   schedule();
 }
 
 function connectionChanged({ status }) {
   if (status === 401) showLogin();
-  drawConnection();
+  drawHeader();
   schedule();
 }
 
@@ -167,107 +185,62 @@ function schedule() {
   framePending = true;
   requestAnimationFrame(() => {
     framePending = false;
-    for (const { list } of views) list?.draw();
-    summaryTimer ??= setTimeout(drawSummaries, Math.max(0, summaryAt + SUMMARY_MS - performance.now()));
+    page?.draw();
+    summaryTimer ??= setTimeout(drawSummary, Math.max(0, summaryAt + SUMMARY_MS - performance.now()));
   });
 }
 
 function tick() {
-  for (const { list } of views) list?.tick();
-  drawSummaries();
-  drawConnection();
+  page?.tick();
+  drawSummary();
+  drawHeader();
 }
 
-function drawSummaries() {
+function drawSummary() {
   clearTimeout(summaryTimer);
   summaryTimer = null;
   summaryAt = performance.now();
-  for (const view of views) {
-    view.summary = view.feed.epoch === null ? null : summarise(view.feed);
-    view.card.show(view.summary, view.feed.connection);
-  }
+  if (page === null) return;
+  summary = page.summary();
+  drawPlace(page.heading, page.crumbs);
   drawTitle(connectionNow());
 }
 
-/** Title and icon tell from afar: not live, or how many are offline. */
-function drawTitle({ state, reason }) {
-  const known = views.filter(({ summary }) => summary !== null);
-  const offline = known.reduce((sum, { summary }) => sum + summary.departed, 0);
-  // An attempt after a loss is not yet a connection: the title does not flicker with each.
-  const connected = state === "connecting" ? reason === null : !NOT_LIVE.has(state);
-  const lost = connected ? null : needsLogin() ? say.loginNeeded : state === "silent" ? say.connection.silent() : say.disconnected;
-  const place = poolId !== null && views.length === 1 ? views[0].pool.name : null;
-  const title = say.title(place, offline, lost);
-  if (document.title !== title) document.title = title;
-  const trouble = known.some(({ summary }) => summary.trouble);
-  const icon = connected ? (trouble ? icons.alert : icons.fine) : icons.off;
-  if ($("icon").getAttribute("href") !== icon) $("icon").setAttribute("href", icon);
+function drawTitle(connection) {
+  header.drawTitle(connection, needsLogin(), page?.crumbs ?? [], summary);
 }
 
 /** The worst of all feeds, or the start's own. */
 function connectionNow() {
-  if (views.length === 0) {
-    return { ...boot, retryInMs: Math.max(0, (boot.retryAt ?? 0) - performance.now()), feed: null };
-  }
-  const rank = ({ feed }) => WORST_FIRST.indexOf(feed.connection.state);
-  const { feed } = views.reduce((worst, view) => (rank(view) < rank(worst) ? view : worst));
-  return { ...feed.connection, retryInMs: feed.retryInMs(), feed };
+  if (page !== null) return worstOf(page.feeds);
+  return { ...boot, retryInMs: Math.max(0, (boot.retryAt ?? 0) - performance.now()), feed: null };
 }
 
-function drawConnection() {
-  const { state, reason, retryInMs, feed } = connectionNow();
-  const words = needsLogin() ? say.loginNeeded : say.connection[state](Math.ceil(retryInMs / 1_000));
-  $("connection").dataset.state = state;
-  setText($("connection-text"), words);
-  setShown($("logout"), isLoggedIn());
-  setShown($("retry"), NOT_LIVE.has(state) && !needsLogin());
-  const known = feed !== null && feed.epoch !== null;
-  const away = known && state !== "live" && reason !== null;
-  setShown($("stale"), away || (feed !== null && !known && reason !== null));
-  const age = away ? feed.serverNow() - feed.asOf() : 0;
-  if (away) setText($("stale"), state === "silent" ? say.silent(age) : say.stale(age, say.cause(reason)));
-  else if (reason !== null) setText($("stale"), state === "refused" ? say.refused(reason) : say.unreachable(say.cause(reason)));
-  document.body.classList.toggle("away", away);
-  drawRestart(away);
-  drawTitle({ state, reason });
-  announce(state, reason);
+function drawHeader() {
+  const connection = connectionNow();
+  const away = header.draw(connection, needsLogin());
+  header.drawRestart(away ? null : restartedAt, summary?.unheard ?? 0);
+  drawTitle(connection);
 }
 
 function needsLogin() {
   return !$("login").hidden;
 }
 
-/** For screen readers: only that the connection was lost or is back, not every second of it. */
-function announce(state, reason) {
-  const live = state === "live";
-  if (state === "connecting" || live === announced) return;
-  announced = live;
-  setText($("announcer"), live ? say.connection.live() : `${say.connection[state](0)} ${say.cause(reason ?? "")}`);
-}
-
-function drawRestart(away) {
-  setShown($("restarted"), restartedAt !== null && !away);
-  if (restartedAt === null) return;
-  const unheard = views.reduce((sum, { summary }) => sum + (summary?.unheard ?? 0), 0);
-  setText($("restarted-text"), say.restarted(clockTime(restartedAt), unheard));
-}
-
 function dismissRestart() {
   restartedAt = null;
-  for (const { feed } of views) feed.dismissUnheard();
-  drawConnection();
+  for (const feed of page.feeds) feed.dismissUnheard();
+  drawHeader();
 }
 
 /** The server started anew: its pools may be others now. */
-async function restarted() {
+async function serverRestarted() {
   restartedAt = Date.now();
-  drawSummaries();
-  drawConnection();
+  drawSummary();
+  drawHeader();
   try {
-    const pools = await fetchPools();
-    const shown = poolId === null ? pools : pools.filter((pool) => pool.pool_id === poolId);
     const same = (list) => JSON.stringify(list.map(({ pool_id, name }) => [pool_id, name]));
-    if (same(shown) !== same(views.map(({ pool }) => pool))) location.reload();
+    if (same(await fetchShownPools()) !== same(pools)) location.reload();
   } catch {
     // The feeds say what is wrong.
   }
@@ -277,7 +250,7 @@ function showMessage(words, { link = false } = {}) {
   setShown($("message"), true);
   setText($("message-text"), words);
   setShown($("message-link"), link);
-  drawConnection();
+  drawHeader();
 }
 
 function showLogin() {
@@ -287,13 +260,13 @@ function showLogin() {
   // The cookie is gone, or was none.
   noteLogin(false);
   $("token").focus();
-  drawConnection();
+  drawHeader();
 }
 
 function loggedIn() {
   setShown($("login"), false);
   $("main").focus();
-  if (views.length === 0) openPools();
+  if (page === null) openPools();
   else retryNow();
 }
 

@@ -21,12 +21,18 @@ macro_rules! file {
     };
 }
 
-static FILES: [File; 23] = [
+static FILES: [File; 29] = [
     file!("index.html"),
     file!("login.html"),
     file!("style.css"),
     file!("agents.css"),
     file!("app.js"),
+    file!("address.js"),
+    file!("header.js"),
+    file!("overview.js"),
+    file!("pool-page.js"),
+    file!("agent-page.js"),
+    file!("wall.js"),
     file!("agent-list.js"),
     file!("health.js"),
     file!("icons.js"),

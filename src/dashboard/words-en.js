@@ -25,11 +25,8 @@ export const say = {
   unknown: "unknown",
   pools: "Agent pools",
 
-  /** `trouble` is what keeps the page from being live, or null. */
-  title: (place, offline, trouble) =>
-    [trouble, offline > 0 ? `${offline} offline` : null, place, "agent-metrics"]
-      .filter((part) => part !== null)
-      .join(" · "),
+  /** `lost` is what keeps the page from being live, `trouble` what a view says is wrong, or null. */
+  title: (lost, trouble, places) => [lost, trouble, ...places, "agent-metrics"].filter((part) => part !== null).join(" · "),
 
   connection: {
     connecting: () => "Connecting…",
@@ -49,6 +46,7 @@ export const say = {
   restarted: (time, unheard) =>
     `The server restarted at ${time}. ${unheard === 0 ? "Every agent that was live before has been heard again." : `${count(unheard, "agent has", "agents have")} not been heard since.`}`,
   noSuchPool: (poolId) => `There is no pool “${poolId}” here, or you may not see it.`,
+  noSuchAgent: (agentId) => `No agent “${agentId}” has reported to this pool since the server started, or it left long ago.`,
   noPools: "This server has no pool that you may see. Pools are set in the server's configuration.",
   /** Why a connection ended, in the client module's words. */
   cause: (reason) => reason,

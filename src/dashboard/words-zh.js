@@ -34,10 +34,7 @@ export const say = {
   unknown: "未知",
   pools: "Agent 池",
 
-  title: (place, offline, trouble) =>
-    [trouble, offline > 0 ? `${offline} 个离线` : null, place, "agent-metrics"]
-      .filter((part) => part !== null)
-      .join(" · "),
+  title: (lost, trouble, places) => [lost, trouble, ...places, "agent-metrics"].filter((part) => part !== null).join(" · "),
 
   connection: {
     connecting: () => "正在连接…",
@@ -56,6 +53,7 @@ export const say = {
   restarted: (time, unheard) =>
     `服务器已于 ${time} 重启。${unheard === 0 ? "此前在线的 Agent 均已重新上报。" : `此后还有 ${unheard} 个 Agent 没有上报。`}`,
   noSuchPool: (poolId) => `没有 Agent 池“${poolId}”，或者您无权查看。`,
+  noSuchAgent: (agentId) => `自服务器启动以来，Agent“${agentId}”没有向此池上报过，或者早已离开。`,
   noPools: "此服务器上没有您可以查看的 Agent 池。Agent 池在服务器的配置文件中设置。",
   cause: (reason) =>
     causes[reason] ?? reason?.replace(/^the server closed the connection \((\d+)\)$/, "服务器关闭了连接（$1）") ?? null,
