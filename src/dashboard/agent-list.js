@@ -137,11 +137,11 @@ export class AgentList {
     const metrics = this.#feed.agents.get(agentId) ?? this.#feed.departed.get(agentId);
     if (metrics === undefined) return;
     const row = this.#row(metrics);
-    const wasOffline = row.state === "offline";
+    const before = row.trouble;
     if (row.take(metrics)) this.#unordered = true;
     row.judge(this.#feed.heardAt());
     // Who leaves or returns is shown, hidden or moved at once; mere figures may wait.
-    if (wasOffline !== (row.state === "offline")) this.#unordered = true;
+    if (before !== row.trouble) this.#unordered = true;
     if (isRestless(this.#toolbar.view) || !this.#toolbar.offers(row.state)) this.#unsettled = true;
   }
 

@@ -2,7 +2,7 @@
 // so that the browser's own search finds it; the rest is made when it comes into sight and given
 // up when it leaves. Knows nothing of the other agents.
 
-import { ageMs, byAge, isLate, lateAfterMs } from "./health.js";
+import { ageMs, byAge, isLate, judge, lateAfterMs } from "./health.js";
 import { History } from "./history.js";
 import { copy, fillList, Meter, setShown, setText } from "./parts.js";
 import { clockTime, say, span } from "./text.js";
@@ -19,7 +19,10 @@ export class AgentRow {
   name = null;
   /** What view.js sorts and filters by; `rank` is the list's to set. */
   rank = 0;
+  kind = "";
   state = "";
+  high = false;
+  trouble = 0;
   lost = false;
   cpu = null;
   memory = null;
@@ -71,11 +74,13 @@ export class AgentRow {
     return true;
   }
 
-  /** Settles `state` as of `heardAt`, the feed's last message: lateness comes with time alone. */
-  judge(heardAt) {
-    if (this.#departed) this.state = "offline";
-    else if (this.#unheardSince !== null) this.state = "unheard";
-    else this.state = isLate(this.#metrics, heardAt) ? "late" : this.#metrics.status;
+  /** Settles `state` and `trouble` as of `heardAt`, the feed's last message: lateness comes with time alone. */
+  judge(heardAt, isSeen) {
+    const { kind, state, high, trouble } = judge(this.#metrics, heardAt, this.#unheardSince, isSeen);
+    this.kind = kind;
+    this.state = state;
+    this.high = high;
+    this.trouble = trouble;
   }
 
   /** What a filter's text is looked for in. */

@@ -16,8 +16,43 @@ const LATE_INTERVALS = 2.5;
 /** For networks and schedulers: agents with a rhythm of a second are not late at once. */
 const LATE_SLACK_MS = 2_000;
 
+/** A loss wants to be looked at for this long, unless it was marked as seen. */
+export const LOSS_MS = 3_600_000;
+
 /** States that are named; further ones are one number. Agents may call their state anything. */
 export const MAX_STATES = 20;
+/** Agents that a summary names among those that need attention. */
+export const MAX_NAMED = 3;
+
+/** Statuses that say something to the page, and what; any other one is kind `other`. */
+const KINDS = {
+  __proto__: null,
+  error: "error",
+  failed: "error",
+  unhealthy: "error",
+  draining: "paused",
+  maintenance: "paused",
+  paused: "paused",
+  busy: "busy",
+  idle: "idle",
+};
+
+/** All kinds of an agent's state, the worst first. */
+export const SEVERITY = ["lost", "error", "late", "unheard", "paused", "other", "busy", "idle", "offline"];
+
+/** The order of what a summary counts: `high` overlaps with the kinds. */
+const CHIPS = SEVERITY.toSpliced(SEVERITY.indexOf("late") + 1, 0, "high");
+
+/**
+ * How much an agent wants to be looked at, by number, the most urgent first. Up to `HIGH` it needs
+ * attention.
+ */
+export const TROUBLE = { LOST_WITH_TASKS: 0, LOST: 1, ERROR: 2, LATE: 3, HIGH: 4, NONE: 5, GONE: 6 };
+
+/** Filters that are the page's own words; an agent that uses one as its status has another key. */
+const PAGE_STATES = new Set(["lost", "late", "unheard", "offline", "high", "attention"]);
+/** Stands before such a status. No status has a dot. */
+const OWN = "own.";
 
 /** `ok` under 70, `warm` from 70 to under 90, `hot` from 90. */
 export function level(percent) {
@@ -58,56 +93,165 @@ export function mostCommon(counts, most) {
   return [...counts].sort((a, b) => b[1] - a[1] || byName(a, b)).slice(0, most).sort(byName);
 }
 
-/** A pool in figures: agents by state, loads, and how many agents have room for another job. */
-export function summarise(feed) {
+/**
+ * The kind of a live agent's state as of `heardAt`, the feed's last message: one of `SEVERITY`.
+ * `unheardSince` is the time of the server's restart if the agent was not heard since.
+ */
+export function kindOf(agent, heardAt, unheardSince = null) {
+  if (unheardSince !== null) return "unheard";
+  return isLate(agent, heardAt) ? "late" : (KINDS[agent.status] ?? "other");
+}
+
+/** `lost` if it fell silent or left tasks behind, else `offline`. */
+export function kindOfDeparture({ reason, running_tasks: tasks }) {
+  return reason === "timeout" || tasks?.length > 0 ? "lost" : "offline";
+}
+
+/** The key by which a filter knows the state of `agent`, of `kind`: the page's word or its own. */
+export function stateOf(kind, agent) {
+  if (PAGE_STATES.has(kind)) return kind;
+  return PAGE_STATES.has(agent.status) ? OWN + agent.status : agent.status;
+}
+
+/** The agent's own status that a key of `stateOf` stands for; null if it is the page's word. */
+export function ownStatus(state) {
+  if (state.startsWith(OWN)) return state.slice(OWN.length);
+  return PAGE_STATES.has(state) ? null : state;
+}
+
+/** Whether an agent's own status is also a word of the page, so that it has to be quoted. */
+export function isPageWord(status) {
+  return PAGE_STATES.has(status);
+}
+
+/** Whether memory or a disk is nearly full. A CPU at 100 % is at work. */
+export function isHigh({ memory_usage: memory, disk_usage: disk }) {
+  return memory >= HOT_PERCENT || disk >= HOT_PERCENT;
+}
+
+/**
+ * What the page makes of `metrics`, an agent or a departure of a feed: `kind`, `state` (the key of
+ * a filter), `high` and `trouble` (of `TROUBLE`). `heardAt` is the feed's, `unheardSince` as for
+ * `kindOf`, `isSeen` tells of a loss whether someone marked it.
+ */
+export function judge(metrics, heardAt, unheardSince = null, isSeen = () => false) {
+  if (metrics.last_update_time === undefined) {
+    const kind = kindOfDeparture(metrics);
+    const isFresh = kind === "lost" && (ageMs(metrics.at, heardAt) ?? 0) <= LOSS_MS && !isSeen(metrics);
+    const lost = metrics.running_tasks?.length > 0 ? TROUBLE.LOST_WITH_TASKS : TROUBLE.LOST;
+    return { kind, state: kind, high: false, trouble: isFresh ? lost : TROUBLE.GONE };
+  }
+  const kind = kindOf(metrics, heardAt, unheardSince);
+  const high = kind !== "late" && kind !== "unheard" && isHigh(metrics);
+  const isOverdue = kind === "late" || (kind === "unheard" && isLate(metrics, heardAt, unheardSince));
+  let trouble = high ? TROUBLE.HIGH : TROUBLE.NONE;
+  if (isOverdue) trouble = TROUBLE.LATE;
+  if (kind === "error") trouble = TROUBLE.ERROR;
+  return { kind, state: stateOf(kind, metrics), high, trouble };
+}
+
+/** Whether someone should look at what was judged to be `trouble`. */
+export function needsAttention(trouble) {
+  return trouble <= TROUBLE.HIGH;
+}
+
+/**
+ * A pool in figures: who needs attention (`attention`, the first by name in `named`), `states` with
+ * their numbers (the worst first), losses that are not calm yet and their tasks, loads, and `room`
+ * for work. `isSeen` as for `judge`.
+ */
+export function summarise(feed, isSeen) {
   const heardAt = feed.heardAt();
-  const byState = new Map();
+  const count = { total: 0, unheard: 0, overdue: 0, departed: 0, high: 0, lost: 0, tasksLost: 0 };
+  const kinds = new Map(SEVERITY.map((kind) => [kind, 0]));
+  const own = new Map();
+  const troubled = [];
   const load = { cpu: newLoad(), memory: newLoad() };
-  let late = 0;
-  let hot = 0;
-  let room = 0;
-  for (const agent of feed.agents.values()) {
-    if (isLate(agent, heardAt)) {
-      late += 1;
-      continue;
+  const room = newRoom();
+  const take = (metrics, unheardSince) => {
+    const judged = judge(metrics, heardAt, unheardSince, isSeen);
+    const { kind, state, high, trouble } = judged;
+    kinds.set(kind, kinds.get(kind) + 1);
+    if (high) count.high += 1;
+    if (needsAttention(trouble)) troubled.push({ metrics, kind, trouble });
+    if (kind === "lost" && trouble !== TROUBLE.GONE) {
+      count.lost += 1;
+      count.tasksLost += metrics.running_tasks?.length ?? 0;
     }
-    byState.set(agent.status, (byState.get(agent.status) ?? 0) + 1);
+    if (kind === "unheard" && needsAttention(trouble)) count.overdue += 1;
+    if (kind === "lost" || kind === "offline") count.departed += 1;
+    if (ownStatus(state) !== null) own.set(state, [(own.get(state)?.[0] ?? 0) + 1, kind]);
+    return kind;
+  };
+  for (const { last, since } of feed.unheard.values()) take(last, since);
+  for (const departure of feed.departed.values()) take(departure, null);
+  for (const agent of feed.agents.values()) {
+    const kind = take(agent, null);
+    if (kind === "late") continue;
     add(load.cpu, agent.cpu_usage);
     add(load.memory, agent.memory_usage);
-    const worst = Math.max(agent.cpu_usage, agent.memory_usage);
-    if (worst >= HOT_PERCENT) hot += 1;
-    if (worst < WARM_PERCENT) room += 1;
+    addRoom(room, agent, kind);
   }
-  const departed = [...feed.departed.values()];
-  let unheard = 0;
-  let overdue = 0;
-  for (const { last, since } of feed.unheard.values()) {
-    if (last.last_update_time === undefined) {
-      departed.push(last);
-      continue;
-    }
-    unheard += 1;
-    if (isLate(last, heardAt, since)) overdue += 1;
-  }
-  const lost = departed.filter(({ reason }) => reason === "timeout").length;
-  const reporting = feed.agents.size - late;
-  const named = mostCommon(byState, MAX_STATES);
+  const agents = feed.agents.size;
+  const reporting = agents - kinds.get("late");
   return {
-    agents: feed.agents.size,
-    departed: departed.length,
-    unheard,
-    overdue,
-    byState: named,
-    others: named.reduce((left, [, number]) => left - number, reporting),
-    late,
-    lost,
-    hot,
-    room,
+    agents,
     reporting,
+    departed: count.departed,
+    late: kinds.get("late"),
+    unheard: kinds.get("unheard"),
+    overdue: count.overdue,
+    paused: kinds.get("paused"),
+    goodbyes: kinds.get("offline"),
+    attention: troubled.length,
+    named: mostUrgent(troubled, MAX_NAMED),
+    lost: count.lost,
+    tasksLost: count.tasksLost,
+    ...statesOf(kinds, own, count),
+    room: { free: room.free, slots: room.isTold && room.slots > 0 ? { free: room.slotsFree, all: room.slots } : null },
     cpu: mean(load.cpu, reporting),
     memory: mean(load.memory, reporting),
-    trouble: late > 0 || overdue > 0 || lost > 0 || hot > 0,
+    trouble: troubled.length > 0,
   };
+}
+
+/** The first `most` of those in trouble: by urgency, then by name. */
+function mostUrgent(troubled, most) {
+  const byName = (a, b) => (a.metrics.agent_name < b.metrics.agent_name ? -1 : 1);
+  return troubled.sort((a, b) => a.trouble - b.trouble || byName(a, b)).slice(0, most);
+}
+
+/**
+ * `states`: each state that someone is in with its `number`, `kind` and whether it is `calm`, the
+ * worst first; `others`: agents in statuses too rare to be named.
+ */
+function statesOf(kinds, own, { high, lost }) {
+  const named = mostCommon([...own].map(([state, [number]]) => [state, number]), MAX_STATES);
+  const states = named.map(([state, number]) => ({ state, kind: own.get(state)[1], number, calm: false }));
+  for (const state of ["lost", "late", "unheard", "offline"]) {
+    states.push({ state, kind: state, number: kinds.get(state), calm: state === "lost" && lost === 0 });
+  }
+  states.push({ state: "high", kind: "high", number: high, calm: false });
+  const others = [...own.values()].reduce((sum, [number]) => sum + number, 0) - named.reduce((sum, [, number]) => sum + number, 0);
+  const rank = ({ kind, calm }) => CHIPS.indexOf(calm ? "offline" : kind);
+  return { states: states.filter(({ number }) => number > 0).sort((a, b) => rank(a) - rank(b)), others };
+}
+
+/**
+ * Agents that could take another task, and slots where all say how many they have. Only agents that
+ * work, or wait for work, take any: not those that are late, in error, paused, or unknown.
+ */
+function newRoom() {
+  return { free: 0, slots: 0, slotsFree: 0, isTold: true };
+}
+
+function addRoom(room, { running_tasks: tasks, capacity }, kind) {
+  if (kind !== "busy" && kind !== "idle") return;
+  const free = capacity === undefined ? 0 : Math.max(0, capacity - (tasks?.length ?? 0));
+  if (capacity === undefined) room.isTold = false;
+  if (capacity === undefined ? kind === "idle" : free > 0) room.free += 1;
+  room.slots += capacity ?? 0;
+  room.slotsFree += free;
 }
 
 /** RFC 3339 section 5.6; anything else that `Date.parse` would guess at is not a time. */

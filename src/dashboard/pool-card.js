@@ -45,15 +45,10 @@ export class PoolCard {
 }
 
 /** What the counts line says, each with the kind that colours it. */
-function chips(summary) {
-  const { agents, byState, others, late, unheard, overdue, departed, lost, hot } = summary;
+function chips({ agents, states, others }) {
   const list = [["all", say.agents(agents)]];
-  for (const [status, number] of byState) list.push([status, say.state(number, status)]);
+  for (const { state, kind, number, calm } of states) list.push([calm ? "offline" : kind, say.state(number, state)]);
   if (others > 0) list.push(["others", say.others(others)]);
-  if (late > 0) list.push(["late", say.late(late)]);
-  if (unheard > 0) list.push([overdue > 0 ? "late" : "unheard", say.unheard(unheard)]);
-  if (departed > 0) list.push([lost > 0 ? "lost" : "offline", say.departed(departed)]);
-  if (hot > 0) list.push(["hot", say.hot(hot)]);
   return list;
 }
 

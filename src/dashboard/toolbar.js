@@ -86,8 +86,7 @@ export class Toolbar {
     this.#offered = all;
     const { state } = this.#parts;
     while (state.options.length > 1) state.options[1].remove();
-    const names = { __proto__: null, late: say.lateBadge, offline: say.offlineBadge, unheard: say.unheardBadge };
-    for (const value of all) state.add(new Option(names[value] ?? say.status(value), value));
+    for (const value of all) state.add(new Option(say.stateName(value), value));
     state.value = this.view.state;
   }
 

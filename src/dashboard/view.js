@@ -1,24 +1,19 @@
 // How a pool's agents are looked at: which of them, in which order, as a table or a grid. Kept in
 // the page's address, so that it survives a reload and can be sent to a colleague. Pure; no DOM.
 
+import { needsAttention, SEVERITY, TROUBLE } from "./health.js";
+
 /** What the agents may be sorted by. */
-export const SORTS = ["name", "state", "cpu", "memory", "tasks", "heard"];
+export const SORTS = ["trouble", "name", "state", "cpu", "memory", "tasks", "heard"];
 
 /** Sorts that start with the largest: who asks for these looks for the most loaded, or the stalest. */
 const LARGEST_FIRST = new Set(["cpu", "memory", "tasks", "heard"]);
-
-/**
- * States by how much they want to be looked at; an agent's own word stands between, be it
- * `constructor`: nothing is inherited.
- */
-const STATE_RANKS = { __proto__: null, lost: 0, late: 1, unheard: 2, busy: 3, idle: 5, offline: 6 };
-const OTHER_STATE_RANK = 4;
 
 /** The view of an address without parameters. */
 export const PLAIN = Object.freeze({
   text: "",
   state: "",
-  sort: "name",
+  sort: "trouble",
   descending: false,
   hideOffline: false,
   layout: "table",
@@ -56,23 +51,35 @@ export function sortedBy(view, sort) {
   return { ...view, sort, descending };
 }
 
+/** Whether `view` leaves agents out. */
+export function isFiltered({ text, state, hideOffline }) {
+  return text.trim() !== "" || state !== "" || hideOffline;
+}
+
 /** Whether heartbeats, or time alone, can change who is shown and where. */
 export function isRestless(view) {
   return view.sort !== "name" || view.state !== "" || view.text !== "";
 }
 
 /**
- * Whether `view` shows `agent`, an object with `state` (its own word, `late`, `unheard` or `offline`) and
- * `words()`, the text that is searched.
+ * Whether `view` shows `agent`, an object with what `judge` of health.js says (`state`, `high`,
+ * `trouble`) and `words()`, the text that is searched. Losses that need attention are not hidden as
+ * offline.
  */
 export function isShown(view, agent) {
-  if (view.hideOffline && agent.state === "offline") return false;
-  if (view.state !== "" && agent.state !== view.state) return false;
+  if (view.hideOffline && agent.trouble === TROUBLE.GONE) return false;
+  if (view.state !== "" && !isInState(view.state, agent)) return false;
   return view.text === "" || agent.words().toLowerCase().includes(view.text.trim().toLowerCase());
 }
 
+/** Two filters go across the states. */
+function isInState(state, agent) {
+  if (state === "attention") return needsAttention(agent.trouble);
+  return state === "high" ? agent.high : agent.state === state;
+}
+
 /**
- * The order of `view`, as a comparison of objects with `rank` (by name), `state`, `lost`, `cpu`,
+ * The order of `view`, as a comparison of objects with `rank` (by name), `kind`, `trouble`, `cpu`,
  * `memory`, `tasks` and `heard`. Who has no figure comes last either way; equals go by name.
  */
 export function orderOf({ sort, descending }) {
@@ -88,8 +95,9 @@ export function orderOf({ sort, descending }) {
 }
 
 const KEYS = {
+  trouble: (agent) => agent.trouble,
   name: (agent) => agent.rank,
-  state: (agent) => (agent.lost ? STATE_RANKS.lost : (STATE_RANKS[agent.state] ?? OTHER_STATE_RANK)),
+  state: (agent) => SEVERITY.indexOf(agent.kind),
   cpu: (agent) => agent.cpu,
   memory: (agent) => agent.memory,
   tasks: (agent) => agent.tasks,

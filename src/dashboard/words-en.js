@@ -1,6 +1,7 @@
 // What the page says, in English. The fixed texts of the HTML files are there, not here. Pure; no
 // DOM. Every other language has the same members.
 
+import { isPageWord, ownStatus } from "./health.js";
 import { percent, spanIn } from "./numbers.js";
 
 const units = {
@@ -14,6 +15,26 @@ const span = (ms) => spanIn(units, ms);
 function count(number, one, many) {
   return `${number} ${number === 1 ? one : many}`;
 }
+
+/** Filters of the page's own words; of all others nothing is inherited. */
+const stateNames = {
+  __proto__: null,
+  lost: "lost",
+  late: "late",
+  high: "memory or disk full",
+  unheard: "not heard",
+  offline: "offline",
+  attention: "needs attention",
+};
+const stateCounts = {
+  __proto__: null,
+  lost: (number) => `${number} lost`,
+  late: (number) => `${number} late`,
+  high: (number) => `${number} at 90 % memory or disk`,
+  unheard: (number) => `${number} not heard since the restart`,
+  offline: (number) => `${number} offline`,
+  attention: (number) => `${number} ${number === 1 ? "needs" : "need"} attention`,
+};
 
 /** The sentences, by what they are for. */
 export const say = {
@@ -51,18 +72,18 @@ export const say = {
   /** Why a connection ended, in the client module's words. */
   cause: (reason) => reason,
 
-  status: (status) => status,
-  state: (number, status) => `${number} ${status}`,
+  /** An agent's own status; quoted where the page says the same of other agents. */
+  status: (status) => (isPageWord(status) ? `“${status}”` : status),
+  /** `state` is a filter's key. */
+  stateName: (state) => stateNames[state] ?? say.status(ownStatus(state)),
+  state: (number, state) => (stateCounts[state] ?? ((n) => `${n} ${say.status(ownStatus(state))}`))(number),
   others: (number) => `${number} in other states`,
-  late: (number) => `${number} late`,
-  unheard: (number) => `${number} not heard since the restart`,
-  departed: (number) => `${number} offline`,
-  hot: (number) => `${number} at 90 % or more`,
   room: ({ agents, departed, unheard, reporting, room }) => {
     if (agents + departed + unheard === 0) return "No agent has reported yet";
     if (agents === 0 && unheard > 0) return "No agent has been heard since the restart";
     if (reporting === 0) return "No agent reports any more";
-    return `Room for another job on ${room} of ${count(reporting, "agent", "agents")}`;
+    if (room.slots !== null) return `${room.slots.free} of ${count(room.slots.all, "slot", "slots")} free`;
+    return `Room on ${room.free} of ${count(agents, "agent", "agents")}`;
   },
   meanAndMax: (load) => `${percent(load.mean)} on average, ${percent(load.max)} at the highest`,
   highest: (load) => `max ${percent(load.max)}`,

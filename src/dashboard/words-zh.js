@@ -1,6 +1,7 @@
 // What the page says, in Simplified Chinese, and the fixed texts of the HTML files by their
 // `data-say` names. Pure; no DOM. The same members as words-en.js.
 
+import { isPageWord, ownStatus } from "./health.js";
 import { percent, spanIn } from "./numbers.js";
 
 const units = {
@@ -12,7 +13,35 @@ const units = {
 const span = (ms) => spanIn(units, ms);
 
 /** States are agents' own words, `constructor` too: nothing is inherited. */
-const statuses = { __proto__: null, busy: "忙碌", idle: "空闲" };
+const statuses = {
+  __proto__: null,
+  busy: "忙碌",
+  idle: "空闲",
+  error: "错误",
+  failed: "失败",
+  unhealthy: "不健康",
+  draining: "排空中",
+  maintenance: "维护中",
+  paused: "已暂停",
+};
+const stateNames = {
+  __proto__: null,
+  lost: "失联",
+  late: "延迟",
+  high: "内存或磁盘将满",
+  unheard: "未上报",
+  offline: "离线",
+  attention: "需要关注",
+};
+const stateCounts = {
+  __proto__: null,
+  lost: (number) => `${number} 个失联`,
+  late: (number) => `${number} 个延迟`,
+  high: (number) => `${number} 个内存或磁盘达到 90 %`,
+  unheard: (number) => `${number} 个重启后未上报`,
+  offline: (number) => `${number} 个离线`,
+  attention: (number) => `${number} 个需要关注`,
+};
 const reasons = { goodbye: "已主动下线", timeout: "失去联系" };
 const causes = {
   __proto__: null,
@@ -58,18 +87,20 @@ export const say = {
   cause: (reason) =>
     causes[reason] ?? reason?.replace(/^the server closed the connection \((\d+)\)$/, "服务器关闭了连接（$1）") ?? null,
 
-  status: (status) => statuses[status] ?? status,
-  state: (number, status) => `${number} 个${statuses[status] ?? ` ${status}`}`,
+  status: (status) => statuses[status] ?? (isPageWord(status) ? `“${status}”` : status),
+  stateName: (state) => stateNames[state] ?? say.status(ownStatus(state)),
+  state: (number, state) => {
+    if (state in stateCounts) return stateCounts[state](number);
+    const status = ownStatus(state);
+    return `${number} 个${statuses[status] ?? ` ${say.status(status)}`}`;
+  },
   others: (number) => `${number} 个处于其他状态`,
-  late: (number) => `${number} 个延迟`,
-  unheard: (number) => `${number} 个重启后未上报`,
-  departed: (number) => `${number} 个离线`,
-  hot: (number) => `${number} 个达到或超过 90 %`,
   room: ({ agents, departed, unheard, reporting, room }) => {
     if (agents + departed + unheard === 0) return "还没有 Agent 上报";
     if (agents === 0 && unheard > 0) return "重启后还没有 Agent 上报";
     if (reporting === 0) return "已经没有 Agent 在上报";
-    return `${reporting} 个 Agent 中有 ${room} 个可以接新任务`;
+    if (room.slots !== null) return `${room.slots.all} 个任务槽中有 ${room.slots.free} 个空闲`;
+    return `${agents} 个 Agent 中有 ${room.free} 个可以接新任务`;
   },
   meanAndMax: (load) => `平均 ${percent(load.mean)}，最高 ${percent(load.max)}`,
   highest: (load) => `最高 ${percent(load.max)}`,
@@ -128,6 +159,7 @@ export const fixed = {
   searchHint: "名称、ID、任务、工作区",
   allStates: "全部",
   sort: "排序",
+  byTrouble: "问题优先",
   byName: "名称",
   byTasks: "任务数",
   hideOffline: "隐藏离线 Agent",
