@@ -13,8 +13,14 @@ export const RETRY_FIRST_MS: number;
 export const RETRY_LAST_MS: number;
 /** After a connection that lasted this long the waits start from the first. In milliseconds: 10,000. */
 export const STEADY_MS: number;
-/** Departures kept, as many as the server keeps: 50. The oldest go first. */
+/** Losses kept, and as many plain goodbyes apart from them: 50. The oldest go first. */
 export const MAX_DEPARTED: number;
+/** The shortest period of batches. In milliseconds: 50. */
+export const MIN_BATCH_MS: number;
+/** The longest period of batches. In milliseconds: 5,000. */
+export const MAX_BATCH_MS: number;
+/** The most agents that `fetchHistory` can be asked for by id: 100. */
+export const MAX_HISTORY_AGENTS: number;
 
 /** A moment: RFC 3339, UTC, milliseconds, by the server's clock. */
 export type Timestamp = string;
@@ -27,6 +33,18 @@ export interface Task {
   readonly workspace_id: string;
   /** As the agent sent it: should be RFC 3339, need not be. */
   readonly started_at: string;
+  /** What the job is called, for people. */
+  readonly title?: string;
+  /** Where to look at it: http or https. */
+  readonly url?: string;
+}
+
+/** A job that ended. */
+export interface FinishedTask extends Task {
+  /** When it ended. */
+  readonly finished_at: Timestamp;
+  /** Null where it is not known. */
+  readonly exit_code: number | null;
 }
 
 /** A live agent, as of its last heartbeat. */
@@ -47,6 +65,20 @@ export interface Agent {
   readonly status: string;
   /** The observed time between its heartbeats, in milliseconds; null until it is known. */
   readonly interval_ms: number | null;
+  /** How many tasks it can run at once. */
+  readonly capacity?: number;
+  /** Of the fullest file system that its tasks use, in percent, 0 to 100. */
+  readonly disk_usage?: number;
+  /** At most 16. */
+  readonly labels?: Readonly<Record<string, string>>;
+  /** What software it runs. */
+  readonly version?: string;
+  /** A word to people, such as why it takes no more work. */
+  readonly note?: string;
+  /** In an update: what ended since the one before. */
+  readonly finished_tasks?: readonly FinishedTask[];
+  /** In a snapshot: the newest that ended. */
+  readonly recent_tasks?: readonly FinishedTask[];
 }
 
 /** An agent that is gone. */
@@ -59,6 +91,15 @@ export interface Departure {
   readonly at: Timestamp;
   /** What it was running when last heard of. */
   readonly running_tasks: readonly Task[];
+}
+
+/**
+ * How many agents departed since the server started: `lost` by a timeout, or with running tasks;
+ * `goodbyes` without. The server's own count whenever a snapshot comes.
+ */
+export interface Departures {
+  readonly lost: number;
+  readonly goodbyes: number;
 }
 
 /** What was known of an agent before the server restarted; the new server has not heard it yet. */
@@ -75,6 +116,13 @@ export interface MeanAndMax {
   readonly max: number;
 }
 
+/**
+ * A live agent's kind: `late` by its own rhythm, whatever its status says, else by its status. `error`
+ * is also `failed` and `unhealthy`, `paused` also `draining` and `maintenance`; `other` is any that is
+ * not known.
+ */
+export type Kind = "busy" | "idle" | "late" | "error" | "paused" | "other";
+
 /** A pool in figures, as in `GET /api/v1/agent-pools`. */
 export interface Pool {
   readonly pool_id: string;
@@ -82,12 +130,55 @@ export interface Pool {
   readonly name: string;
   /** Live agents: how many, and how many of each status. */
   readonly agents: { readonly total: number; readonly by_status: Readonly<Record<string, number>> };
-  /** Departures that the server remembers, 50 at most. */
+  /** Departures that the server remembers, 100 at most. */
   readonly departed: number;
   /** Null while the pool has no live agent. */
   readonly cpu: MeanAndMax | null;
   /** Null while the pool has no live agent. */
   readonly memory: MeanAndMax | null;
+  /** Live agents by kind, each counted once. */
+  readonly states: Readonly<Record<Kind, number>>;
+  /** Live agents that are late. */
+  readonly late: number;
+  /** Live agents that are late, in error, or with memory at 90 % or more. */
+  readonly attention: number;
+  /** Agents that were lost within the last hour: by a timeout, or with running tasks. */
+  readonly lost: number;
+  /** The tasks that these held. */
+  readonly tasks_lost: number;
+  /** Null when nothing was lost. */
+  readonly last_loss_at: Timestamp | null;
+  /** Agents that are idle and not late. */
+  readonly free: number;
+  /**
+   * In an `OverviewFeed`, for pools of up to 400 agents: two characters an agent, ordered by name, then
+   * id. The first letter of its kind, and the tens digit of its CPU or memory usage, whichever is
+   * higher (9 for 100 %).
+   */
+  readonly cells?: string;
+  /** The names of its keys, for viewers of all pools. */
+  readonly app_keys?: readonly string[];
+}
+
+/** The load of one agent, one entry a step, the oldest first; null where it is not known. */
+export interface Series {
+  /** In percent, 0 to 100. */
+  readonly cpu: readonly (number | null)[];
+  /** In percent, 0 to 100. */
+  readonly memory: readonly (number | null)[];
+}
+
+/** The last minutes of a pool. */
+export interface History {
+  /**
+   * The end of the last step, in milliseconds since 1970 by the server's clock. This step is not over:
+   * `end` may lie ahead of now by up to `stepMs`.
+   */
+  readonly end: number;
+  /** The length of a step, in milliseconds. */
+  readonly stepMs: number;
+  /** By agent id. */
+  readonly agents: ReadonlyMap<string, Series>;
 }
 
 /**
@@ -115,11 +206,29 @@ export type Change =
   /** An agent came, or sent a heartbeat. */
   | { readonly kind: "update"; readonly agentId: string }
   /** An agent went: it is in `departed` now. */
-  | { readonly kind: "departed"; readonly agentId: string };
+  | { readonly kind: "departed"; readonly agentId: string }
+  /**
+   * All that came in one message, with `batchMs`: agents that came or sent heartbeats, and agents that
+   * went and are not back. No id is in both.
+   */
+  | { readonly kind: "batch"; readonly agentIds: readonly string[]; readonly departedIds: readonly string[] };
 
 /** The events of a `PoolFeed`. */
 export interface PoolFeedEventMap {
   change: CustomEvent<Change>;
+  connection: CustomEvent<Connection>;
+}
+
+/** What has changed in an overview. */
+export type OverviewChange =
+  /** Everything, the map too. `restarted`: the server had started anew. */
+  | { readonly kind: "snapshot"; readonly restarted: boolean }
+  /** The figures of some pools. */
+  | { readonly kind: "pools"; readonly poolIds: readonly string[] };
+
+/** The events of an `OverviewFeed`. */
+export interface OverviewFeedEventMap {
+  change: CustomEvent<OverviewChange>;
   connection: CustomEvent<Connection>;
 }
 
@@ -146,9 +255,8 @@ export interface WebSocketLike {
   close(): void;
 }
 
-export interface PoolFeedOptions {
-  /** The pool to watch. */
-  poolId: string;
+/** What every feed takes. */
+export interface FeedOptions {
   /** The server's origin, such as `https://metrics.example.org`. Default: that of the page. */
   base?: string | undefined;
   /** A viewer's token, where the server wants one and no cookie carries it. */
@@ -161,6 +269,17 @@ export interface PoolFeedOptions {
   clock?: Clock | undefined;
   /** Chance, from 0 to under 1. For tests. */
   random?: (() => number) | undefined;
+}
+
+export interface PoolFeedOptions extends FeedOptions {
+  /** The pool to watch. */
+  poolId: string;
+  /**
+   * Changes in batches, at most one in so many milliseconds, from `MIN_BATCH_MS` to `MAX_BATCH_MS`: far
+   * cheaper where there are many agents. Default: each change as it happens. The constructor throws a
+   * `RangeError` for any other number.
+   */
+  batchMs?: number | undefined;
 }
 
 export interface FetchPoolsOptions {
@@ -178,30 +297,25 @@ export interface FetchPoolsOptions {
  */
 export function fetchPools(options?: FetchPoolsOptions): Promise<Pool[]>;
 
+export interface FetchHistoryOptions extends FetchPoolsOptions {
+  /** Ids, at most `MAX_HISTORY_AGENTS`. Default: all of the pool's agents. */
+  agents?: Iterable<string> | undefined;
+}
+
+/**
+ * The last 15 minutes of a pool's agents, in steps of 10 seconds. Rejects as `fetchPools` does, and
+ * with a `RangeError` for too many agents.
+ */
+export function fetchHistory(poolId: string, options?: FetchHistoryOptions): Promise<History>;
+
 /**
  * The wait before attempt `attempt` (from 0), in milliseconds: between `RETRY_FIRST_MS` and twice
  * that at first, then doubling up to `RETRY_LAST_MS`; half of each wait is chance.
  */
 export function retryDelay(attempt: number, random?: () => number): number;
 
-/** One pool, live: connects, reconnects, and holds the pool's true state. */
-export class PoolFeed extends EventTarget {
-  constructor(options: PoolFeedOptions);
-
-  readonly poolId: string;
-  /** Live agents by id. An update puts a new object in place of the old one. */
-  readonly agents: ReadonlyMap<string, Agent>;
-  /**
-   * Departed agents by id, the oldest departure first; never one that is in `agents`. When they
-   * get too many, the oldest goes without an event of its own.
-   */
-  readonly departed: ReadonlyMap<string, Departure>;
-  /**
-   * Agents that were known before the server restarted, by id, until they are heard again or
-   * `dismissUnheard` is called; never one that is in `agents` or `departed`. At most the latest
-   * 10,000 that were live and the latest 50 that had departed.
-   */
-  readonly unheard: ReadonlyMap<string, Unheard>;
+/** What all feeds have. */
+declare abstract class Feed<EventMap> extends EventTarget {
   /** Changes with each start of the server; null before the first snapshot. */
   readonly epoch: string | null;
   readonly connection: Connection;
@@ -217,8 +331,6 @@ export class PoolFeed extends EventTarget {
    * that itself.
    */
   wake(what?: { networkChanged?: boolean }): void;
-  /** Empties `unheard`. A `change` of kind `snapshot` follows. */
-  dismissUnheard(): void;
   /** Milliseconds until the next attempt; 0 when none is due. */
   retryInMs(): number;
   /** The server's clock, in milliseconds since 1970, as far as known; null before a message. */
@@ -234,9 +346,9 @@ export class PoolFeed extends EventTarget {
    */
   heardAt(): number | null;
 
-  addEventListener<K extends keyof PoolFeedEventMap>(
+  addEventListener<K extends keyof EventMap>(
     type: K,
-    listener: ((this: PoolFeed, event: PoolFeedEventMap[K]) => void) | null,
+    listener: ((this: this, event: EventMap[K]) => void) | null,
     options?: boolean | AddEventListenerOptions,
   ): void;
   addEventListener(
@@ -244,9 +356,9 @@ export class PoolFeed extends EventTarget {
     listener: EventListenerOrEventListenerObject | null,
     options?: boolean | AddEventListenerOptions,
   ): void;
-  removeEventListener<K extends keyof PoolFeedEventMap>(
+  removeEventListener<K extends keyof EventMap>(
     type: K,
-    listener: ((this: PoolFeed, event: PoolFeedEventMap[K]) => void) | null,
+    listener: ((this: this, event: EventMap[K]) => void) | null,
     options?: boolean | EventListenerOptions,
   ): void;
   removeEventListener(
@@ -255,3 +367,40 @@ export class PoolFeed extends EventTarget {
     options?: boolean | EventListenerOptions,
   ): void;
 }
+
+/** One pool, live: connects, reconnects, and holds the pool's true state. */
+export class PoolFeed extends Feed<PoolFeedEventMap> {
+  constructor(options: PoolFeedOptions);
+
+  readonly poolId: string;
+  /** Live agents by id. An update puts a new object in place of the old one. */
+  readonly agents: ReadonlyMap<string, Agent>;
+  /**
+   * Departed agents by id, the oldest departure first; never one that is in `agents`. When they
+   * get too many, the oldest goes without an event of its own.
+   */
+  readonly departed: ReadonlyMap<string, Departure>;
+  /** How many departed, those that are no longer in `departed` too. */
+  readonly departures: Departures;
+  /**
+   * Agents that were known before the server restarted, by id, until they are heard again or
+   * `dismissUnheard` is called; never one that is in `agents` or `departed`. At most the latest
+   * 10,000 that were live, the latest 50 that were lost and the latest 50 that said goodbye. Another of
+   * several servers with the same agents is no restart.
+   */
+  readonly unheard: ReadonlyMap<string, Unheard>;
+
+  /** Empties `unheard`. A `change` of kind `snapshot` follows. */
+  dismissUnheard(): void;
+}
+
+/** All pools that the viewer sees, in figures, live over one connection. */
+export class OverviewFeed extends Feed<OverviewFeedEventMap> {
+  constructor(options?: FeedOptions);
+
+  /** By id, in the server's order. News puts a new object in place of the old one. */
+  readonly pools: ReadonlyMap<string, Pool>;
+}
+
+// What is not exported above is not: TypeScript exports all of a declaration file without this.
+export {};

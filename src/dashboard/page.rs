@@ -21,7 +21,7 @@ macro_rules! file {
     };
 }
 
-static FILES: [File; 29] = [
+static FILES: [File; 33] = [
     file!("index.html"),
     file!("login.html"),
     file!("style.css"),
@@ -34,6 +34,9 @@ static FILES: [File; 29] = [
     file!("agent-page.js"),
     file!("wall.js"),
     file!("agent-list.js"),
+    file!("client-checks.js"),
+    file!("client-connection.js"),
+    file!("client-http.js"),
     file!("health.js"),
     file!("icons.js"),
     file!("login.js"),
@@ -41,6 +44,7 @@ static FILES: [File; 29] = [
     file!("metrics-client.d.ts"),
     file!("metrics-client.js"),
     file!("parts.js"),
+    file!("seen.js"),
     file!("pool-card.js"),
     file!("text.js"),
     file!("agent-row.js"),

@@ -39,9 +39,34 @@ test("departures of one moment stay in the order of the server, and the oldest g
   const { feed, join, newest } = house();
   join(0, [], { departed });
   assert.deepEqual([...feed.departed.keys()], departed.toReversed().slice(2).map(({ agent_id }) => agent_id));
-  newest().offline(1, "last");
+  newest().offline(1, "last", "goodbye");
   assert.equal(feed.departed.size, MAX_DEPARTED);
   assert.deepEqual([feed.departed.has("a2"), feed.departed.has("a3"), feed.departed.has("last")], [false, true, true]);
+});
+
+test("losses and plain goodbyes do not push each other out, and their totals count on", () => {
+  const { feed, join, newest } = house();
+  const lost = { agent_id: "lost", agent_name: "n", reason: "timeout", at: at(0), running_tasks: [] };
+  join(0, [], { departed: [lost], departures: { lost: 7, goodbyes: 1_000 } });
+  assert.deepEqual(feed.departures, { lost: 7, goodbyes: 1_000 });
+  let seq = 1;
+  for (let n = 0; n < MAX_DEPARTED + 1; n += 1) newest().offline(seq++, `bye${n}`, "goodbye");
+  assert.equal(feed.departed.size, MAX_DEPARTED + 1);
+  assert.deepEqual([feed.departed.has("lost"), feed.departed.has("bye0"), feed.departed.has("bye1")], [true, false, true]);
+  for (let n = 0; n < MAX_DEPARTED; n += 1) {
+    // A goodbye with running tasks leaves them behind.
+    newest().update(seq++, agent(`held${n}`, 1, [task(n)]));
+    newest().offline(seq++, `held${n}`, "goodbye");
+  }
+  assert.equal(feed.departed.size, 2 * MAX_DEPARTED);
+  assert.deepEqual([feed.departed.has("lost"), feed.departed.has("held0"), feed.departed.has("bye1")], [false, true, true], "the oldest loss went");
+  assert.deepEqual(feed.departures, { lost: 7 + MAX_DEPARTED, goodbyes: 1_000 + MAX_DEPARTED + 1 });
+  newest().offline(seq - 1, `held${MAX_DEPARTED - 1}`, "timeout");
+  assert.equal(feed.departures.lost, 7 + MAX_DEPARTED, "what is no news is not counted");
+  for (const departures of [undefined, null, [], { lost: -1, goodbyes: 1 }, { lost: 1 }]) {
+    newest().snapshot(seq++, [], { departed: [lost], departures });
+    assert.deepEqual(feed.departures, { lost: 1, goodbyes: 0 }, "at least what is listed");
+  }
 });
 
 const unheard = ({ feed }) => [...feed.unheard].map(([id, { last, since }]) => [id, last.agent_id, last.reason ?? "live", since]);

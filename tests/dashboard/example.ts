@@ -3,9 +3,14 @@
 
 import {
   CONNECT_TIMEOUT_MS,
+  fetchHistory,
   fetchPools,
   LIVE_WINDOW_MS,
+  MAX_BATCH_MS,
   MAX_DEPARTED,
+  MAX_HISTORY_AGENTS,
+  MIN_BATCH_MS,
+  OverviewFeed,
   PoolFeed,
   Refusal,
   RETRY_FIRST_MS,
@@ -20,25 +25,37 @@ import type {
   Clock,
   Connection,
   Departure,
+  Departures,
+  FeedOptions,
+  FetchHistoryOptions,
   FetchPoolsOptions,
+  FinishedTask,
+  History,
+  Kind,
   MeanAndMax,
+  OverviewChange,
+  OverviewFeedEventMap,
   Pool,
   PoolFeedEventMap,
   PoolFeedOptions,
+  Series,
   Task,
   Timestamp,
   Unheard,
   WebSocketLike,
 } from "https://metrics.example.org/metrics-client.js";
 
-const milliseconds: number[] = [CONNECT_TIMEOUT_MS, LIVE_WINDOW_MS, RETRY_FIRST_MS, RETRY_LAST_MS, SILENCE_LIMIT_MS, STEADY_MS];
-const most: number = MAX_DEPARTED;
+const milliseconds: number[] = [CONNECT_TIMEOUT_MS, LIVE_WINDOW_MS, RETRY_FIRST_MS, RETRY_LAST_MS, SILENCE_LIMIT_MS, STEADY_MS, MIN_BATCH_MS, MAX_BATCH_MS];
+const most: number = MAX_DEPARTED + MAX_HISTORY_AGENTS;
 // @ts-expect-error: a constant
 MAX_DEPARTED = 51;
 
 const feed = new PoolFeed({ poolId: "pool-a", base: "https://metrics.example.org", token: "t" });
 // @ts-expect-error: a feed is of a pool
 new PoolFeed({ base: "https://metrics.example.org" });
+show(new PoolFeed({ poolId: "pool-a", batchMs: 250 }));
+// @ts-expect-error: a number of milliseconds
+new PoolFeed({ poolId: "pool-a", batchMs: "250" });
 // @ts-expect-error: an option that is none
 new PoolFeed({ poolId: "pool-a", pool: "pool-b" });
 
@@ -56,6 +73,12 @@ feed.addEventListener("change", (event) => {
     case "departed":
       show(feed.departed.get(change.agentId)?.reason === "timeout");
       break;
+    case "batch": {
+      const ids: readonly string[] = [...change.agentIds, ...change.departedIds];
+      // @ts-expect-error: several may have changed
+      show(ids, change.agentId);
+      break;
+    }
     default: {
       const none: never = change;
       show(none);
@@ -114,6 +137,10 @@ function describe(agent: Agent): [string, number, Timestamp] {
   // @ts-expect-error: what is held is only to be read
   agent.cpu_usage = 0;
   for (const task of agent.running_tasks) show(job(task), interval);
+  const optional: (number | string | undefined)[] = [agent.capacity, agent.disk_usage, agent.version, agent.note, agent.labels?.["os"]];
+  // @ts-expect-error: not every agent says it
+  show(agent.capacity - agent.running_tasks.length);
+  show(optional, agent.finished_tasks?.map(ended), agent.recent_tasks?.map(ended));
   return [`${agent.agent_id} ${agent.agent_name} ${agent.status}`, agent.cpu_usage + agent.memory_usage, agent.last_update_time];
 }
 
@@ -121,6 +148,14 @@ function job({ task_id, task_type, workspace_id, started_at }: Task): string {
   // @ts-expect-error: one of 16 digits and more is a string
   const id: number = task_id;
   return [id, task_type, workspace_id, started_at].join();
+}
+
+function ended(task: FinishedTask): string {
+  const { finished_at, exit_code }: { finished_at: Timestamp; exit_code: number | null } = task;
+  // @ts-expect-error: null where it is not known
+  show(exit_code + 1);
+  const link: (string | undefined)[] = [task.title, task.url];
+  return [job(task), finished_at, exit_code, ...link].join();
 }
 
 function gone(departure: Departure): string {
@@ -138,6 +173,10 @@ function missing({ last, since }: Unheard): string {
 }
 show([...feed.unheard.values()].map(missing));
 feed.dismissUnheard();
+const totals: Departures = feed.departures;
+// @ts-expect-error: the feed counts
+feed.departures.lost = 0;
+show(totals.lost + totals.goodbyes);
 // @ts-expect-error: the feed keeps the state
 feed.agents.clear();
 // @ts-expect-error: the feed keeps the state
@@ -172,6 +211,39 @@ async function pools(options?: FetchPoolsOptions): Promise<string[]> {
   }
 }
 show(pools(), pools({ base: "https://metrics.example.org", token: "t", fetch }));
+
+const overview = new OverviewFeed();
+overview.addEventListener("change", function ({ detail }) {
+  const itself: OverviewFeed = this;
+  const change: OverviewChange = detail;
+  if (change.kind === "snapshot") show(itself, change.restarted);
+  else show(change.poolIds.map((id) => overview.pools.get(id)?.cells?.length));
+});
+const overviewState = (event: OverviewFeedEventMap["connection"]) => show(label(event.detail));
+overview.addEventListener("connection", overviewState);
+overview.start();
+for (const pool of overview.pools.values()) show(trouble(pool));
+// @ts-expect-error: it is of all pools
+show(overview.poolId);
+// @ts-expect-error: the feed keeps the state
+overview.pools.clear();
+
+function trouble({ states, late, attention, lost, tasks_lost, last_loss_at, free, app_keys }: Pool): string {
+  const kinds: Kind[] = ["busy", "idle", "late", "error", "paused", "other"];
+  const since: Timestamp | null = last_loss_at;
+  // @ts-expect-error: no such kind
+  show(states.offline);
+  return [kinds.map((kind) => states[kind]), late + attention + lost + tasks_lost + free, since, app_keys?.[0]].join();
+}
+
+async function history(options?: FetchHistoryOptions): Promise<number[]> {
+  const { end, stepMs, agents }: History = await fetchHistory("pool-a", options);
+  const series: Series | undefined = agents.get("agent-1");
+  // @ts-expect-error: null where it is not known
+  show(series?.memory.reduce((sum, step) => sum + step, 0));
+  return (series?.cpu ?? []).map((_, step, { length }) => end - (length - step) * stepMs);
+}
+show(history(), history({ agents: ["agent-1"], base: "https://metrics.example.org", token: "t", fetch }));
 show(retryDelay(0), retryDelay(1, Math.random), new Refusal(401, "why"));
 // @ts-expect-error: the status comes first
 new Refusal("why", 401);
@@ -184,8 +256,9 @@ class Socket extends EventTarget implements WebSocketLike {
   close(): void {}
 }
 const clock: Clock = { now: () => 0, wall: () => 0, setTimeout: () => 1, clearTimeout: () => {} };
-const options: PoolFeedOptions = { poolId: "p", clock, random: () => 0.5, WebSocket: Socket, fetch };
-show(new PoolFeed(options), new PoolFeed({ poolId: "p", WebSocket }), milliseconds, most, moments, epoch);
+const shared: FeedOptions = { clock, random: () => 0.5, WebSocket: Socket, fetch };
+const options: PoolFeedOptions = { poolId: "p", ...shared };
+show(new OverviewFeed(shared), new PoolFeed(options), new PoolFeed({ poolId: "p", WebSocket }), milliseconds, most, moments, epoch);
 
 function show(...what: unknown[]): void {
   void what;

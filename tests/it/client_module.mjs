@@ -17,8 +17,15 @@ class Pausable extends WebSocket {
   }
 }
 
-const source = await (await fetch(new URL("/metrics-client.js", base))).text();
-const { PoolFeed } = await import(`data:text/javascript,${encodeURIComponent(source)}`);
+/** Node imports nothing over HTTP: each file becomes a `data:` address, which those that import it name. */
+async function addressOf(name) {
+  let source = await (await fetch(new URL(name, base))).text();
+  for (const [whole, imported] of source.matchAll(/ from "\.\/([^"]+)"/g)) {
+    source = source.replace(whole, ` from ${JSON.stringify(await addressOf(imported))}`);
+  }
+  return `data:text/javascript,${encodeURIComponent(source)}`;
+}
+const { PoolFeed } = await import(await addressOf("metrics-client.js"));
 const feed = new PoolFeed({ poolId, base, WebSocket: Pausable });
 feed.addEventListener("connection", ({ detail }) => console.log("connection", detail.state, detail.reason ?? ""));
 let changes = 0;
