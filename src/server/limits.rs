@@ -111,7 +111,7 @@ pub(crate) const FANOUT_CONTROLS: usize = 1_024;
 /// keep up. Enough to keep a fast line busy when we write every few milliseconds.
 pub(crate) const MAX_UNSENT_BYTES: u32 = 64 * 1_024;
 
-/// Departures that a pool remembers for later dashboards.
+/// Losses, and apart from them plain goodbyes, that a pool remembers for later dashboards.
 pub(crate) const MAX_DEPARTURES: usize = 50;
 
 /// Goodbyes that are remembered, of all pools, so that a stale heartbeat cannot undo one. More than

@@ -38,6 +38,8 @@ pub(crate) struct Metrics {
     pub cpu: f64,
     /// Percent.
     pub memory: f64,
+    /// Of running tasks.
+    pub task_count: usize,
     /// The seed's seven members, as an object without its closing brace, so that ours can follow.
     open_object: Box<str>,
 }
@@ -127,7 +129,8 @@ pub(crate) fn read_ping(
     let name = name.unwrap_or(Str(agent.as_str().into()));
     check_text(&name, || "agent_name".to_owned())?;
 
-    let capacity = 256 + 128 * tasks.len();
+    let task_count = tasks.len();
+    let capacity = 256 + 128 * task_count;
     let shown = Heartbeat {
         agent_id: agent.as_str(),
         agent_name: Some(&name),
@@ -143,6 +146,7 @@ pub(crate) fn read_ping(
         name: name.0.into(),
         cpu,
         memory,
+        task_count,
         // serde_json writes UTF-8 only.
         open_object: String::from_utf8(json).unwrap_or_default().into(),
     }))

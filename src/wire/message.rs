@@ -65,6 +65,23 @@ pub(crate) struct Departure {
     pub at: UnixMillis,
     /// The JSON array of running tasks in its last heartbeat.
     pub tasks: Arc<str>,
+    /// How many that are.
+    pub task_count: usize,
+}
+
+impl Departure {
+    /// Whether the agent, or what it was doing, was lost: anything but a goodbye without running tasks.
+    pub(crate) fn is_loss(&self) -> bool {
+        self.reason == Reason::Timeout || self.task_count > 0
+    }
+}
+
+/// A pool's departures since the server's start.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize)]
+pub(crate) struct DepartureTotals {
+    /// See [`Departure::is_loss`].
+    pub lost: u64,
+    pub goodbyes: u64,
 }
 
 /// A pool's agents and departures at one moment, shared and not yet text: the hub takes it, which is
@@ -75,6 +92,7 @@ pub(crate) struct Snapshot {
     pub agents: Vec<SnapshotAgent>,
     /// The newest first.
     pub departed: Vec<Arc<Departure>>,
+    pub departures: DepartureTotals,
     pub server_time: UnixMillis,
     /// The pool's count of changes when it was taken.
     pub seq: u64,
@@ -114,7 +132,7 @@ impl Snapshot {
     ) {
         self.agents
             .sort_unstable_by(|a, b| (&a.metrics.name, &a.agent).cmp(&(&b.metrics.name, &b.agent)));
-        let Self { server_time, seq, .. } = self;
+        let Self { departures, server_time, seq, .. } = self;
         let envelope = Envelope { pool, server_time, epoch, seq };
         // Writing to a String cannot fail.
         let mut text = String::with_capacity(part_bytes + KIB);
@@ -134,7 +152,7 @@ impl Snapshot {
         for (index, departure) in self.departed.iter().enumerate() {
             push_entry(&mut text, index, &departure_json(departure));
         }
-        let _ = write!(text, "]{}", tail(&envelope));
+        let _ = write!(text, r#"],"departures":{}{}"#, json!(departures), tail(&envelope));
         part(&text, true);
     }
 
@@ -206,7 +224,7 @@ fn metrics_json(metrics: &Metrics, interval_ms: Option<u64>) -> impl Display {
 }
 
 fn departure_json(departure: &Departure) -> impl Display {
-    let Departure { agent, name, reason, at, tasks } = departure;
+    let Departure { agent, name, reason, at, tasks, .. } = departure;
     let (name, reason) = (json!(name), json!(reason));
     fmt::from_fn(move |f| {
         write!(f, r#"{{"agent_id":"{agent}","agent_name":{name},"reason":{reason},"#)?;
@@ -319,10 +337,12 @@ mod tests {
             reason: Reason::Timeout,
             at: UnixMillis(1),
             tasks: "[{\"task_id\":7}]".into(),
+            task_count: 1,
         };
         let snapshot = Snapshot {
             agents: vec![agent("3", "b"), agent("2", "a"), agent("1", "b")],
             departed: vec![Arc::new(departure)],
+            departures: DepartureTotals { lost: 70, goodbyes: 3 },
             server_time: UnixMillis(5),
             seq: 4,
             complete_since: 0,
@@ -338,6 +358,7 @@ mod tests {
             json!([{"agent_id": "gone", "agent_name": "Gone \"x\"", "reason": "timeout",
                     "at": "1970-01-01T00:00:00.001Z", "running_tasks": [{"task_id": 7}]}])
         );
+        assert_eq!(value["departures"], json!({"lost": 70, "goodbyes": 3}));
     }
 
     #[test]

@@ -15,8 +15,8 @@ pub(crate) use heartbeat::{
     GOODBYE, MAX_TASKS, MAX_TEXT_CHARS, Metrics, Ping, is_valid_status, ping_received, read_ping,
 };
 pub(crate) use message::{
-    AgentCounts, Departure, Envelope, ListedPool, Load, Reason, Snapshot, SnapshotAgent, Summary,
-    departed_answer, keepalive, offline, pool_list, status, update,
+    AgentCounts, Departure, DepartureTotals, Envelope, ListedPool, Load, Reason, Snapshot,
+    SnapshotAgent, Summary, departed_answer, keepalive, offline, pool_list, status, update,
 };
 pub(crate) use object::Object;
 

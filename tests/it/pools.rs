@@ -51,6 +51,7 @@ fn an_empty_pool_says_so_at_once() {
     let initial = Dashboard::join(server.addr(), "pool-a").expect("initial_metrics");
     assert_eq!(initial["metrics"], json!([]));
     assert_eq!(initial["departed"], json!([]));
+    assert_eq!(initial["departures"], json!({ "lost": 0, "goodbyes": 0 }));
     assert_eq!(initial["seq"], 0);
     assert!(initial["epoch"].as_str().is_some_and(|epoch| !epoch.is_empty()));
     assert!(humantime::parse_rfc3339(initial["server_time"].as_str().unwrap()).is_ok());

@@ -121,7 +121,14 @@ mod tests {
         let metrics = Arc::new(metrics(&agent));
         let agent = SnapshotAgent { agent, metrics, interval_ms: None };
         let agents = vec![agent; 8];
-        Snapshot { agents, departed: vec![], server_time: UnixMillis(0), seq, complete_since }
+        Snapshot {
+            agents,
+            departed: vec![],
+            departures: Default::default(),
+            server_time: UnixMillis(0),
+            seq,
+            complete_since,
+        }
     }
 
     fn get(snapshots: &mut Snapshots, present: Snapshot) -> Option<Arc<Frames>> {

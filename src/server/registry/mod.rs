@@ -3,6 +3,7 @@
 //! returned as data for the hub to carry out.
 
 mod changes;
+mod departures;
 mod goodbyes;
 mod pool;
 #[cfg(test)]

@@ -1,15 +1,15 @@
 //! One pool: its agents, its departures, its count of changes. Pure, like the registry.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::changes::Changes;
+use super::departures::Departures;
 use super::{Change, ChangeKind, GoodbyeOutcome, Rules};
 use crate::runtime::clock::UnixMillis;
 use crate::server::event::{Stamp, Verdict};
-use crate::server::limits::MAX_DEPARTURES;
 use crate::wire::id::AgentId;
 use crate::wire::{
     AgentCounts, Departure, Load, Metrics, Reason, Snapshot, SnapshotAgent, Summary,
@@ -22,8 +22,7 @@ pub(crate) struct Pool {
     bytes: usize,
     /// Rises by one with each change that dashboards see.
     seq: u64,
-    /// The newest first, at most one per agent, none of an agent that is here.
-    departed: VecDeque<Arc<Departure>>,
+    departures: Departures,
     pub(super) changes: Changes,
     /// The highest number of a heartbeat whose agent was evicted. What came before it is as old, and
     /// may be of one of these agents.
@@ -73,7 +72,7 @@ impl Pool {
             return Err(Verdict::TooManyBytes);
         }
         if known.is_none() {
-            self.departed.retain(|departure| departure.agent != *id);
+            self.departures.forget(id);
         }
         self.bytes = bytes;
         self.seq += 1;
@@ -119,14 +118,15 @@ impl Pool {
         self.bytes -= metrics.cost_bytes();
         self.seq += 1;
         self.changes.departed(agent.clone(), reason, self.seq, older);
-        self.departed.truncate(MAX_DEPARTURES - 1);
-        self.departed.push_front(Arc::new(Departure {
+        let departure = Departure {
             agent: agent.clone(),
             name: metrics.name.clone(),
             reason,
             at,
             tasks: metrics.tasks_text(),
-        }));
+            task_count: metrics.task_count,
+        };
+        self.departures.push(self.seq, departure);
         Some(Change { seq: self.seq, agent, kind: ChangeKind::Departed(reason) })
     }
 
@@ -138,7 +138,8 @@ impl Pool {
         });
         Snapshot {
             agents: agents.collect(),
-            departed: self.departed.iter().cloned().collect(),
+            departed: self.departures.list(),
+            departures: self.departures.totals(),
             server_time,
             seq: self.seq,
             complete_since: self.changes.complete_since,
@@ -182,7 +183,7 @@ impl Pool {
         let by_status = by_status.into_iter().map(|(status, count)| (status.into(), count));
         Summary {
             agents: AgentCounts { total, by_status: by_status.collect() },
-            departed: self.departed.len(),
+            departed: self.departures.len(),
             cpu: load(cpu),
             memory: load(memory),
         }

@@ -282,6 +282,51 @@ fn departures_are_bounded() {
     assert_eq!(departed[0].0, "a10");
     assert_eq!(departed.iter().filter(|(agent, _)| agent == "a10").count(), 1);
     assert_eq!(departed[MAX_DEPARTURES - 1].0, "a5");
+    let totals = json!({ "lost": 0, "goodbyes": MAX_DEPARTURES + 6 });
+    assert_eq!(play.look(POOL)["departures"], totals, "since the start");
+}
+
+/// Plain goodbyes push no loss out, nor losses a goodbye: a timeout is a loss, and so is a goodbye
+/// with running tasks. They stand in one list, the newest first.
+#[test]
+fn losses_and_goodbyes_are_bounded_apart() {
+    let mut play = play();
+    let working = |play: &mut Play, agent: &str| {
+        let stamp = play.stamp(0);
+        play.registry.heartbeat(POOL, &id(agent), metrics(agent, 1.0, 1), stamp).unwrap();
+    };
+    play.beat(0, "silent").unwrap();
+    assert_eq!(play.tick(10_001), ["silent"]);
+    working(&mut play, "broken-off");
+    play.goodbye(10_002, "broken-off");
+    for n in 0..=MAX_DEPARTURES {
+        let agent = format!("runner-{n}");
+        play.beat(10_003, &agent).unwrap();
+        play.goodbye(10_003, &agent);
+    }
+    let departed = play.departed();
+    assert_eq!(departed.len(), MAX_DEPARTURES + 2);
+    assert_eq!(departed[0].0, format!("runner-{MAX_DEPARTURES}"));
+    let last_three = [("runner-1", "goodbye"), ("broken-off", "goodbye"), ("silent", "timeout")];
+    assert_eq!(departed[MAX_DEPARTURES - 1..], pairs(&last_three));
+    assert_eq!(play.look(POOL)["departures"], json!({"lost": 2, "goodbyes": MAX_DEPARTURES + 1}));
+
+    for n in 0..MAX_DEPARTURES - 1 {
+        let agent = format!("lost-{n}");
+        working(&mut play, &agent);
+        play.goodbye(10_004, &agent);
+    }
+    let departed = play.departed();
+    assert_eq!(departed.len(), 2 * MAX_DEPARTURES);
+    assert_eq!(departed.last().unwrap().0, "broken-off", "\"silent\" was one too many");
+    assert_eq!(departed[MAX_DEPARTURES - 2].0, "lost-0");
+    assert_eq!(departed[MAX_DEPARTURES - 1].0, format!("runner-{MAX_DEPARTURES}"));
+    // Who comes back has departed in neither way; the totals stay.
+    play.beat(10_005, "broken-off").unwrap();
+    play.beat(10_005, "runner-1").unwrap();
+    assert_eq!(play.departed().len(), 2 * MAX_DEPARTURES - 2);
+    let totals = json!({ "lost": MAX_DEPARTURES + 1, "goodbyes": MAX_DEPARTURES + 1 });
+    assert_eq!(play.look(POOL)["departures"], totals);
 }
 
 /// A departure keeps what the agent was running when last heard from.

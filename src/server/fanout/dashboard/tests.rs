@@ -290,7 +290,14 @@ fn snapshot(seq: u64) -> Snapshot {
     let Ok(Ping::Metrics(metrics)) = read_ping(body, &agent, UnixMillis(0)) else { panic!() };
     let agent = SnapshotAgent { agent, metrics: Arc::new(metrics), interval_ms: None };
     let agents = vec![agent; 100];
-    Snapshot { agents, departed: Vec::new(), server_time: UnixMillis(0), seq, complete_since: 0 }
+    Snapshot {
+        agents,
+        departed: Vec::new(),
+        departures: Default::default(),
+        server_time: UnixMillis(0),
+        seq,
+        complete_since: 0,
+    }
 }
 
 impl Thread {
