@@ -5,6 +5,8 @@
 mod changes;
 mod departures;
 mod goodbyes;
+#[allow(dead_code, reason = "the states and the histories that follow use it")]
+mod late;
 mod pool;
 #[cfg(test)]
 mod transcripts;
