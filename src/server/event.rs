@@ -8,6 +8,7 @@ use std::time::Instant;
 use crossbeam_channel::Sender;
 
 use crate::runtime::clock::UnixMillis;
+use crate::server::feed::FeedId;
 use crate::server::frame::Frames;
 use crate::wire::id::{AgentId, DashboardId, PoolIndex};
 use crate::wire::{Metrics, Snapshot, Summary};
@@ -38,7 +39,7 @@ pub(crate) enum Event {
     /// An agent leaves. DELETE asks whether it was known.
     Goodbye { pool: PoolIndex, agent: AgentId, stamp: Stamp, reply: Option<Sender<bool>> },
     /// A dashboard, whose write side `fanout` owns, wants a snapshot and every update after it.
-    Join { dashboard: DashboardId, pool: PoolIndex, fanout: FanoutIndex },
+    Join { dashboard: DashboardId, feed: FeedId, fanout: FanoutIndex },
     /// A dashboard that fell behind has taken all that it was sent, and wants what changed after
     /// `since`; without that, a snapshot.
     Resume { dashboard: DashboardId, since: Option<u64> },
@@ -75,22 +76,22 @@ pub(crate) struct FanoutIndex(pub usize);
 /// From the hub to a fanout thread, in order: what dashboards are to be sent.
 #[derive(Debug)]
 pub(crate) enum Batch {
-    /// For the pool's dashboards: what changed after `since`, one message a frame. Without frames,
+    /// For the feed's dashboards: what changed after `since`, one message a frame. Without frames,
     /// the changes after earlier ones are lost: who has not all up to `since` asks for them.
-    Updates { pool: PoolIndex, since: u64, frames: Arc<Frames> },
-    /// The pool's present state for dashboards that have none. A snapshot that others are still
+    Updates { feed: FeedId, since: u64, frames: Arc<Frames> },
+    /// The present state of the feed's pool for dashboards that have none. A snapshot that others are still
     /// taking may be sent in its place.
-    Snapshot { pool: PoolIndex, dashboards: Vec<DashboardId>, snapshot: Snapshot },
+    Snapshot { feed: FeedId, dashboards: Vec<DashboardId>, snapshot: Snapshot },
     /// The answer to [`Event::Resume`]: newest states of agents, the oldest change first, one
     /// message a frame. Where that is not all, the dashboard asks again.
-    Changes { pool: PoolIndex, dashboard: DashboardId, frames: Arc<Frames> },
+    Changes { feed: FeedId, dashboard: DashboardId, frames: Arc<Frames> },
 }
 
 /// From a subscriber to the fanout thread that owns its write side.
 #[derive(Debug)]
 pub(crate) struct Control {
     pub dashboard: DashboardId,
-    pub pool: PoolIndex,
+    pub feed: FeedId,
     pub action: Action,
 }
 

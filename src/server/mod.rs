@@ -7,6 +7,7 @@ pub(crate) mod descriptors;
 pub(crate) mod door;
 pub(crate) mod event;
 pub(crate) mod fanout;
+pub(crate) mod feed;
 pub(crate) mod frame;
 pub(crate) mod hub;
 pub(crate) mod limits;

@@ -1,6 +1,6 @@
-//! A pool's newest frames, for readers of which each keeps a cursor: the sequence number of the
-//! last change that it has. The hub keeps one ring a pool, with a cursor for each fanout thread;
-//! each fanout thread keeps one a pool, with a cursor for each dashboard. A reader whose cursor is
+//! A feed's newest frames, for readers of which each keeps a cursor: the sequence number of the
+//! last change that it has. The hub keeps one ring a feed, with a cursor for each fanout thread;
+//! each fanout thread keeps one a feed, with a cursor for each dashboard. A reader whose cursor is
 //! older than the ring gets newest states from the registry instead. Holds frames, sends nothing.
 
 use std::collections::VecDeque;
@@ -55,6 +55,11 @@ impl Ring {
         }
         merged.append(&frames, end);
         self.chunks.push_back(Arc::new(merged));
+    }
+
+    /// Whether no reader finds anything here.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.chunks.is_empty()
     }
 
     /// The number of the last change that was appended.

@@ -61,10 +61,11 @@ use self::refusals::{Guesses, Refusals};
 use crate::runtime::clock::Clock;
 use crate::runtime::counters::Counters;
 use crate::server::auth::Gate;
+use crate::server::feed::FeedId;
 use crate::server::limits::Limits;
 use crate::server::relay::{DoorHandle, Responder};
 use crate::wire::KIB;
-use crate::wire::id::{PoolId, PoolIndex};
+use crate::wire::id::PoolId;
 use crate::wire::response::Response;
 
 /// How long requests in flight have for their responses when the door stops.
@@ -95,7 +96,7 @@ pub(crate) struct DoorParts {
     /// The Unix sockets of the tiny_http servers, in the order of [`policy::Backend`].
     pub backends: [PathBuf; 2],
     pub gate: Arc<Gate>,
-    /// Pools by their [`PoolIndex`].
+    /// Pools by their [`PoolIndex`](crate::wire::id::PoolIndex).
     pub pools: Vec<PoolId>,
     pub limits: Limits,
     pub clock: Clock,
@@ -112,8 +113,8 @@ pub(crate) struct Upgrade {
     pub accept_key: String,
     /// What the client sent beyond the handshake: the beginning of its frames.
     pub read_ahead: Vec<u8>,
-    /// The pool that it may and wants to watch.
-    pub pool: PoolIndex,
+    /// What it may and wants to watch.
+    pub feed: FeedId,
     /// Counts it among the dashboards, until its threads have let go of it.
     pub _permit: Permit,
 }

@@ -11,6 +11,7 @@ use super::cors::{self, Cors};
 use super::head::{Fields, Head};
 use super::refusals::{Cause, Refusal, Requester};
 use crate::server::auth::{Gate, Viewer, presented_token};
+use crate::server::feed::FeedId;
 use crate::server::limits::MAX_BODY_BYTES;
 use crate::server::relay::{Caller, EncodedRequest, RequestHead};
 use crate::server::route::{NoRoute, Route};
@@ -69,7 +70,7 @@ pub(super) struct Relay {
 #[derive(Debug)]
 pub(super) struct Handshake {
     pub(super) accept_key: String,
-    pub(super) pool: PoolIndex,
+    pub(super) feed: FeedId,
 }
 
 /// A refusal that is not noted yet.
@@ -185,7 +186,7 @@ impl Policy {
                 let viewer = self.viewer(head, peer)?;
                 let pool = self.pool(pool, viewer)?;
                 let accept_key = handshake(head)?;
-                return Ok(Action::Upgrade(Handshake { accept_key, pool }));
+                return Ok(Action::Upgrade(Handshake { accept_key, feed: FeedId::Updates(pool) }));
             }
         };
         let posts_login = *route == Route::Login && head.method == "POST";

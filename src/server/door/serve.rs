@@ -185,8 +185,8 @@ impl Door {
             log::debug!("cannot hand a dashboard over: {error}");
             return;
         }
-        let Handshake { accept_key, pool } = handshake;
-        let upgrade = Upgrade { socket, accept_key, read_ahead, pool, _permit: permit };
+        let Handshake { accept_key, feed } = handshake;
+        let upgrade = Upgrade { socket, accept_key, read_ahead, feed, _permit: permit };
         if let Err((upgrade, error)) = (self.open_feed)(upgrade) {
             log::warn!("cannot serve a dashboard: {error}");
             self.reject(upgrade.socket, address, "no dashboard can be served now");

@@ -7,11 +7,12 @@ use crossbeam_channel::{TryRecvError, never};
 use tungstenite::protocol::frame::coding::CloseCode;
 
 use super::dashboard::Dashboard;
-use super::{Fanout, Parts, Writer};
+use super::{Fanout, Feed, Parts, Writer};
 use crate::server::event::{Action, Control};
+use crate::server::feed::FeedId;
 use crate::server::frame::{self, Frames};
 use crate::server::limits::FANOUT_CONTROLS;
-use crate::wire::id::{DashboardId, PoolIndex};
+use crate::wire::id::DashboardId;
 use crate::wire::{self, Envelope};
 
 impl Fanout {
@@ -27,14 +28,16 @@ impl Fanout {
         }
     }
 
-    pub(super) fn control(&mut self, Control { dashboard: id, pool, action }: Control) {
+    pub(super) fn control(&mut self, Control { dashboard: id, feed, action }: Control) {
         let now = self.now;
-        let dashboards = &mut self.feeds[pool.0].dashboards;
-        match (action, dashboards.get_mut(&id)) {
+        let dashboard = self.feeds.get_mut(&feed).and_then(|feed| feed.dashboards.get_mut(&id));
+        match (action, dashboard) {
             (Action::Attach { socket, greeting }, _) => {
                 let dashboard = Dashboard::new(socket, greeting, now);
                 if self.closing_until.is_none() {
-                    dashboards.insert(id, dashboard);
+                    let pool = &self.parts.pools[feed.pool().0];
+                    let feed = self.feeds.entry(feed).or_insert_with(|| Feed::new(pool.clone()));
+                    feed.dashboards.insert(id, dashboard);
                 }
                 return;
             }
@@ -42,7 +45,7 @@ impl Fanout {
             (Action::Send(frames), Some(dashboard)) => dashboard.send_control(&frames, now),
             (Action::Gone, Some(dashboard)) => dashboard.note_peer_gone(now),
         }
-        self.pump(pool, id);
+        self.pump(feed, id);
     }
 
     /// The hub has ended, and so does everything here.
@@ -52,11 +55,10 @@ impl Fanout {
         // would hold up its thread, and with it the whole stop.
         self.take_controls();
         self.closing_until = Some(self.now + self.parts.times.close_grace);
-        for pool in 0..self.feeds.len() {
-            let (mut writer, dashboards) = self.writer(PoolIndex(pool));
-            dashboards.retain(|id, dashboard| {
+        for feed in self.feed_ids() {
+            self.write_each(feed, |writer, id, dashboard| {
                 dashboard.send_control(&frame::close(CloseCode::Away), writer.now);
-                writer.pump(*id, dashboard)
+                writer.pump(id, dashboard)
             });
         }
     }
@@ -64,11 +66,11 @@ impl Fanout {
     /// Writes to those whose next try is due.
     pub(super) fn retry(&mut self) {
         while let Some(&due) = self.retries.first()
-            && let (at, pool, id) = due
+            && let (at, feed, id) = due
             && at <= self.now
         {
             self.retries.remove(&due);
-            self.pump(pool, id);
+            self.pump(feed, id);
         }
     }
 
@@ -78,17 +80,20 @@ impl Fanout {
             return;
         }
         self.maintenance_at = self.now + self.parts.times.maintenance_every;
-        for pool in 0..self.feeds.len() {
-            let (mut writer, dashboards) = self.writer(PoolIndex(pool));
-            dashboards.retain(|id, dashboard| writer.maintain(*id, dashboard));
+        for feed in self.feed_ids() {
+            self.write_each(feed, |writer, id, dashboard| writer.maintain(id, dashboard));
         }
+    }
+
+    fn feed_ids(&self) -> Vec<FeedId> {
+        self.feeds.keys().copied().collect()
     }
 }
 
 impl Writer<'_> {
     /// Whether the connection is still there.
     fn maintain(&mut self, id: DashboardId, dashboard: &mut Dashboard) -> bool {
-        let Parts { times, pools, epoch, clock, counters, .. } = self.parts;
+        let Parts { times, epoch, clock, counters, .. } = self.parts;
         if dashboard.is_close_overdue(self.now, times.close_grace) {
             return false;
         }
@@ -99,7 +104,7 @@ impl Writer<'_> {
         }
         let keepalive_seq = dashboard.keepalive_seq(self.now, times.keepalive_after);
         if let Some(seq) = keepalive_seq {
-            let (pool, server_time) = (&pools[self.pool.0], clock.wall());
+            let (pool, server_time) = (self.pool, clock.wall());
             let mut frames = Frames::default();
             frames.push_text(&wire::keepalive(&Envelope { pool, server_time, epoch, seq }), seq);
             dashboard.take_from(&Arc::new(frames), 0);

@@ -1,5 +1,5 @@
 //! The threads that write to dashboards, and the only ones that do. Each owns the write side of
-//! its share of the dashboards. It keeps each pool's newest messages in a [`Ring`], from which
+//! its share of the dashboards. It keeps each feed's newest messages in a [`Ring`], from which
 //! every dashboard takes what its socket has room for. A dashboard that the ring no longer reaches
 //! asks the hub, batch by batch, for the newest state of what changed since. The thread waits for
 //! its channels only, never for a socket.
@@ -24,13 +24,14 @@ use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, select};
 use crate::runtime::clock::Clock;
 use crate::runtime::counters::Counters;
 use crate::server::event::{Batch, Control};
+use crate::server::feed::FeedId;
 use crate::server::hub::HubHandle;
 use crate::server::limits::{
     CLOSE_GRACE, FANOUT_BATCHES, FANOUT_CONTROLS, KEEPALIVE_AFTER, Limits, MAX_BATCH_BYTES,
     PING_EVERY,
 };
 use crate::server::ring::{MAX_RING_BYTES, Ring};
-use crate::wire::id::{DashboardId, PoolId, PoolIndex};
+use crate::wire::id::{DashboardId, PoolId};
 use crate::wire::{KIB, Snapshot};
 use dashboard::{Dashboard, Pumped};
 use snapshots::Snapshots;
@@ -38,7 +39,7 @@ use snapshots::Snapshots;
 /// How often keep-alives, Pings and lags are looked at.
 const MAINTENANCE_EVERY: Duration = Duration::from_secs(1);
 
-/// Updates of one pool gather up to this size before they are written.
+/// Updates of one feed gather up to this size before they are written.
 const MAX_WRITE_BYTES: usize = 128 * KIB;
 
 // A dashboard that has all does not fall behind by what is written at once.
@@ -89,7 +90,8 @@ pub(crate) fn fanout(parts: Parts) -> (Fanout, Sender<Control>) {
     let now = parts.clock.now();
     let fanout = Fanout {
         controls,
-        feeds: parts.pools.iter().map(|_| Feed::default()).collect(),
+        feeds: BTreeMap::new(),
+        unwritten: Vec::new(),
         retries: BTreeSet::new(),
         snapshots: Snapshots::new(parts.pools.len()),
         now,
@@ -105,7 +107,10 @@ pub(crate) fn fanout(parts: Parts) -> (Fanout, Sender<Control>) {
 pub(crate) struct Fanout {
     parts: Parts,
     controls: Receiver<Control>,
-    feeds: Vec<Feed>,
+    /// Of dashboards that are here.
+    feeds: BTreeMap<FeedId, Feed>,
+    /// Feeds in whose ring there is something new.
+    unwritten: Vec<FeedId>,
     retries: Retries,
     snapshots: Snapshots,
     /// The time of this turn.
@@ -115,17 +120,24 @@ pub(crate) struct Fanout {
     closing_until: Option<Instant>,
 }
 
-/// A pool's dashboards on this thread.
-#[derive(Debug, Default)]
+/// A feed's dashboards on this thread.
+#[derive(Debug)]
 struct Feed {
+    pool: PoolId,
     dashboards: BTreeMap<DashboardId, Dashboard>,
     ring: Ring,
     /// Bytes in the ring that idle dashboards have not been offered.
     unwritten: usize,
 }
 
+impl Feed {
+    fn new(pool: PoolId) -> Self {
+        Self { pool, dashboards: BTreeMap::new(), ring: Ring::default(), unwritten: 0 }
+    }
+}
+
 /// When to try again to write to whom. What has become needless is skipped then.
-type Retries = BTreeSet<(Instant, PoolIndex, DashboardId)>;
+type Retries = BTreeSet<(Instant, FeedId, DashboardId)>;
 
 impl Fanout {
     /// Writes until the hub has ended, and then until every dashboard has taken its Close or the
@@ -144,7 +156,7 @@ impl Fanout {
     }
 
     fn is_done(&self) -> bool {
-        let is_empty = || self.feeds.iter().all(|feed| feed.dashboards.is_empty());
+        let is_empty = || self.feeds.is_empty();
         self.closing_until.is_some_and(|until| self.now >= until || is_empty())
     }
 
@@ -180,8 +192,8 @@ impl Fanout {
                 }
             }
         }
-        for pool in 0..self.feeds.len() {
-            self.write_updates(PoolIndex(pool));
+        for feed in mem::take(&mut self.unwritten) {
+            self.write_updates(feed);
         }
         // Nothing follows a Close, so what the hub sent last goes out first.
         if has_hub_ended {
@@ -193,43 +205,46 @@ impl Fanout {
 
     fn batch(&mut self, batch: Batch) {
         match batch {
-            Batch::Updates { pool, since, frames } => {
-                let feed = &mut self.feeds[pool.0];
+            Batch::Updates { feed: id, since, frames } => {
+                let Some(feed) = self.feeds.get_mut(&id) else { return };
+                if feed.unwritten == 0 {
+                    self.unwritten.push(id);
+                }
                 // Without frames as well, dashboards are to see that the ring has a gap.
                 feed.unwritten += frames.bytes().len().max(1);
                 feed.ring.append(since, frames);
                 if feed.unwritten >= MAX_WRITE_BYTES {
-                    self.write_updates(pool);
+                    self.write_updates(id);
                 }
             }
-            Batch::Snapshot { pool, dashboards, snapshot } => {
+            Batch::Snapshot { feed, dashboards, snapshot } => {
                 // Each of them was attached before the hub heard of it, and so before this
                 // batch was made: with what waits now read, all of them are known.
                 self.take_controls();
-                self.snapshot(pool, dashboards, snapshot);
+                self.snapshot(feed, dashboards, snapshot);
             }
-            Batch::Changes { pool, dashboard, frames } => {
-                let Some(waiting) = self.waiting(pool, dashboard) else { return };
+            Batch::Changes { feed, dashboard, frames } => {
+                let Some(waiting) = self.waiting(feed, dashboard) else { return };
                 waiting.take_changes(&frames);
                 self.parts.counters.deliveries.add(frames.count_after(0) as u64);
-                self.pump(pool, dashboard);
+                self.pump(feed, dashboard);
             }
         }
     }
 
-    fn waiting(&mut self, pool: PoolIndex, id: DashboardId) -> Option<&mut Dashboard> {
-        self.feeds[pool.0].dashboards.get_mut(&id).filter(|dashboard| dashboard.is_waiting())
+    fn waiting(&mut self, feed: FeedId, id: DashboardId) -> Option<&mut Dashboard> {
+        let dashboards = &mut self.feeds.get_mut(&feed)?.dashboards;
+        dashboards.get_mut(&id).filter(|dashboard| dashboard.is_waiting())
     }
 
-    /// Offers what is new in the pool's ring to the dashboards that have all before it.
-    fn write_updates(&mut self, pool: PoolIndex) {
-        let feed = &mut self.feeds[pool.0];
+    /// Offers what is new in the feed's ring to the dashboards that have all before it.
+    fn write_updates(&mut self, id: FeedId) {
+        let Some(feed) = self.feeds.get_mut(&id) else { return };
         if mem::take(&mut feed.unwritten) == 0 {
             return;
         }
         let (cut, mut oldest) = (feed.ring.cut(), feed.ring.end());
-        let (mut writer, dashboards) = self.writer(pool);
-        dashboards.retain(|id, dashboard| {
+        self.write_each(id, |writer, id, dashboard| {
             let Some(cursor) = dashboard.cursor() else { return true };
             let is_due = if writer.ring.reaches(cursor) {
                 // Who has read since the last try is not to lose its place.
@@ -237,7 +252,7 @@ impl Fanout {
             } else {
                 dashboard.is_idle() && !dashboard.has_retry(writer.now)
             };
-            if is_due && !writer.pump(*id, dashboard) {
+            if is_due && !writer.pump(id, dashboard) {
                 return false;
             }
             if let Some(cursor) = dashboard.cursor().filter(|cursor| writer.ring.reaches(*cursor)) {
@@ -248,54 +263,78 @@ impl Fanout {
             }
             true
         });
-        self.feeds[pool.0].ring.trim(oldest);
+        if let Some(feed) = self.feeds.get_mut(&id) {
+            feed.ring.trim(oldest);
+        }
     }
 
-    fn snapshot(&mut self, pool: PoolIndex, mut waiting: Vec<DashboardId>, mut snapshot: Snapshot) {
-        waiting.retain(|id| self.waiting(pool, *id).is_some());
+    fn snapshot(&mut self, feed: FeedId, mut waiting: Vec<DashboardId>, mut snapshot: Snapshot) {
+        waiting.retain(|id| self.waiting(feed, *id).is_some());
+        let Some(Feed { pool, dashboards, .. }) = self.feeds.get(&feed) else { return };
         if waiting.is_empty() {
             return;
         }
         // Who has newer states already is not to get older ones.
-        let seqs = waiting.iter().filter_map(|id| self.feeds[pool.0].dashboards.get(id)?.seq());
+        let seqs = waiting.iter().filter_map(|id| dashboards.get(id)?.seq());
         snapshot.complete_since = seqs.fold(snapshot.complete_since, u64::max);
-        let Parts { pools, epoch, .. } = &self.parts;
-        let frames = self.snapshots.get(pool, snapshot, &pools[pool.0], epoch);
+        let frames = self.snapshots.get(feed.pool(), snapshot, pool, &self.parts.epoch);
         for id in waiting {
             let now = self.now;
-            let Some(dashboard) = self.waiting(pool, id) else { continue };
+            let Some(dashboard) = self.waiting(feed, id) else { continue };
             if let Some(frames) = &frames {
                 dashboard.take_snapshot(frames);
                 self.parts.counters.deliveries.add_one();
-                self.pump(pool, id);
+                self.pump(feed, id);
             } else {
                 let retry_at = dashboard.forgo_snapshot(now);
-                self.retries.extend(retry_at.map(|at| (at, pool, id)));
+                self.retries.extend(retry_at.map(|at| (at, feed, id)));
             }
         }
     }
 
     /// Writes to one dashboard what waits, as far as there is room.
-    fn pump(&mut self, pool: PoolIndex, id: DashboardId) {
-        let (mut writer, dashboards) = self.writer(pool);
+    fn pump(&mut self, feed: FeedId, id: DashboardId) {
+        let Some((mut writer, dashboards)) = self.writer(feed) else { return };
         if let Entry::Occupied(mut dashboard) = dashboards.entry(id)
             && !writer.pump(id, dashboard.get_mut())
         {
             dashboard.remove();
+            self.forget_if_empty(feed);
         }
     }
 
-    fn writer(&mut self, pool: PoolIndex) -> (Writer<'_>, &mut BTreeMap<DashboardId, Dashboard>) {
+    /// Calls `write` for each of the feed's dashboards, and lets go of those for which it is false.
+    fn write_each(
+        &mut self,
+        feed: FeedId,
+        mut write: impl FnMut(&mut Writer<'_>, DashboardId, &mut Dashboard) -> bool,
+    ) {
+        let Some((mut writer, dashboards)) = self.writer(feed) else { return };
+        dashboards.retain(|id, dashboard| write(&mut writer, *id, dashboard));
+        self.forget_if_empty(feed);
+    }
+
+    fn forget_if_empty(&mut self, feed: FeedId) {
+        if self.feeds.get(&feed).is_some_and(|feed| feed.dashboards.is_empty()) {
+            self.feeds.remove(&feed);
+        }
+    }
+
+    fn writer(
+        &mut self,
+        id: FeedId,
+    ) -> Option<(Writer<'_>, &mut BTreeMap<DashboardId, Dashboard>)> {
         let Self { parts, feeds, retries, now, .. } = self;
-        let Feed { dashboards, ring, .. } = &mut feeds[pool.0];
-        (Writer { parts, pool, ring, now: *now, retries }, dashboards)
+        let Feed { pool, dashboards, ring, .. } = feeds.get_mut(&id)?;
+        Some((Writer { parts, feed: id, pool, ring, now: *now, retries }, dashboards))
     }
 }
 
-/// What writing to a pool's dashboards needs of the thread, in one turn.
+/// What writing to a feed's dashboards needs of the thread, in one turn.
 struct Writer<'a> {
     parts: &'a Parts,
-    pool: PoolIndex,
+    feed: FeedId,
+    pool: &'a PoolId,
     ring: &'a Ring,
     now: Instant,
     retries: &'a mut Retries,
@@ -316,7 +355,7 @@ impl Writer<'_> {
                 Err(_) => dashboard.ask_later(self.now),
             },
         };
-        self.retries.extend(retry_at.map(|at| (at, self.pool, id)));
+        self.retries.extend(retry_at.map(|at| (at, self.feed, id)));
         true
     }
 }

@@ -17,6 +17,7 @@ use super::{Fanout, MAX_WRITE_BYTES, Parts, Times, fanout};
 use crate::runtime::clock::{Clock, UnixMillis};
 use crate::runtime::counters::Counters;
 use crate::server::event::{Action, Batch, Control, FanoutIndex, Stamp};
+use crate::server::feed::FeedId;
 use crate::server::frame::{self, Frames};
 use crate::server::hub::{self, Hub, HubHandle, hub};
 use crate::server::limits::{FANOUT_BATCHES, Limits};
@@ -24,7 +25,8 @@ use crate::server::registry::Rules;
 use crate::wire::id::{AgentId, DashboardId, PoolId, PoolIndex};
 use crate::wire::{Ping, read_ping};
 
-const POOL: PoolIndex = PoolIndex(0);
+pub(super) const POOL: PoolIndex = PoolIndex(0);
+pub(super) const FEED: FeedId = FeedId::Updates(POOL);
 const TIMEOUT: Duration = Duration::from_secs(20);
 const GREETING: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\n\r\n";
 
@@ -149,7 +151,7 @@ fn attach(fanout: &Sender<Control>, dashboard: u64) -> Peer {
 }
 
 fn control(fanout: &Sender<Control>, dashboard: u64, action: Action) {
-    fanout.send(Control { dashboard: DashboardId(dashboard), pool: POOL, action }).unwrap();
+    fanout.send(Control { dashboard: DashboardId(dashboard), feed: FEED, action }).unwrap();
 }
 
 impl Stage {
@@ -159,7 +161,7 @@ impl Stage {
 
     fn join(&self, dashboard: u64) -> Peer {
         let peer = self.attach(dashboard);
-        self.hub.join(DashboardId(dashboard), POOL, FanoutIndex(0)).unwrap();
+        self.hub.join(DashboardId(dashboard), FEED, FanoutIndex(0)).unwrap();
         peer
     }
 
@@ -227,7 +229,7 @@ fn the_greeting_means_joined() {
     let mut stage = stage(|_| {});
     for id in 0..50 {
         let peer = stage.attach(id);
-        stage.hub.join(DashboardId(id), POOL, FanoutIndex(0)).unwrap();
+        stage.hub.join(DashboardId(id), FEED, FanoutIndex(0)).unwrap();
         let mut peer = peer.websocket();
         stage.beat("a", 1, 0);
         assert_eq!(next(&mut peer)["seq"], id);
@@ -452,7 +454,7 @@ fn a_turn_ends_though_there_is_always_more() {
     let batch = |seq| {
         let mut frames = Frames::default();
         frames.push_text("", seq);
-        Batch::Updates { pool: POOL, since: seq - 1, frames: Arc::new(frames) }
+        Batch::Updates { feed: FEED, since: seq - 1, frames: Arc::new(frames) }
     };
     for seq in 2..2 + 4 * FANOUT_BATCHES as u64 {
         batches.try_send(batch(seq)).unwrap();
@@ -460,7 +462,7 @@ fn a_turn_ends_though_there_is_always_more() {
     let _peer = attach(&handle, 1);
     fanout.turn(Some(batch(1)), None, Clock::start().now());
     assert!(!batches.is_empty());
-    assert_eq!(fanout.feeds[0].dashboards.len(), 1);
+    assert_eq!(fanout.feeds[&FEED].dashboards.len(), 1);
 }
 
 impl Fanout {
@@ -472,16 +474,19 @@ impl Fanout {
             self.take_controls();
             while let Ok(batch) = self.parts.batches.try_recv() {
                 self.batch(batch);
-                let unwritten = self.feeds.iter().map(|feed| feed.unwritten).max();
-                assert!(unwritten < Some(MAX_WRITE_BYTES), "{unwritten:?} bytes for one write");
+                let unwritten = self.feeds.values().map(|feed| feed.unwritten).max();
+                assert!(
+                    unwritten.is_none_or(|it| it < MAX_WRITE_BYTES),
+                    "{unwritten:?} bytes for one write"
+                );
             }
         }
         self.turn(None, None, now);
         assert!(
-            self.feeds.iter().all(|feed| feed.ring.is_bounded()),
+            self.feeds.values().all(|feed| feed.ring.is_bounded()),
             "a ring of a fanout thread's"
         );
-        let dashboards: usize = self.feeds.iter().map(|feed| feed.dashboards.len()).sum();
+        let dashboards: usize = self.feeds.values().map(|feed| feed.dashboards.len()).sum();
         assert!(self.retries.len() <= dashboards + 16, "{} retries", self.retries.len());
         let snapshots = self.snapshots.kept();
         assert!(snapshots <= dashboards + 16, "{snapshots} snapshots");
@@ -495,7 +500,7 @@ impl Fanout {
 
     /// What dashboards are to ask the hub for later, as they could not.
     pub(crate) fn postponed(&self) -> impl Iterator<Item = Option<u64>> {
-        self.feeds.iter().flat_map(|feed| {
+        self.feeds.values().flat_map(|feed| {
             feed.dashboards.values().filter_map(|dashboard| dashboard.postponed(&feed.ring))
         })
     }

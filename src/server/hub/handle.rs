@@ -8,6 +8,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use thiserror::Error;
 
 use crate::server::event::{Event, FanoutIndex, Stamp, Verdict};
+use crate::server::feed::FeedId;
 use crate::server::limits::HUB_INBOX;
 use crate::server::registry::Rules;
 use crate::wire::id::{AgentId, DashboardId, PoolIndex};
@@ -137,15 +138,15 @@ impl HubHandle {
         self.ask(|reply| Event::Alive { reply })
     }
 
-    /// A dashboard whose write side `fanout` owns already wants the pool's snapshot and every
+    /// A dashboard whose write side `fanout` owns already wants the feed's snapshot and every
     /// update after it.
     pub(crate) fn join(
         &self,
         dashboard: DashboardId,
-        pool: PoolIndex,
+        feed: FeedId,
         fanout: FanoutIndex,
     ) -> Result<()> {
-        self.send(Event::Join { dashboard, pool, fanout })
+        self.send(Event::Join { dashboard, feed, fanout })
     }
 
     /// A dashboard that fell behind wants what changed since `since`, or a snapshot. Does not wait:

@@ -8,7 +8,7 @@ mod outbox;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -20,6 +20,7 @@ use thiserror::Error;
 use crate::runtime::clock::Clock;
 use crate::runtime::counters::Counters;
 use crate::server::event::{Batch, Event, FanoutIndex, Verdict};
+use crate::server::feed::FeedId;
 use crate::server::frame::Frames;
 use crate::server::limits::{HUB_INBOX, MAX_BATCH_BYTES};
 use crate::server::registry::{Change, ChangeKind, GoodbyeOutcome, Pool, Registry, Rules};
@@ -68,9 +69,9 @@ pub(crate) fn hub(parts: Parts) -> (Hub, HubHandle) {
     let (urgent_sender, urgent) = bounded(1);
     let rooms: Arc<[Mutex<Room>]> = pools.iter().map(|_| Mutex::default()).collect();
     let registry = Registry::new(pools.len(), rules);
-    let rings = pools.iter().map(|_| Ring::default()).collect();
+    let rings = BTreeMap::new();
     let outboxes = fanouts.into_iter().enumerate();
-    let outbox = |(index, fanout)| Outbox::new(FanoutIndex(index), fanout, pools.len());
+    let outbox = |(index, fanout)| Outbox::new(FanoutIndex(index), fanout);
     let hub = Hub {
         outboxes: outboxes.map(outbox).collect(),
         state: State { registry, rings, pools, epoch, clock, counters },
@@ -89,7 +90,7 @@ pub(crate) fn hub(parts: Parts) -> (Hub, HubHandle) {
 pub(crate) struct Hub {
     state: State,
     /// Where each dashboard is to be reached.
-    watchers: HashMap<DashboardId, (PoolIndex, FanoutIndex)>,
+    watchers: HashMap<DashboardId, (FeedId, FanoutIndex)>,
     outboxes: Vec<Outbox>,
     inbox: Receiver<Event>,
     /// The inbox has an event that ends the window.
@@ -103,8 +104,8 @@ pub(crate) struct Hub {
 #[derive(Debug)]
 struct State {
     registry: Registry,
-    /// By pool: the messages that not every fanout thread has been sent.
-    rings: Vec<Ring>,
+    /// By feed that somebody watches: the messages that not every fanout thread has been sent.
+    rings: BTreeMap<FeedId, Ring>,
     pools: Arc<[PoolId]>,
     epoch: Arc<str>,
     clock: Clock,
@@ -209,19 +210,23 @@ impl Hub {
                     self.publish(pool, &change);
                 }
             }
-            Event::Join { dashboard, pool, fanout } => {
-                let seq = self.state.registry.pools[pool.0].seq();
-                self.watchers.insert(dashboard, (pool, fanout));
-                self.outboxes[fanout.0].join(pool, dashboard, seq);
+            Event::Join { dashboard, feed, fanout } => {
+                let seq = self.state.registry.pools[feed.pool().0].seq();
+                self.watchers.insert(dashboard, (feed, fanout));
+                self.state.rings.entry(feed).or_default();
+                self.outboxes[fanout.0].join(feed, dashboard, seq);
             }
             Event::Resume { dashboard, since } => {
-                if let Some(&(pool, fanout)) = self.watchers.get(&dashboard) {
-                    self.outboxes[fanout.0].resume(pool, dashboard, since);
+                if let Some(&(feed, fanout)) = self.watchers.get(&dashboard) {
+                    self.outboxes[fanout.0].resume(feed, dashboard, since);
                 }
             }
             Event::Leave { dashboard } => {
-                if let Some((pool, fanout)) = self.watchers.remove(&dashboard) {
-                    self.outboxes[fanout.0].leave(pool, dashboard);
+                if let Some((feed, fanout)) = self.watchers.remove(&dashboard) {
+                    self.outboxes[fanout.0].leave(feed, dashboard);
+                    if self.outboxes.iter().all(|outbox| outbox.cursor(feed).is_none()) {
+                        self.state.rings.remove(&feed);
+                    }
                 }
             }
             Event::Snapshot { pool, reply } => {
@@ -250,13 +255,14 @@ impl Hub {
     /// once, if anyone watches.
     fn publish(&mut self, pool: PoolIndex, change: &Change) {
         lock(&self.rooms[pool.0]).note(self.state.registry.pools[pool.0].population());
-        if self.outboxes.iter().all(|outbox| outbox.cursor(pool).is_none()) {
+        let feed = FeedId::Updates(pool);
+        if !self.state.rings.contains_key(&feed) {
             return;
         }
         let text = self.state.message(pool, change);
-        self.state.rings[pool.0].push_text(&text, change.seq);
+        self.state.rings.entry(feed).or_default().push_text(&text, change.seq);
         for outbox in &mut self.outboxes {
-            outbox.note_update(pool);
+            outbox.note_update(feed);
         }
     }
 
@@ -266,8 +272,9 @@ impl Hub {
         for outbox in &mut self.outboxes {
             outbox.flush(&self.state)?;
         }
-        for (index, ring) in self.state.rings.iter_mut().enumerate() {
-            let cursors = self.outboxes.iter().filter_map(|it| it.cursor(PoolIndex(index)));
+        let rings = self.state.rings.iter_mut().filter(|(_, ring)| !ring.is_empty());
+        for (feed, ring) in rings {
+            let cursors = self.outboxes.iter().filter_map(|outbox| outbox.cursor(*feed));
             ring.trim(cursors.min().unwrap_or(u64::MAX));
         }
         Ok(())
@@ -297,7 +304,8 @@ impl State {
 
     /// Each agent's newest change after `since`, the oldest first, up to about
     /// [`MAX_BATCH_BYTES`]. `None` where the registry has forgotten some.
-    fn changes(&self, pool: PoolIndex, since: u64) -> Option<Arc<Frames>> {
+    fn changes(&self, feed: FeedId, since: u64) -> Option<Arc<Frames>> {
+        let pool = feed.pool();
         let mut frames = Frames::default();
         for change in self.registry.pools[pool.0].changes(since)? {
             if frames.bytes().len() >= MAX_BATCH_BYTES {

@@ -1,5 +1,5 @@
 //! What the hub has yet to send to one fanout thread: a queue of requests, served in order as the
-//! thread's channel has capacity. What a request is served with is looked up then, in the pool's
+//! thread's channel has capacity. What a request is served with is looked up then, in the feed's
 //! ring or in the registry, so that what waits here is bounded, whatever the load.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -11,8 +11,9 @@ use crossbeam_channel::{Select, Sender, TrySendError};
 
 use super::{HubFailure, State};
 use crate::server::event::{Batch, FanoutIndex};
+use crate::server::feed::FeedId;
 use crate::server::limits::{MAX_BATCH_BYTES, SLOW_SNAPSHOTS};
-use crate::wire::id::{DashboardId, PoolIndex};
+use crate::wire::id::DashboardId;
 
 /// Batches of one turn: making one may take the hub some 100 µs, and events wait meanwhile.
 const BATCHES_PER_TURN: usize = 16;
@@ -21,15 +22,16 @@ const BATCHES_PER_TURN: usize = 16;
 pub(super) struct Outbox {
     fanout: FanoutIndex,
     channel: Sender<Batch>,
-    pools: Vec<Watch>,
-    /// At most one of each kind a pool. What needs more than one batch goes to the end, so that no
-    /// pool starves another.
+    /// Of feeds that somebody watches.
+    watches: BTreeMap<FeedId, Watch>,
+    /// At most one of each kind a feed. What needs more than one batch goes to the end, so that no
+    /// feed starves another.
     requests: VecDeque<Request>,
     /// The next batch, while the channel is full.
     parked: Option<Batch>,
 }
 
-/// A pool's dashboards behind this fanout thread.
+/// A feed's dashboards behind this fanout thread.
 #[derive(Debug, Default)]
 struct Watch {
     dashboards: usize,
@@ -46,22 +48,17 @@ struct Watch {
 
 #[derive(Debug, PartialEq, Eq)]
 enum Request {
-    /// What changed after the pool's cursor.
-    Updates(PoolIndex),
+    /// What changed after the feed's cursor.
+    Updates(FeedId),
     /// An answer to one of those that asked, or the snapshot that some of them share. Queued while
     /// there are any.
-    Answer(PoolIndex),
+    Answer(FeedId),
 }
 
 impl Outbox {
-    pub(super) fn new(fanout: FanoutIndex, channel: Sender<Batch>, pools: usize) -> Self {
-        Self {
-            fanout,
-            channel,
-            pools: (0..pools).map(|_| Watch::default()).collect(),
-            requests: VecDeque::new(),
-            parked: None,
-        }
+    pub(super) fn new(fanout: FanoutIndex, channel: Sender<Batch>) -> Self {
+        let (watches, requests) = (BTreeMap::new(), VecDeque::new());
+        Self { fanout, channel, watches, requests, parked: None }
     }
 
     /// Whether a request can be served now.
@@ -80,49 +77,49 @@ impl Outbox {
     /// Requests, and dashboards that asked.
     #[cfg(test)]
     pub(super) fn counts(&self) -> (usize, usize) {
-        (self.requests.len(), self.pools.iter().map(|watch| watch.asked.len()).sum())
+        (self.requests.len(), self.watches.values().map(|watch| watch.asked.len()).sum())
     }
 
-    /// The number up to which the fanout thread has been sent the pool's changes, if anyone there
+    /// The number up to which the fanout thread has been sent the feed's changes, if anyone there
     /// watches.
-    pub(super) fn cursor(&self, pool: PoolIndex) -> Option<u64> {
-        let watch = &self.pools[pool.0];
-        (watch.dashboards > 0).then_some(watch.cursor)
+    pub(super) fn cursor(&self, feed: FeedId) -> Option<u64> {
+        self.watches.get(&feed).map(|watch| watch.cursor)
     }
 
-    /// A dashboard joins a pool whose last change has the number `seq`.
-    pub(super) fn join(&mut self, pool: PoolIndex, dashboard: DashboardId, seq: u64) {
-        let watch = &mut self.pools[pool.0];
-        if watch.dashboards == 0 {
-            watch.cursor = seq;
-        }
-        watch.dashboards += 1;
-        self.resume(pool, dashboard, None);
+    /// A dashboard joins a feed whose last change has the number `seq`.
+    pub(super) fn join(&mut self, feed: FeedId, dashboard: DashboardId, seq: u64) {
+        let new = || Watch { cursor: seq, ..Watch::default() };
+        self.watches.entry(feed).or_insert_with(new).dashboards += 1;
+        self.resume(feed, dashboard, None);
     }
 
-    /// A dashboard of the pool leaves.
-    pub(super) fn leave(&mut self, pool: PoolIndex, dashboard: DashboardId) {
-        let watch = &mut self.pools[pool.0];
+    /// A dashboard of the feed leaves.
+    pub(super) fn leave(&mut self, feed: FeedId, dashboard: DashboardId) {
+        let Some(watch) = self.watches.get_mut(&feed) else { return };
         watch.dashboards -= 1;
         if watch.asked.remove(&dashboard).is_some() && watch.asked.is_empty() {
-            self.requests.retain(|request| *request != Request::Answer(pool));
+            self.requests.retain(|request| *request != Request::Answer(feed));
+        }
+        if watch.dashboards == 0 {
+            self.requests.retain(|request| *request != Request::Updates(feed));
+            self.watches.remove(&feed);
         }
     }
 
     /// A dashboard needs what changed after `since`, or a snapshot.
-    pub(super) fn resume(&mut self, pool: PoolIndex, dashboard: DashboardId, since: Option<u64>) {
-        let asked = &mut self.pools[pool.0].asked;
+    pub(super) fn resume(&mut self, feed: FeedId, dashboard: DashboardId, since: Option<u64>) {
+        let Some(Watch { asked, .. }) = self.watches.get_mut(&feed) else { return };
         if asked.is_empty() {
-            self.requests.push_back(Request::Answer(pool));
+            self.requests.push_back(Request::Answer(feed));
         }
         asked.insert(dashboard, since);
     }
 
-    /// The pool's ring has something new.
-    pub(super) fn note_update(&mut self, pool: PoolIndex) {
-        let watch = &mut self.pools[pool.0];
-        if watch.dashboards > 0 && !mem::replace(&mut watch.is_queued, true) {
-            self.requests.push_back(Request::Updates(pool));
+    /// The feed's ring has something new.
+    pub(super) fn note_update(&mut self, feed: FeedId) {
+        let Some(watch) = self.watches.get_mut(&feed) else { return };
+        if !mem::replace(&mut watch.is_queued, true) {
+            self.requests.push_back(Request::Updates(feed));
         }
     }
 
@@ -148,8 +145,8 @@ impl Outbox {
     fn next_batch(&mut self, state: &State) -> Option<Batch> {
         loop {
             let batch = match self.requests.pop_front()? {
-                Request::Updates(pool) => self.updates(pool, state),
-                Request::Answer(pool) => self.answer(pool, state),
+                Request::Updates(feed) => self.updates(feed, state),
+                Request::Answer(feed) => self.answer(feed, state),
             };
             if batch.is_some() {
                 return batch;
@@ -158,20 +155,20 @@ impl Outbox {
     }
 
     /// Every change while the ring reaches back to the cursor, then newest states.
-    fn updates(&mut self, pool: PoolIndex, state: &State) -> Option<Batch> {
-        let watch = &mut self.pools[pool.0];
+    fn updates(&mut self, feed: FeedId, state: &State) -> Option<Batch> {
+        let (watch, ring) = (self.watches.get_mut(&feed)?, state.rings.get(&feed)?);
         watch.is_queued = false;
-        let (ring, since) = (&state.rings[pool.0], watch.cursor);
-        if watch.dashboards == 0 || since >= ring.end() {
+        let since = watch.cursor;
+        if since >= ring.end() {
             watch.conflated_bytes = 0;
             return None;
         }
         // As for a dashboard: without a gap, agents that change often would never have their turn.
-        let pool_bytes = state.registry.pools[pool.0].population().1.max(MAX_BATCH_BYTES);
+        let pool_bytes = state.registry.pools[feed.pool().0].population().1.max(MAX_BATCH_BYTES);
         let is_slow = watch.conflated_bytes > SLOW_SNAPSHOTS * pool_bytes;
         let (since, frames) = if ring.reaches(since) {
             (since, Arc::clone(ring.after(since)?))
-        } else if let Some(frames) = state.changes(pool, since).filter(|_| !is_slow) {
+        } else if let Some(frames) = state.changes(feed, since).filter(|_| !is_slow) {
             watch.conflated_bytes += frames.bytes().len();
             let covered = frames.last_seq().unwrap_or(since) - since;
             state.counters.conflations.add(covered - frames.count_after(since) as u64);
@@ -183,30 +180,31 @@ impl Outbox {
             (ring.end(), Arc::default())
         };
         watch.cursor = frames.last_seq().unwrap_or(since);
-        self.note_update(pool);
-        Some(Batch::Updates { pool, since, frames })
+        self.note_update(feed);
+        Some(Batch::Updates { feed, since, frames })
     }
 
     /// What the next dashboard asked for. Whom the registry cannot bring up to date gets a snapshot.
-    fn answer(&mut self, pool: PoolIndex, state: &State) -> Option<Batch> {
-        let Watch { asked, answered, .. } = &mut self.pools[pool.0];
+    fn answer(&mut self, feed: FeedId, state: &State) -> Option<Batch> {
+        let Watch { asked, answered, .. } = self.watches.get_mut(&feed)?;
         let next = asked.range((answered.map_or(Unbounded, Excluded), Unbounded)).next();
         let (&dashboard, since) = next.or_else(|| asked.first_key_value())?;
         *answered = Some(dashboard);
-        let batch = match since.and_then(|since| state.changes(pool, since)) {
+        let batch = match since.and_then(|since| state.changes(feed, since)) {
             Some(frames) => {
                 asked.remove(&dashboard);
-                Batch::Changes { pool, dashboard, frames }
+                Batch::Changes { feed, dashboard, frames }
             }
             None => {
-                let is_lost = |since| state.registry.pools[pool.0].changes(since).is_none();
+                let pool = &state.registry.pools[feed.pool().0];
+                let is_lost = |since| pool.changes(since).is_none();
                 let sharers = asked.extract_if(.., |_, since| since.is_none_or(is_lost));
                 let dashboards = sharers.map(|(id, _)| id).collect();
-                Batch::Snapshot { pool, dashboards, snapshot: state.snapshot(pool) }
+                Batch::Snapshot { feed, dashboards, snapshot: state.snapshot(feed.pool()) }
             }
         };
         if !asked.is_empty() {
-            self.requests.push_back(Request::Answer(pool));
+            self.requests.push_back(Request::Answer(feed));
         }
         Some(batch)
     }

@@ -13,6 +13,7 @@ use super::{HubError, HubFailure, HubHandle, Parts, hub};
 use crate::runtime::clock::{Clock, UnixMillis};
 use crate::runtime::counters::Counters;
 use crate::server::event::{Batch, FanoutIndex, Stamp, Verdict};
+use crate::server::feed::FeedId;
 use crate::server::frame::Frames;
 use crate::server::limits::{HUB_INBOX, MAX_BATCH_BYTES, MAX_DEPARTURE_CHANGES};
 use crate::server::registry::Rules;
@@ -86,7 +87,7 @@ impl Stage {
     }
 
     fn join(&self, dashboard: u64, pool: PoolIndex) {
-        self.hub.join(DashboardId(dashboard), pool, FanoutIndex(0)).unwrap();
+        self.hub.join(DashboardId(dashboard), FeedId::Updates(pool), FanoutIndex(0)).unwrap();
     }
 
     fn batch(&self) -> Batch {
@@ -97,8 +98,8 @@ impl Stage {
     fn next(&self) -> (Vec<DashboardId>, Vec<Value>) {
         match self.batch() {
             Batch::Updates { frames, .. } => (vec![], messages(&frames)),
-            Batch::Snapshot { pool, dashboards, snapshot } => {
-                let id = PoolId::parse(["p", "q"][pool.0]).unwrap();
+            Batch::Snapshot { feed, dashboards, snapshot } => {
+                let id = PoolId::parse(["p", "q"][feed.pool().0]).unwrap();
                 let text = snapshot.text(&id, "e");
                 (dashboards, vec![serde_json::from_str(&text).unwrap()])
             }
@@ -458,7 +459,10 @@ fn forgotten_departures_call_for_a_snapshot() {
             other => break other,
         }
     };
-    assert!(matches!(gap, Batch::Updates { pool: POOL, since: 4_097, .. }), "{gap:?}");
+    assert!(
+        matches!(gap, Batch::Updates { feed: FeedId::Updates(POOL), since: 4_097, .. }),
+        "{gap:?}"
+    );
     let conflations = stage.counters.conflations.get();
     assert!(conflations > 2_000, "{conflations} of 4,097 changes were not passed on one by one");
     // The channel is full while they ask.
@@ -609,7 +613,7 @@ fn polled(
         counters: Arc::default(),
     });
     for dashboard in 0..dashboards {
-        handle.join(DashboardId(dashboard), POOL, FanoutIndex(0)).unwrap();
+        handle.join(DashboardId(dashboard), FeedId::Updates(POOL), FanoutIndex(0)).unwrap();
     }
     while hub.poll() {}
     while batches.try_recv().is_ok() {}
@@ -708,11 +712,11 @@ impl super::Hub {
     /// One turn on the caller's thread. Whether more is to be done.
     pub(crate) fn poll(&mut self) -> bool {
         assert!(self.turn().unwrap().is_continue());
-        let (pools, dashboards) = (self.state.pools.len(), self.watchers.len());
-        assert!(self.state.rings.iter().all(super::Ring::is_bounded), "a ring of the hub's");
+        let (feeds, dashboards) = (self.state.rings.len(), self.watchers.len());
+        assert!(self.state.rings.values().all(super::Ring::is_bounded), "a ring of the hub's");
         for outbox in &self.outboxes {
             let (requests, asked) = outbox.counts();
-            assert!(requests <= 2 * pools && asked <= dashboards, "requests of {outbox:?}");
+            assert!(requests <= 2 * feeds && asked <= dashboards, "requests of {outbox:?}");
         }
         !self.inbox.is_empty() || self.has_requests()
     }

@@ -149,7 +149,7 @@ impl Subscriber {
     /// Hands over `action`, waiting for room: the fanout thread never waits for a subscriber.
     fn control(&self, action: Action) -> Result<(), SendError<Control>> {
         let Self { id, fanout, shared, upgrade, .. } = self;
-        let control = Control { dashboard: *id, pool: upgrade.pool, action };
+        let control = Control { dashboard: *id, feed: upgrade.feed, action };
         shared.fanouts[fanout.0].send(control)
     }
 
@@ -164,7 +164,7 @@ impl Subscriber {
         // Attached before the hub hears of it: see `Action::Attach`.
         let socket = Arc::<Upgrade>::clone(&self.upgrade);
         self.control(Action::Attach { socket, greeting })?;
-        Ok(self.shared.hub.join(self.id, self.upgrade.pool, self.fanout)?)
+        Ok(self.shared.hub.join(self.id, self.upgrade.feed, self.fanout)?)
     }
 
     /// Reads the socket, and takes silence for an end only when a last look finds it still there.

@@ -20,12 +20,13 @@ use crate::runtime::counters::Counters;
 use crate::runtime::signals::Signal;
 use crate::server::config::{Config, Overrides};
 use crate::server::event::{Action, Control, FanoutIndex};
+use crate::server::feed::FeedId;
 use crate::wire::id::{DashboardId, PoolIndex};
 
 /// Catches hangs; nothing waits for it to pass.
 const LONG: Duration = Duration::from_secs(20);
 
-const NO_SUCH_POOL: PoolIndex = PoolIndex(99);
+const NO_SUCH_FEED: FeedId = FeedId::Updates(PoolIndex(99));
 
 fn start() -> Server {
     start_with(Sizes::default(), &Arc::default())
@@ -89,7 +90,7 @@ fn dies_of(kill: impl FnOnce(&Server)) -> ThreadDied {
 #[test]
 fn the_death_of_the_hub_ends_the_server_with_the_reason() {
     let died = dies_of(|server| {
-        server.hub.join(DashboardId(u64::MAX), NO_SUCH_POOL, FanoutIndex(0)).unwrap();
+        server.hub.join(DashboardId(u64::MAX), NO_SUCH_FEED, FanoutIndex(0)).unwrap();
     });
     assert_eq!(died.thread, "hub");
     assert!(died.reason.contains("panicked: index out of bounds"), "{died}");
@@ -102,7 +103,7 @@ fn the_death_of_a_fanout_thread_ends_the_server_with_the_reason() {
         let socket = Arc::new(TcpStream::connect(address).unwrap());
         let attach = Control {
             dashboard: DashboardId(u64::MAX),
-            pool: NO_SUCH_POOL,
+            feed: NO_SUCH_FEED,
             action: Action::Attach { socket, greeting: Vec::new() },
         };
         server.fanouts[0].send(attach).unwrap();

@@ -172,7 +172,10 @@ fn an_upgrade_leaves_the_door_with_all_that_was_read() {
     client.send(format!("{HANDSHAKE}frames").as_bytes());
     let mut upgrade = door.dashboards.recv_timeout(DEADLINE).unwrap();
     assert_eq!(upgrade.accept_key, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
-    assert_eq!((upgrade.read_ahead.as_slice(), upgrade.pool), (&b"frames"[..], PoolIndex(0)));
+    assert_eq!(
+        (upgrade.read_ahead.as_slice(), upgrade.feed.pool()),
+        (&b"frames"[..], PoolIndex(0))
+    );
     assert_eq!((door.counters.connections.get(), door.counters.dashboards.get()), (0, 1));
     client.send(b"more");
     let mut more = [0; 4];

@@ -37,7 +37,7 @@ fn decide(line: &str, headers: &[&str]) -> String {
             let head: RequestHead<'_> = postcard::from_bytes(relay.request.as_bytes()).unwrap();
             format!("{:?} {:?}{body}", relay.backend, head.caller)
         }
-        Action::Upgrade(handshake) => format!("upgrade {}", handshake.pool.0),
+        Action::Upgrade(handshake) => format!("upgrade {}", handshake.feed.pool().0),
     };
     if decision.client == PEER { action } else { format!("{action} for {}", decision.client) }
 }

@@ -3,11 +3,11 @@
 use super::*;
 use crate::runtime::clock::{Clock, UnixMillis};
 use crate::server::event::Batch;
-use crate::server::fanout::tests::alone;
-use crate::server::fanout::{Fanout, MAX_WRITE_BYTES};
+use crate::server::fanout::tests::{FEED, POOL, alone};
+use crate::server::fanout::{Fanout, Feed, MAX_WRITE_BYTES};
 use crate::server::limits::{FANOUT_BATCHES, Limits, MAX_BATCH_BYTES};
 use crate::server::tests::simulation::Pipe;
-use crate::wire::id::{AgentId, DashboardId, PoolIndex};
+use crate::wire::id::{AgentId, DashboardId};
 use crate::wire::{KIB, Ping, Snapshot, SnapshotAgent, read_ping};
 
 struct Play {
@@ -202,9 +202,16 @@ struct Thread {
 impl Thread {
     fn with_room(room: usize) -> Self {
         let Play { dashboard, pipe, now, .. } = play(room);
-        let (mut fanout, _, batches) = alone(FANOUT_BATCHES);
-        fanout.feeds[0].dashboards.insert(DashboardId(1), dashboard);
-        Self { fanout, batches, pipe, now, seq: 0 }
+        let (fanout, _, batches) = alone(FANOUT_BATCHES);
+        let mut thread = Self { fanout, batches, pipe, now, seq: 0 };
+        thread.insert(1, dashboard);
+        thread
+    }
+
+    fn insert(&mut self, id: u64, dashboard: Dashboard) {
+        let new = || Feed::new(self.fanout.parts.pools[POOL.0].clone());
+        let feed = self.fanout.feeds.entry(FEED).or_insert_with(new);
+        feed.dashboards.insert(DashboardId(id), dashboard);
     }
 
     /// One turn of the thread with so many batches, each as large as they get, and their bytes.
@@ -214,7 +221,7 @@ impl Thread {
             let (since, frames) = (self.seq, update(MAX_BATCH_BYTES - 100, self.seq + 1));
             bytes += frames.bytes().len();
             self.seq += 1;
-            self.batches.try_send(Batch::Updates { pool: PoolIndex(0), since, frames }).unwrap();
+            self.batches.try_send(Batch::Updates { feed: FEED, since, frames }).unwrap();
         }
         self.fanout.turn(None, None, self.now);
         bytes
@@ -275,7 +282,7 @@ fn who_cannot_ask_has_one_retry() {
 #[test]
 fn the_last_updates_come_before_the_close() {
     let mut thread = Thread::with_room(usize::MAX);
-    let batch = Batch::Updates { pool: PoolIndex(0), since: 0, frames: texts(&["last"], 1) };
+    let batch = Batch::Updates { feed: FEED, since: 0, frames: texts(&["last"], 1) };
     thread.batches.try_send(batch).unwrap();
     thread.batches = crossbeam_channel::bounded(0).0;
     thread.fanout.turn(None, None, thread.now);
@@ -310,18 +317,18 @@ impl Thread {
         let Play { mut dashboard, pipe, .. } = play(usize::MAX);
         (dashboard.seq, dashboard.changed_bytes) = (Some(12), usize::MAX);
         dashboard.wait();
-        thread.fanout.feeds[0].dashboards.insert(DashboardId(2), dashboard);
+        thread.insert(2, dashboard);
         (thread, pipe)
     }
 
     fn dashboard(&mut self, id: u64) -> &mut Dashboard {
-        self.fanout.feeds[0].dashboards.get_mut(&DashboardId(id)).unwrap()
+        self.fanout.feeds.get_mut(&FEED).unwrap().dashboards.get_mut(&DashboardId(id)).unwrap()
     }
 
     /// The hub sends the snapshot of `seq` for one dashboard.
     fn answer(&mut self, id: u64, seq: u64) {
-        let (pool, dashboards) = (PoolIndex(0), vec![DashboardId(id)]);
-        let batch = Batch::Snapshot { pool, dashboards, snapshot: snapshot(seq) };
+        let dashboards = vec![DashboardId(id)];
+        let batch = Batch::Snapshot { feed: FEED, dashboards, snapshot: snapshot(seq) };
         self.batches.try_send(batch).unwrap();
         self.fanout.turn(None, None, self.now);
     }
@@ -346,7 +353,7 @@ fn nobody_gets_a_snapshot_older_than_what_it_has() {
 fn who_can_have_no_snapshot_asks_later() {
     let (mut thread, pipe) = Thread::with_a_slow_reader();
     thread.fanout.limit_snapshots(0);
-    let gap = Batch::Updates { pool: PoolIndex(0), since: 20, frames: Arc::default() };
+    let gap = Batch::Updates { feed: FEED, since: 20, frames: Arc::default() };
     thread.batches.try_send(gap).unwrap();
     thread.answer(2, 20);
     assert_eq!(thread.fanout.postponed().collect::<Vec<_>>(), [Some(12)]);
@@ -355,10 +362,10 @@ fn who_can_have_no_snapshot_asks_later() {
     let Play { mut dashboard, .. } = play(usize::MAX);
     dashboard.seq = None;
     dashboard.wait();
-    thread.fanout.feeds[0].dashboards.insert(DashboardId(3), dashboard);
+    thread.insert(3, dashboard);
     let snapshot = Snapshot { complete_since: 11, ..snapshot(20) };
-    let (pool, dashboards) = (PoolIndex(0), vec![DashboardId(3)]);
-    thread.batches.try_send(Batch::Snapshot { pool, dashboards, snapshot }).unwrap();
+    let dashboards = vec![DashboardId(3)];
+    thread.batches.try_send(Batch::Snapshot { feed: FEED, dashboards, snapshot }).unwrap();
     thread.fanout.turn(None, None, thread.now);
     assert_eq!(thread.fanout.postponed().collect::<Vec<_>>(), [Some(12), None]);
 }

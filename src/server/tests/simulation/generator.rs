@@ -68,7 +68,7 @@ impl World {
             4 if !self.peers.is_empty() => {
                 let peer = &self.peers[self.random.below(self.peers.len())];
                 let pong = Action::Send(vec![0x8A, 1, b'p']);
-                self.control(peer.fanout, peer.id, peer.pool, pong);
+                self.control(peer.fanout, peer.id, peer.feed, pong);
             }
             5 if !self.delayed.is_empty() => {
                 let index = self.random.below(self.delayed.len());
@@ -226,7 +226,7 @@ impl World {
         assert_eq!(self.peers.len(), readers, "a reader was cut off");
         // Promise 4.
         for peer in &self.peers {
-            let pool = &self.pools[peer.pool.0];
+            let pool = &self.pools[peer.feed.pool().0];
             assert_eq!(peer.seq, Some(pool.seq()), "dashboard {}", peer.id);
             let present = pool.as_of(pool.seq()).filter_map(|it| Some((it.agent, it.state?)));
             assert_eq!(peer.view, present.collect(), "dashboard {}", peer.id);

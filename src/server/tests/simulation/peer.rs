@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use super::model::{Beat, Pool};
 use super::{GREETING, Reached};
 use crate::server::event::WriteSide;
+use crate::server::feed::FeedId;
 use crate::server::limits::{Limits, MAX_BATCH_BYTES, SLOW_SNAPSHOTS};
-use crate::wire::id::{DashboardId, PoolIndex};
+use crate::wire::id::DashboardId;
 
 /// A socket that takes as many bytes as it was given room for.
 #[derive(Debug, Default)]
@@ -98,7 +99,7 @@ const CUT_OFF_WITHIN: Duration = Duration::from_secs(2 * 31 + 1);
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) id: DashboardId,
-    pub(super) pool: PoolIndex,
+    pub(super) feed: FeedId,
     pub(super) fanout: usize,
     pub(super) pipe: Arc<Pipe>,
     /// Bytes a step; without it, the socket always has room.
@@ -132,15 +133,10 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    pub(super) fn new(
-        id: DashboardId,
-        pool: PoolIndex,
-        fanout: usize,
-        rate: Option<usize>,
-    ) -> Self {
+    pub(super) fn new(id: DashboardId, feed: FeedId, fanout: usize, rate: Option<usize>) -> Self {
         Self {
             id,
-            pool,
+            feed,
             fanout,
             pipe: Arc::default(),
             rate,

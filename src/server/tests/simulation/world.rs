@@ -15,6 +15,7 @@ use crate::runtime::clock::{Clock, UnixMillis};
 use crate::runtime::counters::Counters;
 use crate::server::event::{Action, Control, FanoutIndex, Stamp};
 use crate::server::fanout::{self, Fanout, Times, fanout};
+use crate::server::feed::FeedId;
 use crate::server::hub::{self, Hub, HubHandle, hub};
 use crate::server::limits::Limits;
 use crate::server::registry::Rules;
@@ -202,10 +203,11 @@ impl World {
         let id = DashboardId(self.joined);
         self.joined += 1;
         let fanout = self.random.below(self.fanouts.len());
-        let peer = Peer::new(id, pool, fanout, rate);
+        let feed = FeedId::Updates(pool);
+        let peer = Peer::new(id, feed, fanout, rate);
         let socket = Arc::<Pipe>::clone(&peer.pipe);
-        self.control(fanout, id, pool, Action::Attach { socket, greeting: GREETING.to_vec() });
-        self.handle.join(id, pool, FanoutIndex(fanout)).unwrap();
+        self.control(fanout, id, feed, Action::Attach { socket, greeting: GREETING.to_vec() });
+        self.handle.join(id, feed, FanoutIndex(fanout)).unwrap();
         self.peers.push(peer);
     }
 
@@ -213,15 +215,15 @@ impl World {
         &self,
         fanout: usize,
         dashboard: DashboardId,
-        pool: PoolIndex,
+        feed: FeedId,
         action: Action,
     ) {
-        self.fanouts[fanout].1.send(Control { dashboard, pool, action }).unwrap();
+        self.fanouts[fanout].1.send(Control { dashboard, feed, action }).unwrap();
     }
 
     pub(super) fn leave(&mut self, index: usize) {
-        let Peer { id, pool, fanout, .. } = self.peers.swap_remove(index);
-        self.control(fanout, id, pool, Action::Gone);
+        let Peer { id, feed, fanout, .. } = self.peers.swap_remove(index);
+        self.control(fanout, id, feed, Action::Gone);
         self.handle.leave(id);
     }
 
@@ -284,7 +286,7 @@ impl World {
         }
         let Self { now, pools, handle, reached, .. } = self;
         self.peers.retain_mut(|peer| {
-            let is_there = peer.read(*now, &pools[peer.pool.0], reached);
+            let is_there = peer.read(*now, &pools[peer.feed.pool().0], reached);
             if !is_there {
                 handle.leave(peer.id);
             }
@@ -303,7 +305,7 @@ impl World {
         }
         self.polled_at = self.now;
         for peer in &mut self.peers {
-            let pool = &self.pools[peer.pool.0];
+            let pool = &self.pools[peer.feed.pool().0];
             peer.wait(pool.seq());
             // Where there is no memory and departures were forgotten, somebody must first end.
             let needs_snapshot = peer.seq.is_none_or(|seq| pool.is_forgotten(seq));
