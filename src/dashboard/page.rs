@@ -83,12 +83,21 @@ fn find(path: &str) -> Option<&'static File> {
     let name = match path.strip_prefix('/')? {
         "" => "index.html",
         "login" => "login.html",
-        // The script reads the pool from the address.
-        name if name.strip_prefix("pools/").is_some_and(is_valid_id) => "index.html",
+        // The script reads the pool, the agent and the wall's pools from the address.
+        "wall" => "index.html",
+        name if name.strip_prefix("pools/").is_some_and(is_pool_page) => "index.html",
         name if name.ends_with(".html") => return None,
         name => name,
     };
     FILES.iter().find(|file| file.name == name)
+}
+
+/// Whether this, after `/pools/`, is a pool's page or an agent's.
+fn is_pool_page(rest: &str) -> bool {
+    match rest.split_once("/agents/") {
+        Some((pool, agent)) => is_valid_id(pool) && is_valid_id(agent),
+        None => is_valid_id(rest),
+    }
 }
 
 impl File {
@@ -152,9 +161,20 @@ mod tests {
     }
 
     #[test]
-    fn pool_pages_exist_for_valid_ids_only() {
-        let longest = format!("/pools/{}", "x".repeat(MAX_ID_BYTES));
-        for path in ["/", "/login", "/pools/local", "/pools/a.b_C-9", "/favicon.svg", &longest] {
+    fn pages_of_pools_and_agents_exist_for_valid_ids_only() {
+        let longest = format!("/pools/{0}/agents/{0}", "x".repeat(MAX_ID_BYTES));
+        for path in [
+            "/",
+            "/login",
+            "/wall",
+            "/pools/local",
+            "/pools/a.b_C-9",
+            "/pools/agents",
+            "/pools/a/agents/b.b_C-9",
+            "/pools/agents/agents/agents",
+            "/favicon.svg",
+            &longest,
+        ] {
             assert!(exists(path), "{path}");
         }
         let too_long = format!("{longest}x");
@@ -167,6 +187,16 @@ mod tests {
             "/pools/a/",
             "/pools/a/b",
             "/pools/a%20b",
+            "/pools/a/agents",
+            "/pools/a/agents/",
+            "/pools/a/agents/..",
+            "/pools/./agents/a",
+            "/pools//agents/a",
+            "/pools/a/agents/b/",
+            "/pools/a/agents/b/agents/c",
+            "/pools/a/agents/b%20c",
+            "/wall/",
+            "/wall/a",
             "/index.html",
             "/login.html",
             "/Style.css",
@@ -181,7 +211,7 @@ mod tests {
 
     #[test]
     fn pages_carry_the_policy_and_files_do_not() {
-        for path in ["/", "/login", "/pools/local"] {
+        for path in ["/", "/login", "/wall", "/pools/local", "/pools/local/agents/a"] {
             let page = answer(path, None);
             assert_eq!(page.status, 200);
             assert_eq!(header(&page, "Content-Type"), Some("text/html; charset=utf-8"));

@@ -23,7 +23,7 @@ pub(crate) enum Route {
     Login,
     /// `POST /logout`
     Logout,
-    /// `/`, a pool's page, or one of the page's files.
+    /// `/`, `/wall`, a pool's or an agent's page, or one of the page's files.
     Page,
     /// `/livez`: the door turns.
     Live,
