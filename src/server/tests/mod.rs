@@ -61,7 +61,7 @@ fn dashboard(server: &Server) -> TcpStream {
         )
         .unwrap();
     let mut seen = Vec::new();
-    while !seen.ends_with(b"}") {
+    while !seen.ends_with(b"\"seq\":0}") {
         let mut byte = [0];
         socket.read_exact(&mut byte).unwrap();
         seen.push(byte[0]);
