@@ -31,15 +31,13 @@ export async function fetchPools(options = {}) {
 }
 
 /**
- * The last 15 minutes of the pool's agents, or of `agents` (ids, at most `MAX_HISTORY_AGENTS`) only.
+ * The last 15 minutes of the pool's agents, or of `agents` (1 to `MAX_HISTORY_AGENTS` ids) only.
  * Throws as `fetchPools` does. An agent whose history is not of the contract is left out.
  * @param {string} poolId
  * @param {{agents?: Iterable<string>, base?: string, token?: string, fetch?: typeof fetch}} [options]
  */
 export async function fetchHistory(poolId, { agents, ...options } = {}) {
-  const query = new URLSearchParams(Array.from(agents ?? [], (id) => ["agent", id]));
-  if (query.size > MAX_HISTORY_AGENTS) throw new RangeError(`histories of more than ${MAX_HISTORY_AGENTS} agents at once`);
-  const path = `/api/v1/agent-pools/${encodeURIComponent(poolId)}/history${agents === undefined ? "" : `?${query}`}`;
+  const path = `/api/v1/agent-pools/${encodeURIComponent(poolId)}/history${agents === undefined ? "" : queryOf([...agents])}`;
   const history = await askForJson(path, options, HISTORY_TIMEOUT_MS);
   const [end, stepMs] = [parseTime(history.end), history.step_ms];
   if (end === null || !isCount(stepMs) || stepMs === 0 || !isRecord(history.agents)) {
@@ -51,6 +49,14 @@ export async function fetchHistory(poolId, { agents, ...options } = {}) {
     if (read !== null) series.set(agentId, read);
   }
   return { end, stepMs, agents: series };
+}
+
+/** None would be a question for all agents. */
+function queryOf(agentIds) {
+  if (agentIds.length === 0 || agentIds.length > MAX_HISTORY_AGENTS) {
+    throw new RangeError(`histories of 1 to ${MAX_HISTORY_AGENTS} agents at once, not ${agentIds.length}`);
+  }
+  return `?${new URLSearchParams(agentIds.map((id) => ["agent", id]))}`;
 }
 
 async function askForJson(path, { base, token, fetch }, timeoutMs) {

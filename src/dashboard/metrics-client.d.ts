@@ -298,13 +298,13 @@ export interface FetchPoolsOptions {
 export function fetchPools(options?: FetchPoolsOptions): Promise<Pool[]>;
 
 export interface FetchHistoryOptions extends FetchPoolsOptions {
-  /** Ids, at most `MAX_HISTORY_AGENTS`. Default: all of the pool's agents. */
+  /** Ids, from 1 to `MAX_HISTORY_AGENTS`. Default: all of the pool's agents. */
   agents?: Iterable<string> | undefined;
 }
 
 /**
  * The last 15 minutes of a pool's agents, in steps of 10 seconds. Rejects as `fetchPools` does, and
- * with a `RangeError` for too many agents.
+ * with a `RangeError` for too many agents, or for none.
  */
 export function fetchHistory(poolId: string, options?: FetchHistoryOptions): Promise<History>;
 

@@ -4,7 +4,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { agent, at, house, mulberry, task } from "./client-house.mjs";
+import { agent, at, departure, house, mulberry, task } from "./client-house.mjs";
 
 /** In the place of whatever the contract has there. `undefined` takes the member away. */
 const WRONG = [
@@ -27,13 +27,30 @@ const WRONG = [
   { then: 1 },
 ];
 
-const departure = (agent_id) => ({ agent_id, agent_name: "n", reason: "goodbye", at: at(0), running_tasks: [task(1)] });
+const finished = { ...task(9), title: "t", finished_at: at(0), exit_code: 1 };
+/** With every optional member. */
+const full = (agent_id, cpu_usage) => ({
+  ...agent(agent_id, cpu_usage, [{ ...task(1), title: "t", url: "https://ci.example/1" }]),
+  capacity: 4,
+  disk_usage: 97.5,
+  labels: { os: "linux" },
+  version: "1",
+  note: "n",
+  finished_tasks: [finished],
+  recent_tasks: [finished, { ...finished, exit_code: null }],
+});
 const MESSAGES = [
-  { type: "initial_metrics", metrics: [agent("a", 1, [task(1)]), agent("b")], departed: [departure("d"), departure("e")] },
-  { type: "metrics_update", metrics: agent("a", 5, [task(2)]) },
+  {
+    type: "initial_metrics",
+    metrics: [full("a", 1), agent("b")],
+    departed: [departure("d", { running_tasks: [task(1)] }), departure("e")],
+    departures: { lost: 1, goodbyes: 1 },
+  },
+  { type: "metrics_update", metrics: full("a", 5) },
+  { type: "metrics_batch", metrics: [full("a", 6), agent("b")], offline: [departure("c"), departure("f", { reason: "timeout" })] },
   { type: "agent_offline", reason: "timeout", metrics: { agent_id: "a", status: "offline" } },
   { type: "keepalive" },
-].map((message) => ({ ...message, pool_id: "p", seq: 11, epoch: "e1", server_time: at(0) }));
+].map((message) => ({ ...message, pool_id: "p", seq: 11, epoch: "e1", server_id: "s", server_time: at(0) }));
 
 /** Every member of `value`, however deep, as a path to it. */
 function* paths(value, path = []) {
@@ -52,14 +69,27 @@ function withWrong(message, path, wrong) {
 const isString = (value) => typeof value === "string";
 function assertTasks(tasks) {
   assert.ok(Array.isArray(tasks));
-  for (const { task_id, ...texts } of tasks) {
+  for (const { task_id, title = "", url = "https://", ...texts } of tasks) {
     assert.ok(isString(task_id) || Number.isFinite(task_id));
-    assert.ok([texts.task_type, texts.workspace_id, texts.started_at].every(isString));
+    assert.ok([texts.task_type, texts.workspace_id, texts.started_at, title].every(isString));
+    assert.match(url, /^https?:/);
+  }
+}
+
+function assertOptional({ capacity = 0, disk_usage = 0, labels = {}, version = "", note = "", finished_tasks = [], recent_tasks = [] }) {
+  assert.ok(Number.isSafeInteger(capacity) && capacity >= 0 && Number.isFinite(disk_usage));
+  assert.ok(typeof labels === "object" && !Array.isArray(labels) && Object.values(labels).every(isString));
+  assert.ok([version, note].every(isString));
+  for (const list of [finished_tasks, recent_tasks]) {
+    assertTasks(list);
+    for (const { finished_at, exit_code } of list) {
+      assert.ok(Number.isFinite(Date.parse(finished_at)) && (exit_code === null || Number.isSafeInteger(exit_code)));
+    }
   }
 }
 
 /** Everything held is of the types that metrics-client.d.ts promises. */
-function assertSound({ agents, departed, epoch, serverNow }, what) {
+function assertSound({ agents, departed, departures, epoch }, what) {
   try {
     for (const [id, held] of agents) {
       assert.ok(isString(id) && id !== "" && id === held.agent_id && !departed.has(id));
@@ -67,12 +97,14 @@ function assertSound({ agents, departed, epoch, serverNow }, what) {
       assert.ok(Number.isFinite(held.cpu_usage) && Number.isFinite(held.memory_usage));
       assert.ok(held.interval_ms === null || Number.isFinite(held.interval_ms));
       assertTasks(held.running_tasks);
+      assertOptional(held);
     }
     for (const [id, held] of departed) {
       assert.ok(isString(id) && id !== "" && id === held.agent_id && isString(held.agent_name));
       assert.ok(["goodbye", "timeout"].includes(held.reason) && Number.isFinite(Date.parse(held.at)));
       assertTasks(held.running_tasks);
     }
+    assert.ok([departures.lost, departures.goodbyes].every((count) => Number.isSafeInteger(count) && count >= 0));
     assert.ok(isString(epoch));
   } catch (error) {
     throw new Error(what, { cause: error });
@@ -140,6 +172,40 @@ test("one agent that is wrong costs the others nothing", () => {
   assert.equal(feed.agents.get("a").cpu_usage, 1, "what was true stays");
   newest().update(2, agent("a", 50));
   assert.equal(feed.agents.get("a").cpu_usage, 50, "and a wrong message uses up no number");
+});
+
+test("an optional member that is wrong costs its agent nothing else", () => {
+  const right = full("a");
+  for (const name of ["capacity", "disk_usage", "labels", "version", "note", "finished_tasks", "recent_tasks"]) {
+    const { [name]: _, ...rest } = right;
+    for (const wrong of [null, true, [1], { os: 7 }]) {
+      const { feed, join } = house();
+      join(1, [{ ...right, [name]: wrong }]);
+      const expected = Array.isArray(wrong) && name.endsWith("_tasks") ? { ...rest, [name]: [] } : rest;
+      assert.deepEqual(feed.agents.get("a"), expected, `${name} = ${JSON.stringify(wrong)}`);
+    }
+  }
+});
+
+test("a task's address leads to the web, or is none", () => {
+  const { feed, join, newest } = house();
+  const urls = ["javascript:alert(1)", " https://a", "data:text/html,x", "//a", "/a", "https:/a", "https", 7, "http://a", "HTTPS://a/b?c"];
+  const tasks = urls.map((url) => ({ ...task(1), url, title: "t" }));
+  const kept = [...Array(8).fill(undefined), "http://a", "HTTPS://a/b?c"];
+  const held = (list) => list.map(({ url }) => url);
+  const ended = tasks.map((one) => ({ ...one, finished_at: at(0), exit_code: null }));
+  join(1, [{ ...agent("a", 1, tasks), finished_tasks: ended }], { departed: [departure("d", { running_tasks: tasks })] });
+  const { running_tasks, finished_tasks } = feed.agents.get("a");
+  for (const list of [running_tasks, finished_tasks, feed.departed.get("d").running_tasks]) assert.deepEqual(held(list), kept);
+  newest().offline(2, "a");
+  assert.deepEqual(held(feed.departed.get("a").running_tasks), kept);
+});
+
+test("finished tasks that are wrong are left out one by one", () => {
+  const { feed, join } = house();
+  const wrongs = [null, [], task(1), { ...finished, finished_at: "soon" }, { ...finished, exit_code: "0" }, { ...finished, task_type: 1 }];
+  join(1, [{ ...agent("a"), recent_tasks: [...wrongs, finished, { ...finished, exit_code: null }] }]);
+  assert.deepEqual(feed.agents.get("a").recent_tasks, [finished, { ...finished, exit_code: null }]);
 });
 
 test("ids that are names of JavaScript's own are ids like any other", () => {

@@ -29,8 +29,8 @@ export class Clock {
   }
 }
 
-/** A pool's feed with a server that is the test. */
-export function house({ answers = 200 } = {}) {
+/** A pool's feed, or what `make` makes, with a server that is the test. */
+export function house({ answers = 200, make = (options) => new PoolFeed({ poolId: "p", ...options }) } = {}) {
   const clock = new Clock();
   const sockets = [];
   class WebSocket extends EventTarget {
@@ -69,6 +69,9 @@ export function house({ answers = 200 } = {}) {
     update(seq, metrics) {
       this.say({ type: "metrics_update", seq, metrics });
     }
+    batch(seq, metrics = [], offline = []) {
+      this.say({ type: "metrics_batch", seq, metrics, offline });
+    }
     offline(seq, agent_id, reason = "timeout") {
       this.say({ type: "agent_offline", seq, reason, metrics: { agent_id, status: "offline" } });
     }
@@ -79,7 +82,7 @@ export function house({ answers = 200 } = {}) {
     const detail = `refused with ${world.answers}`;
     return new Response(method === "HEAD" ? null : JSON.stringify({ detail }), { status: world.answers });
   };
-  world.feed = new PoolFeed({ poolId: "p", base: "http://h:1", clock, random: () => 1, WebSocket, fetch });
+  world.feed = make({ base: "http://h:1", clock, random: () => 1, WebSocket, fetch });
   world.changes = [];
   world.feed.addEventListener("change", (event) => world.changes.push(event.detail));
   world.newest = () => sockets.at(-1);
@@ -101,6 +104,32 @@ export const agent = (agent_id, cpu_usage = 1, running_tasks = []) => ({
   last_update_time: at(0),
   status: "idle",
   interval_ms: null,
+});
+export const departure = (agent_id, more = {}) => ({
+  agent_id,
+  agent_name: `name of ${agent_id}`,
+  reason: "goodbye",
+  at: at(0),
+  running_tasks: [],
+  ...more,
+});
+/** A pool in figures, with one agent. */
+export const pool = (pool_id, more = {}) => ({
+  pool_id,
+  name: `name of ${pool_id}`,
+  agents: { total: 1, by_status: { busy: 1 } },
+  departed: 0,
+  cpu: { mean: 12.5, max: 12.5 },
+  memory: { mean: 1, max: 1 },
+  states: { busy: 1, idle: 0, late: 0, error: 0, paused: 0, other: 0 },
+  late: 0,
+  attention: 0,
+  lost: 0,
+  tasks_lost: 0,
+  last_loss_at: null,
+  free: 0,
+  cells: "b1",
+  ...more,
 });
 export const settled = () => new Promise((resolve) => setImmediate(resolve));
 export const task = (task_id) => ({ task_id, task_type: "plan", workspace_id: "w", started_at: at(0) });

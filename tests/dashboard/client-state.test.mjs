@@ -5,7 +5,7 @@ import assert from "node:assert/strict";
 import test from "node:test";
 
 import { MAX_DEPARTED } from "../../src/dashboard/metrics-client.js";
-import { agent, at, house, mulberry, task } from "./client-house.mjs";
+import { agent, at, departure, house, mulberry, task } from "./client-house.mjs";
 
 const SEEDS = 400;
 const STEPS = 250;
@@ -46,7 +46,7 @@ test("departures of one moment stay in the order of the server, and the oldest g
 
 test("losses and plain goodbyes do not push each other out, and their totals count on", () => {
   const { feed, join, newest } = house();
-  const lost = { agent_id: "lost", agent_name: "n", reason: "timeout", at: at(0), running_tasks: [] };
+  const lost = departure("lost", { reason: "timeout" });
   join(0, [], { departed: [lost], departures: { lost: 7, goodbyes: 1_000 } });
   assert.deepEqual(feed.departures, { lost: 7, goodbyes: 1_000 });
   let seq = 1;
@@ -127,7 +127,7 @@ test("however often a server restarts, what waits to be heard is bounded: the la
 test("whatever comes in whatever order, in the end the client holds what the server holds", () => {
   for (let seed = 1; seed <= SEEDS; seed += 1) {
     const random = mulberry(seed);
-    const server = new Server(random, house());
+    const server = new [Server, BatchServer][seed % 2](random, house());
     for (let step = 0; step < STEPS; step += 1) {
       server.act();
       const { agents, departed, unheard } = server.world.feed;
@@ -145,6 +145,7 @@ test("whatever comes in whatever order, in the end the client holds what the ser
 class Server {
   live = new Map();
   departed = new Map();
+  departures = { lost: 0, goodbyes: 0 };
   /** Known to the client before a restart, and not heard since. */
   unheard = new Set();
   queues = new Map();
@@ -181,6 +182,10 @@ class Server {
     this.live.set(id, state);
     this.departed.delete(id);
     this.unheard.delete(id);
+    this.sendUpdate(id, state);
+  }
+
+  sendUpdate(id, state) {
     const queue = this.queueOf(id);
     // Of two updates in a row that wait, a server under load keeps the newer.
     if (queue.at(-1)?.type === "metrics_update" && this.pick(2) === 0) queue.pop();
@@ -193,7 +198,13 @@ class Server {
     const reason = ["goodbye", "timeout"][this.pick(2)];
     this.live.delete(id);
     const { agent_name, running_tasks } = last;
-    this.departed.set(id, { agent_id: id, agent_name, reason, at: at(this.time), running_tasks });
+    const entry = { agent_id: id, agent_name, reason, at: at(this.time), running_tasks };
+    this.departed.set(id, entry);
+    this.departures[reason === "timeout" || running_tasks.length > 0 ? "lost" : "goodbyes"] += 1;
+    this.sendOffline(id, entry);
+  }
+
+  sendOffline(id, { reason }) {
     this.queueOf(id).push(this.message({ type: "agent_offline", reason, metrics: { agent_id: id, status: "offline" } }));
   }
 
@@ -224,8 +235,8 @@ class Server {
 
   snapshot() {
     const departed = [...this.departed.values()].reverse();
-    const { epoch, seq } = this;
-    this.world.newest().snapshot(seq, [...this.live.values()], { departed, epoch, server_time: at(this.time) });
+    const { departures, epoch, seq } = this;
+    this.world.newest().snapshot(seq, [...this.live.values()], { departed, departures, epoch, server_time: at(this.time) });
   }
 
   join() {
@@ -252,6 +263,7 @@ class Server {
     this.unheard = new Set([...agents.keys(), ...departed.keys(), ...unheard.keys()]);
     this.live.clear();
     this.departed.clear();
+    this.departures = { lost: 0, goodbyes: 0 };
     this.seq = this.pick(3);
     this.epoch += "'";
     this.world.newest().end(1001);
@@ -268,6 +280,49 @@ class Server {
     assert.equal(feed.epoch, this.epoch, where);
     assert.deepEqual(sorted(feed.agents), sorted(this.live), where);
     assert.deepEqual(sorted(feed.departed), sorted(this.departed), where);
+    assert.deepEqual(feed.departures, this.departures, where);
     assert.deepEqual([...feed.unheard.keys()].sort(), [...this.unheard].sort(), where);
+  }
+}
+
+/** The same pool and its dashboard, which gets batches: of what changed, the newest, and all departures. */
+class BatchServer extends Server {
+  changed = new Set();
+  offline = [];
+
+  sendUpdate(id) {
+    this.seq += 1;
+    this.changed.add(id);
+  }
+
+  sendOffline(id, entry) {
+    this.seq += 1;
+    this.changed.add(id);
+    this.offline.unshift(entry);
+  }
+
+  deliver() {
+    if (this.changed.size === 0) return;
+    const metrics = [...this.changed].map((id) => this.live.get(id)).filter((state) => state !== undefined);
+    const batch = { type: "metrics_batch", metrics, offline: this.offline, seq: this.seq, epoch: this.epoch, server_time: at(this.time) };
+    this.forget();
+    this.world.newest().say(batch);
+    this.sent.push(batch);
+  }
+
+  forget() {
+    this.changed = new Set();
+    this.offline = [];
+  }
+
+  /** What waited is in the snapshot, and does not come behind it. */
+  snapshot() {
+    this.forget();
+    super.snapshot();
+  }
+
+  compare(where) {
+    this.deliver();
+    super.compare(where);
   }
 }

@@ -6,7 +6,7 @@ import assert from "node:assert/strict";
 import test from "node:test";
 
 import { summarise } from "../../src/dashboard/health.js";
-import { fetchPools, LIVE_WINDOW_MS, MAX_DEPARTED, PoolFeed, RETRY_FIRST_MS, RETRY_LAST_MS, retryDelay, SILENCE_LIMIT_MS } from "../../src/dashboard/metrics-client.js";
+import { LIVE_WINDOW_MS, MAX_DEPARTED, PoolFeed, RETRY_FIRST_MS, RETRY_LAST_MS, retryDelay, SILENCE_LIMIT_MS } from "../../src/dashboard/metrics-client.js";
 import { agent, at, Clock, house, settled, START, task } from "./client-house.mjs";
 
 test("the snapshot makes it live, updates and departures follow", () => {
@@ -62,6 +62,27 @@ test("a snapshot replaces everything, and another epoch means a restart", () => 
   assert.equal(feed.agents.size, 0);
   assert.deepEqual([...feed.departed.keys()], ["d"]);
   assert.deepEqual(changes.filter(({ kind }) => kind === "snapshot").map(({ restarted }) => restarted), [false, false, true]);
+});
+
+test("another of several servers is not a restart, a server that is another than it was is one", () => {
+  const { feed, join, newest, changes, clock } = house();
+  const rejoin = (...snapshot) => {
+    newest().end(1006);
+    clock.forward(feed.retryInMs());
+    join(...snapshot);
+    return [changes.at(-1).restarted, [...feed.agents.keys()], [...feed.unheard.keys()]];
+  };
+  join(9, [agent("a"), agent("b")], { epoch: "e1", server_id: "s1" });
+  assert.deepEqual(rejoin(3, [agent("a")], { epoch: "e2", server_id: "s2" }), [false, ["a"], []]);
+  assert.equal(feed.epoch, "e2");
+  newest().update(4, agent("c"));
+  assert.deepEqual(rejoin(9, [agent("b")], { epoch: "e1", server_id: "s1" }), [false, ["b"], []]);
+  assert.deepEqual(rejoin(0, [], { epoch: "e3", server_id: "s1" }), [true, [], ["b"]]);
+  assert.deepEqual(rejoin(0, [agent("d")], { epoch: "e2", server_id: "s2" }), [false, ["d"], ["b"]], "what a restart left stays");
+  for (const server_id of [undefined, null, 7]) {
+    const epoch = `other ${server_id}`;
+    assert.equal(rejoin(0, [agent("d")], { epoch, server_id })[0], true, "one that has no name");
+  }
 });
 
 test("strangers' messages are ignored", () => {
@@ -335,20 +356,4 @@ test("a pool's id stays one part of the path", () => {
   const feed = new PoolFeed({ poolId: "a/b?c#d", base: "http://h:1", token: "t&t", clock: new Clock(), WebSocket });
   feed.start();
   assert.deepEqual(WebSocket.urls, ["ws://h:1/ws/agent-pools/a%2Fb%3Fc%23d/metrics?token=t%26t"]);
-});
-
-test("the pools come as they were sent, or as a refusal that says why", async () => {
-  const answering = (status, body) => async (url, { headers }) => {
-    assert.equal(url.href, "http://h:1/api/v1/agent-pools");
-    assert.equal(headers.Authorization, "Bearer t");
-    return new Response(body, { status });
-  };
-  const ask = (...answer) => fetchPools({ base: "http://h:1", token: "t", fetch: answering(...answer) });
-  assert.deepEqual(await ask(200, '{"pools":[{"pool_id":"p"}]}'), [{ pool_id: "p" }]);
-  const refusal = { name: "Refusal", status: 401, message: "a token is needed" };
-  await assert.rejects(ask(401, '{"detail":"a token is needed"}'), refusal);
-  for (const body of ["", "{", "null", "[]", '{"detail":{"toString":1}}']) {
-    await assert.rejects(ask(403, body), { name: "Refusal", status: 403, message: "HTTP 403" }, body);
-  }
-  for (const body of ["null", "{}", '{"pools":{}}', '{"pools":"p"}']) await assert.rejects(ask(200, body), TypeError, body);
 });
