@@ -21,6 +21,7 @@ macro_rules! file {
     };
 }
 
+/// Other sites' pages import metrics-client.js, which imports the `client-*.js` beside it.
 static FILES: [File; 33] = [
     file!("index.html"),
     file!("login.html"),

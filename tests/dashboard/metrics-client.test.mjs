@@ -83,6 +83,7 @@ test("another of several servers is not a restart, a server that is another than
     const epoch = `other ${server_id}`;
     assert.equal(rejoin(0, [agent("d")], { epoch, server_id })[0], true, "one that has no name");
   }
+  assert.equal(rejoin(0, [agent("d")], { epoch: "e9", server_id: "s1" })[0], true, "after one that had no name");
 });
 
 test("strangers' messages are ignored", () => {
