@@ -114,6 +114,17 @@ pub(crate) const MAX_UNSENT_BYTES: u32 = 64 * 1_024;
 /// Losses, and apart from them plain goodbyes, that a pool remembers for later dashboards.
 pub(crate) const MAX_DEPARTURES: usize = 50;
 
+/// How long a loss counts in a pool's summary: as long as pages show it as news.
+pub(crate) const LOSS_MEMORY: Duration = Duration::from_secs(60 * 60);
+
+/// Losses that a pool counts in its summary; of those beyond it the oldest are left out. An agent that
+/// is heard of anew is looked for in all of them.
+pub(crate) const MAX_COUNTED_LOSSES: usize = 1_024;
+
+/// Agents up to which a pool's summary in the overview has a map of them: beyond it a page draws no
+/// cells.
+pub(crate) const MAX_CELLS: usize = 400;
+
 /// Goodbyes that are remembered, of all pools, so that a stale heartbeat cannot undo one. More than
 /// can be in flight ([`Limits::max_in_flight`]) and in the inbox together.
 pub(crate) const MAX_GOODBYES: usize = 8_192;

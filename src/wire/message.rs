@@ -12,30 +12,6 @@ use crate::runtime::clock::UnixMillis;
 use crate::wire::KIB;
 use crate::wire::id::{AgentId, PoolId};
 
-/// One pool in numbers.
-#[derive(Debug, Default, Clone, PartialEq, Serialize)]
-pub(crate) struct Summary {
-    pub agents: AgentCounts,
-    /// Departures that the pool remembers.
-    pub departed: usize,
-    /// None for a pool without agents, as is `memory`.
-    pub cpu: Option<Load>,
-    pub memory: Option<Load>,
-}
-
-#[derive(Debug, Default, Clone, PartialEq, Serialize)]
-pub(crate) struct AgentCounts {
-    pub total: usize,
-    pub by_status: BTreeMap<Box<str>, usize>,
-}
-
-/// Over a pool's agents, in percent.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Serialize)]
-pub(crate) struct Load {
-    pub mean: f64,
-    pub max: f64,
-}
-
 /// What every message has beside its type and metrics.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Envelope<'a> {
@@ -232,20 +208,6 @@ fn departure_json(departure: &Departure) -> impl Display {
     })
 }
 
-/// A pool in the list of all. People who read it find id and name first.
-#[derive(Serialize)]
-pub(crate) struct ListedPool<'a> {
-    pub pool_id: &'a str,
-    pub name: &'a str,
-    #[serde(flatten)]
-    pub summary: &'a Summary,
-}
-
-/// The body of `GET /api/v1/agent-pools`.
-pub(crate) fn pool_list(pools: &[ListedPool<'_>]) -> Vec<u8> {
-    to_json(&BTreeMap::from([("pools", pools)]), 0)
-}
-
 /// The body of `GET /api/v1/status`.
 pub(crate) fn status(
     epoch: &str,
@@ -359,29 +321,6 @@ mod tests {
                     "at": "1970-01-01T00:00:00.001Z", "running_tasks": [{"task_id": 7}]}])
         );
         assert_eq!(value["departures"], json!({"lost": 70, "goodbyes": 3}));
-    }
-
-    #[test]
-    fn a_pool_of_the_list_begins_with_its_id_and_name() {
-        let (cpu, memory) = (Load { mean: 1.0, max: 2.0 }, Load { mean: 3.0, max: 4.0 });
-        let by_status = BTreeMap::from([("busy".into(), 2), ("idle".into(), 1)]);
-        let agents = AgentCounts { total: 3, by_status };
-        let full = Summary { agents, departed: 4, cpu: Some(cpu), memory: Some(memory) };
-        let empty = Summary::default();
-        let body = pool_list(&[
-            ListedPool { pool_id: "pool-xxx", name: "Farm", summary: &full },
-            ListedPool { pool_id: "other", name: "Other", summary: &empty },
-        ]);
-        assert_eq!(
-            String::from_utf8(body).unwrap(),
-            concat!(
-                r#"{"pools":[{"pool_id":"pool-xxx","name":"Farm","#,
-                r#""agents":{"total":3,"by_status":{"busy":2,"idle":1}},"departed":4,"#,
-                r#""cpu":{"mean":1.0,"max":2.0},"memory":{"mean":3.0,"max":4.0}},"#,
-                r#"{"pool_id":"other","name":"Other","agents":{"total":0,"by_status":{}},"#,
-                r#""departed":0,"cpu":null,"memory":null}]}"#
-            )
-        );
     }
 
     #[test]

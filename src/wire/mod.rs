@@ -10,15 +10,19 @@ pub(crate) mod id;
 mod message;
 mod object;
 pub(crate) mod response;
+mod summary;
 
 pub(crate) use heartbeat::{
     GOODBYE, MAX_TASKS, MAX_TEXT_CHARS, Metrics, Ping, is_valid_status, ping_received, read_ping,
 };
 pub(crate) use message::{
-    AgentCounts, Departure, DepartureTotals, Envelope, ListedPool, Load, Reason, Snapshot,
-    SnapshotAgent, Summary, departed_answer, keepalive, offline, pool_list, status, update,
+    Departure, DepartureTotals, Envelope, Reason, Snapshot, SnapshotAgent, departed_answer,
+    keepalive, offline, status, update,
 };
 pub(crate) use object::Object;
+pub(crate) use summary::{
+    AgentCounts, HIGH_MEMORY_PERCENT, Kind, ListedPool, Load, Summary, pool_list, push_cell,
+};
 
 use serde::{Serialize, Serializer};
 

@@ -82,6 +82,15 @@ fn viewers_see_what_their_token_shows() {
             let seen: Vec<_> = list["pools"].as_array().unwrap().iter().collect();
             let seen: Vec<_> = seen.iter().map(|pool| pool["pool_id"].as_str().unwrap()).collect();
             assert_eq!(seen, pools);
+            // The names of agents' keys are for who sees all, their secrets for nobody.
+            let keys = (token == TOKEN_ALL).then(|| serde_json::json!([KEY_A.key, KEY_A_NEW.key]));
+            assert_eq!(list["pools"][0].get("app_keys"), keys.as_ref());
+            let text = list.to_string();
+            assert!(
+                SECRETS
+                    .iter()
+                    .all(|secret| !text.contains(secret) && !text.contains(&sha256(secret)))
+            );
         }
     }
     let mut dashboard = Dashboard::join_with(addr, "pool-a", Some(TOKEN_A));

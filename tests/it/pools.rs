@@ -175,6 +175,17 @@ fn the_list_of_pools_counts_what_is_there() {
     assert_eq!(pools[0]["cpu"], json!({ "mean": 40.0, "max": 70.0 }));
     assert_eq!(pools[0]["memory"], json!({ "mean": 20.0, "max": 35.0 }));
     assert_eq!(pools[1]["agents"]["total"], 0);
+    let states = json!({ "busy": 1, "idle": 2, "late": 0, "error": 0, "paused": 0, "other": 0 });
+    assert_eq!(pools[0]["states"], states);
+    for (member, count) in
+        [("late", 0), ("attention", 0), ("lost", 0), ("tasks_lost", 0), ("free", 2)]
+    {
+        assert_eq!(pools[0][member], count, "{member}");
+    }
+    assert_eq!(pools[0]["last_loss_at"], Value::Null);
+    assert_eq!(pools[0].get("cells"), None, "the overview's alone");
+    assert_eq!(pools[0]["app_keys"], json!([KEY_A.key, KEY_A_NEW.key]));
+    assert_eq!(pools[1]["app_keys"], json!([KEY_B.key]));
 }
 
 fn metrics(addr: std::net::SocketAddr, pool: &str) -> Value {

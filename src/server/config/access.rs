@@ -91,7 +91,8 @@ impl Access {
             Some(name.to_owned())
         });
         if let Some(id) = id {
-            self.pools.push(PoolConfig { name: name.unwrap_or_else(|| id.to_string()), id });
+            let name = name.unwrap_or_else(|| id.to_string());
+            self.pools.push(PoolConfig { name, id, app_keys: Vec::new() });
         }
         if let Some(value) = table.required("keys")
             && let Some(keys) = value.tables()
@@ -138,6 +139,9 @@ impl Access {
             (None, _) => table.refuse(APP_SECRET.ways()),
             (Some((_, Some(digest))), Some(app_key)) => {
                 self.gate.keys.insert(app_key.to_owned(), (pool, digest));
+                if let Some(pool) = self.pools.get_mut(pool.0) {
+                    pool.app_keys.push(app_key.to_owned());
+                }
             }
             _ => {}
         }

@@ -52,6 +52,8 @@ pub(crate) struct PoolConfig {
     pub id: PoolId,
     /// For people; the id where the file gives none.
     pub name: String,
+    /// Names of its agents' keys, in the file's order.
+    pub app_keys: Vec<String>,
 }
 
 /// Everything the server is told, checked.

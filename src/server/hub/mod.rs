@@ -23,7 +23,7 @@ use crate::server::event::{Batch, Event, FanoutIndex, Verdict};
 use crate::server::feed::FeedId;
 use crate::server::frame::Frames;
 use crate::server::limits::{HUB_INBOX, MAX_BATCH_BYTES};
-use crate::server::registry::{Change, ChangeKind, GoodbyeOutcome, Pool, Registry, Rules};
+use crate::server::registry::{Change, ChangeKind, GoodbyeOutcome, Registry, Rules};
 use crate::server::ring::Ring;
 use crate::wire::id::{DashboardId, PoolId, PoolIndex};
 use crate::wire::{self, Envelope, Snapshot};
@@ -233,8 +233,10 @@ impl Hub {
                 let _ = reply.try_send(self.state.snapshot(pool));
             }
             Event::Summaries { reply } => {
+                let (now, wall) = (self.state.clock.now(), self.state.clock.wall());
                 let pools = self.state.registry.pools.iter();
-                let _ = reply.try_send(pools.map(Pool::summary).collect());
+                let summaries = pools.map(|pool| pool.figures(now, wall, false).summary);
+                let _ = reply.try_send(summaries.collect());
             }
             Event::Alive { reply } => {
                 let _ = reply.try_send(());

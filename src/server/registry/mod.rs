@@ -8,6 +8,7 @@ mod goodbyes;
 #[allow(dead_code, reason = "the states and the histories that follow use it")]
 mod late;
 mod pool;
+mod summary;
 #[cfg(test)]
 mod transcripts;
 

@@ -1,7 +1,7 @@
 //! One pool: its agents, its departures, its count of changes. Pure, like the registry.
 
+use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,18 +11,16 @@ use super::{Change, ChangeKind, GoodbyeOutcome, Rules};
 use crate::runtime::clock::UnixMillis;
 use crate::server::event::{Stamp, Verdict};
 use crate::wire::id::AgentId;
-use crate::wire::{
-    AgentCounts, Departure, Load, Metrics, Reason, Snapshot, SnapshotAgent, Summary,
-};
+use crate::wire::{Departure, Metrics, Reason, Snapshot, SnapshotAgent};
 
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
-    agents: HashMap<AgentId, Agent>,
+    pub(super) agents: HashMap<AgentId, Agent>,
     /// The sum of the agents' [`Metrics::cost_bytes`].
     bytes: usize,
     /// Rises by one with each change that dashboards see.
     seq: u64,
-    departures: Departures,
+    pub(super) departures: Departures,
     pub(super) changes: Changes,
     /// The highest number of a heartbeat whose agent was evicted. What came before it is as old, and
     /// may be of one of these agents.
@@ -30,15 +28,15 @@ pub(crate) struct Pool {
 }
 
 #[derive(Debug)]
-struct Agent {
-    metrics: Arc<Metrics>,
+pub(super) struct Agent {
+    pub(super) metrics: Arc<Metrics>,
     /// The pool's sequence number with its newest state.
     seq: u64,
     /// Of the newest heartbeat.
     stamp: Stamp,
-    /// When that arrived, moved by the times that the server was away, for the eviction.
-    heard: Instant,
-    interval: Option<Duration>,
+    /// When that arrived, moved by the times that the server was away, for eviction and lateness.
+    pub(super) heard: Instant,
+    pub(super) interval: Option<Duration>,
 }
 
 impl Pool {
@@ -162,31 +160,6 @@ impl Pool {
             };
             Some(Change { seq, agent: id.clone(), kind })
         }))
-    }
-
-    pub(crate) fn summary(&self) -> Summary {
-        let mut by_status: BTreeMap<&str, usize> = BTreeMap::new();
-        let (mut cpu, mut memory) = (Load::default(), Load::default());
-        for agent in self.agents.values() {
-            let metrics = &agent.metrics;
-            *by_status.entry(metrics.status()).or_default() += 1;
-            for (load, value) in [(&mut cpu, metrics.cpu), (&mut memory, metrics.memory)] {
-                load.mean += value;
-                load.max = load.max.max(value);
-            }
-        }
-        let total = self.agents.len();
-        // No pool has so many agents that a f64 could not count them.
-        #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
-        let count = total as f64;
-        let load = |Load { mean: sum, max }| (total > 0).then_some(Load { mean: sum / count, max });
-        let by_status = by_status.into_iter().map(|(status, count)| (status.into(), count));
-        Summary {
-            agents: AgentCounts { total, by_status: by_status.collect() },
-            departed: self.departures.len(),
-            cpu: load(cpu),
-            memory: load(memory),
-        }
     }
 
     /// How many agents there are, and what they cost in bytes.

@@ -12,23 +12,23 @@ use crate::server::limits::{MAX_DEPARTURE_CHANGES, MAX_DEPARTURES};
 use crate::wire::id::{AgentId, PoolId, PoolIndex};
 use crate::wire::{Metrics, Ping, Reason, read_ping};
 
-const POOL: PoolIndex = PoolIndex(0);
+pub(super) const POOL: PoolIndex = PoolIndex(0);
 const OTHER: PoolIndex = PoolIndex(1);
 const EVICT_AFTER: u64 = 10_000;
 const TICK: u64 = 1_000;
 
 /// A registry and a hand that feeds it.
-struct Play {
-    registry: Registry,
+pub(super) struct Play {
+    pub(super) registry: Registry,
     base: Instant,
     number: u64,
 }
 
-fn play() -> Play {
+pub(super) fn play() -> Play {
     play_with(|_| {})
 }
 
-fn play_with(change: impl FnOnce(&mut Rules)) -> Play {
+pub(super) fn play_with(change: impl FnOnce(&mut Rules)) -> Play {
     let mut rules = Rules {
         evict_after: Duration::from_millis(EVICT_AFTER),
         tick: Duration::from_millis(TICK),
@@ -39,11 +39,11 @@ fn play_with(change: impl FnOnce(&mut Rules)) -> Play {
     Play { registry: Registry::new(2, rules), base: Clock::start().now(), number: 0 }
 }
 
-fn id(agent: &str) -> AgentId {
+pub(super) fn id(agent: &str) -> AgentId {
     AgentId::parse(agent).unwrap()
 }
 
-fn metrics(agent: &str, cpu: f64, tasks: usize) -> Metrics {
+pub(super) fn metrics(agent: &str, cpu: f64, tasks: usize) -> Metrics {
     let task = json!({"task_id": 1, "task_type": "plan", "workspace_id": "w", "started_at": "s"});
     let body = json!({
         "status": "busy", "cpu_usage": cpu, "memory_usage": 50, "running_tasks": vec![task; tasks],
@@ -55,37 +55,42 @@ fn metrics(agent: &str, cpu: f64, tasks: usize) -> Metrics {
 }
 
 impl Play {
-    fn at(&self, ms: u64) -> Instant {
+    pub(super) fn at(&self, ms: u64) -> Instant {
         self.base + Duration::from_millis(ms)
     }
 
-    fn pool(&self) -> &Pool {
+    pub(super) fn pool(&self) -> &Pool {
         &self.registry.pools[POOL.0]
     }
 
     /// The next request's stamp.
-    fn stamp(&mut self, ms: u64) -> Stamp {
+    pub(super) fn stamp(&mut self, ms: u64) -> Stamp {
         self.number += 1;
         Stamp { number: self.number, at: self.at(ms), wall: UnixMillis(ms) }
     }
 
-    fn beat_stamped(&mut self, agent: &str, cpu: f64, stamp: Stamp) -> Result<u64, Verdict> {
+    pub(super) fn beat_stamped(
+        &mut self,
+        agent: &str,
+        cpu: f64,
+        stamp: Stamp,
+    ) -> Result<u64, Verdict> {
         let update = self.registry.heartbeat(POOL, &id(agent), metrics(agent, cpu, 0), stamp)?;
         Ok(update.seq)
     }
 
-    fn beat(&mut self, ms: u64, agent: &str) -> Result<u64, Verdict> {
+    pub(super) fn beat(&mut self, ms: u64, agent: &str) -> Result<u64, Verdict> {
         let stamp = self.stamp(ms);
         self.beat_stamped(agent, 1.0, stamp)
     }
 
-    fn goodbye(&mut self, ms: u64, agent: &str) -> GoodbyeOutcome {
+    pub(super) fn goodbye(&mut self, ms: u64, agent: &str) -> GoodbyeOutcome {
         let stamp = self.stamp(ms);
         self.registry.goodbye(POOL, &id(agent), stamp)
     }
 
     /// Who was evicted by a tick at `ms`.
-    fn tick(&mut self, ms: u64) -> Vec<String> {
+    pub(super) fn tick(&mut self, ms: u64) -> Vec<String> {
         let now = self.at(ms);
         let gone = self.registry.tick(now, UnixMillis(ms));
         let timeout = ChangeKind::Departed(Reason::Timeout);
@@ -94,7 +99,7 @@ impl Play {
     }
 
     /// Ticks on time from `from` to `to`, of which none evicts anyone.
-    fn quiet(&mut self, from: u64, to: u64) {
+    pub(super) fn quiet(&mut self, from: u64, to: u64) {
         for ms in (from..=to).step_by(usize::try_from(TICK).unwrap()) {
             assert_eq!(self.tick(ms), [""; 0], "at {ms}");
         }
@@ -453,25 +458,6 @@ fn rhythm(beats: &[u64]) -> Value {
         play.beat(ms, "a").unwrap();
     }
     play.look(POOL)["metrics"][0]["interval_ms"].take()
-}
-
-/// Summaries count by status and average over who is there.
-#[test]
-fn a_summary_counts() {
-    let mut play = play();
-    assert_eq!(play.pool().summary().cpu, None);
-    assert_eq!(play.pool().summary().memory, None);
-    for (agent, cpu) in [("a", 10.0), ("b", 30.0)] {
-        let stamp = play.stamp(0);
-        play.beat_stamped(agent, cpu, stamp).unwrap();
-    }
-    play.beat(0, "c").unwrap();
-    play.goodbye(0, "c");
-    let summary = play.pool().summary();
-    let (cpu, memory) = (summary.cpu.unwrap(), summary.memory.unwrap());
-    assert_eq!((summary.agents.total, summary.departed), (2, 1));
-    assert_eq!((cpu.mean, cpu.max, memory.max), (20.0, 30.0, 50.0));
-    assert_eq!(summary.agents.by_status, [("busy".into(), 2)].into());
 }
 
 impl Registry {

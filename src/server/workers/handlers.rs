@@ -145,6 +145,7 @@ impl Handlers {
         let listed = visible.map(|(_, (pool, summary))| ListedPool {
             pool_id: pool.id.as_str(),
             name: &pool.name,
+            app_keys: (viewer == Viewer::All).then_some(&*pool.app_keys),
             summary,
         });
         Ok(Response::json(200, wire::pool_list(&listed.collect::<Vec<_>>())))
