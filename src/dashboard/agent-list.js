@@ -4,9 +4,7 @@
 
 import { HISTORY_MS } from "./history.js";
 import { AgentRow } from "./agent-row.js";
-import { copy, setShown, setText } from "./parts.js";
-import { agentCommand, curlLine } from "./text.js";
-import { Toolbar } from "./toolbar.js";
+import { copy, setShown } from "./parts.js";
 import { isRestless, isShown, orderOf } from "./view.js";
 
 /** Rows this far outside the window are drawn ahead of the scroll, in pixels. */
@@ -22,13 +20,12 @@ const MOST_CHANGED = 20_000;
 
 const names = new Intl.Collator(undefined, { numeric: true });
 
-/** The agents of `feed`, put into `place`, with the controls in `tools`. */
+/** The agents of `feed`, put into `place`, as `toolbar` says. */
 export class AgentList {
   #feed;
   #toolbar;
   #table;
   #body;
-  #empty;
   #nothing;
   #rows = new Map();
   #order = [];
@@ -43,25 +40,24 @@ export class AgentList {
   #orderCost = 0;
   #retry = null;
   #schedule;
+  #isSeen;
 
-  /** `schedule` asks for a `draw` in the next frame. */
-  constructor(place, tools, feed, origin, schedule) {
+  /** `isSeen` tells of a loss whether it was marked; `schedule` asks for a `draw` in the next frame. */
+  constructor(place, toolbar, feed, isSeen, schedule) {
     this.#feed = feed;
+    this.#toolbar = toolbar;
+    this.#isSeen = isSeen;
     this.#schedule = schedule;
     place.replaceChildren(copy("agent-table"));
     this.#table = place.querySelector(".agents");
     this.#body = place.querySelector(".body");
-    this.#empty = place.querySelector(".empty");
     this.#nothing = place.querySelector("#nothing");
     this.#table.hidden = true;
-    this.#toolbar = new Toolbar(tools, () => this.#viewChanged());
+    toolbar.addEventListener("change", () => this.#viewChanged());
     for (const button of place.querySelectorAll("[data-sort]")) {
-      button.addEventListener("click", () => this.#toolbar.sortBy(button.dataset.sort));
+      button.addEventListener("click", () => toolbar.sortBy(button.dataset.sort));
     }
-    place.querySelector("#clear").addEventListener("click", () => this.#toolbar.clear());
-    setText(place.querySelector(".curl"), curlLine(origin));
-    setText(place.querySelector(".agent-command"), agentCommand(origin));
-    setText(place.querySelector(".pool-id"), feed.poolId);
+    place.querySelector("#clear").addEventListener("click", () => toolbar.clear());
     addEventListener("scroll", () => this.#lookSoon(), { passive: true });
     addEventListener("resize", () => this.#lookSoon());
     this.#drawView();
@@ -76,16 +72,24 @@ export class AgentList {
     if (document.hidden) this.#takeChanges();
   }
 
+  /** Losses were marked as seen. */
+  judgeAnew() {
+    this.#unordered = true;
+  }
+
+  /** `compact` or `roomy`. */
+  setDensity(density) {
+    this.#table.dataset.density = density;
+  }
+
   /** Shows what was noted. For an animation frame. */
   draw() {
-    const { agents, departed, unheard, epoch } = this.#feed;
+    const { agents, departed, unheard } = this.#feed;
     this.#takeChanges();
     const times = this.#times();
     for (const row of this.#inSight) if (row.isStale) row.draw(times);
     if (this.#unordered || this.#unsettled) this.#orderInTime();
     const total = agents.size + departed.size + unheard.size;
-    setShown(this.#empty, epoch !== null && total === 0);
-    this.#toolbar.setShown(total > 0);
     setShown(this.#table, this.#order.length > 0);
     setShown(this.#nothing, total > 0 && this.#order.length === 0 && !this.#unordered);
   }
@@ -139,10 +143,10 @@ export class AgentList {
     const row = this.#row(metrics);
     const before = row.trouble;
     if (row.take(metrics)) this.#unordered = true;
-    row.judge(this.#feed.heardAt());
+    row.judge(this.#feed.heardAt(), this.#isSeen);
     // Who leaves or returns is shown, hidden or moved at once; mere figures may wait.
     if (before !== row.trouble) this.#unordered = true;
-    if (isRestless(this.#toolbar.view) || !this.#toolbar.offers(row.state)) this.#unsettled = true;
+    if (isRestless(this.#toolbar.view)) this.#unsettled = true;
   }
 
   #row(metrics) {
@@ -190,11 +194,9 @@ export class AgentList {
     }
     const { view } = this.#toolbar;
     const heardAt = this.#feed.heardAt();
-    const states = new Map();
     const shown = [];
     for (const row of this.#rows.values()) {
-      row.judge(heardAt);
-      states.set(row.state, (states.get(row.state) ?? 0) + 1);
+      row.judge(heardAt, this.#isSeen);
       if (isShown(view, row)) shown.push(row);
       else row.element.remove();
     }
@@ -202,7 +204,6 @@ export class AgentList {
     this.#unordered = false;
     this.#unsettled = false;
     this.#placeRows();
-    this.#toolbar.offer(states);
     this.#toolbar.count(shown.length, this.#rows.size);
     setShown(this.#table, shown.length > 0);
     this.#look();
@@ -259,7 +260,7 @@ export class AgentList {
   #times() {
     const now = this.#feed.asOf();
     const windowMs = Math.min(HISTORY_MS, Math.max(SHORTEST_WINDOW_MS, now - (this.#openedAt ?? now)));
-    return { now, heardAt: this.#feed.heardAt(), windowMs };
+    return { now, heardAt: this.#feed.heardAt(), windowMs, isSeen: this.#isSeen };
   }
 }
 

@@ -118,9 +118,9 @@ export class AgentRow {
    * Moves ages and chart on to `now`, and lateness to `heardAt`; the chart spans the last
    * `windowMs`. For a row that is drawn.
    */
-  tick({ now, heardAt, windowMs }) {
+  tick({ now, heardAt, windowMs, isSeen }) {
     this.#now = now;
-    this.judge(heardAt);
+    this.judge(heardAt, isSeen);
     const { heard, late } = this.#parts;
     const time = this.#metrics.last_update_time ?? this.#metrics.at;
     const age = ageMs(time, now);

@@ -29,16 +29,16 @@ export class Overview {
   tick() {}
 
   summary() {
-    const total = { departed: 0, trouble: false, unheard: 0 };
+    const total = { attention: 0, trouble: false, unheard: 0 };
     for (const { card, feed } of this.#cards) {
       const summary = feed.epoch === null ? null : summarise(feed);
       card.show(summary, feed.connection);
       if (summary === null) continue;
-      total.departed += summary.departed;
+      total.attention += summary.attention;
       total.unheard += summary.unheard;
       total.trouble ||= summary.trouble;
     }
-    return { ...total, words: total.departed > 0 ? say.departed(total.departed) : null };
+    return { ...total, words: total.attention > 0 ? say.state(total.attention, "attention") : null };
   }
 
   stop() {

@@ -22,11 +22,12 @@ macro_rules! file {
 }
 
 /// Other sites' pages import metrics-client.js, which imports the `client-*.js` beside it.
-static FILES: [File; 33] = [
+static FILES: [File; 37] = [
     file!("index.html"),
     file!("login.html"),
     file!("style.css"),
     file!("agents.css"),
+    file!("pool.css"),
     file!("app.js"),
     file!("address.js"),
     file!("header.js"),
@@ -52,6 +53,9 @@ static FILES: [File; 33] = [
     file!("history.js"),
     file!("numbers.js"),
     file!("toolbar.js"),
+    file!("chips.js"),
+    file!("sentence.js"),
+    file!("empty-pool.js"),
     file!("view.js"),
     file!("words-en.js"),
     file!("words-zh.js"),

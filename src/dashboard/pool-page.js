@@ -1,11 +1,14 @@
-// One pool: its figures, and its agents.
+// One pool: what is wrong or that all is well, its figures, and its agents.
 
 import { AgentList } from "./agent-list.js";
-import { summarise } from "./health.js";
+import { fillEmptyPool } from "./empty-pool.js";
+import { judge, needsAttention, summarise } from "./health.js";
 import { PoolFeed } from "./metrics-client.js";
-import { copy } from "./parts.js";
-import { PoolCard } from "./pool-card.js";
+import { copy, Meter, setShown, setText } from "./parts.js";
+import { Seen, SEEN_KEY } from "./seen.js";
+import { Sentence } from "./sentence.js";
 import { say } from "./text.js";
+import { Toolbar } from "./toolbar.js";
 
 /** The view of one pool; its interface is in app.js. */
 export class PoolPage {
@@ -13,20 +16,41 @@ export class PoolPage {
   heading;
   crumbs;
   #feed;
-  #card;
+  #schedule;
+  #seen;
+  #sentence;
+  #toolbar;
   #list;
+  #parts;
+  #cpu;
+  #memory;
 
   constructor(place, { pools: [pool], view, schedule }) {
     place.replaceChildren(copy("pool-page"));
     this.heading = pool.name;
     // A viewer of one pool has it at `/`, which is no step below the product's name.
     this.crumbs = view.kind === "overview" ? [] : [[pool.name, null]];
+    this.#schedule = schedule;
     this.#feed = new PoolFeed({ poolId: pool.pool_id });
     this.feeds = [this.#feed];
-    this.#card = new PoolCard(pool);
-    place.querySelector("#pools").append(this.#card.element);
-    this.#list = new AgentList(place.querySelector("#agents"), place.querySelector("#toolbar"), this.#feed, location.origin, schedule);
+    const part = (selector) => place.querySelector(selector);
+    this.#parts = { about: part("#about"), figures: part("#figures"), room: part("#room"), empty: part(".empty") };
+    this.#seen = new Seen(pool.pool_id, storage());
+    this.#sentence = new Sentence(part("#sentence"), pool.pool_id, () => this.#markSeen());
+    this.#cpu = new Meter(part("#figures .cpu"), say.cpu);
+    this.#memory = new Meter(part("#figures .memory"), say.memory);
+    this.#toolbar = new Toolbar(part("#toolbar"));
+    part("#sentence .rest").addEventListener("click", () => this.#toolbar.filterBy("attention"));
+    this.#list = new AgentList(part("#agents"), this.#toolbar, this.#feed, this.#seen.has, schedule);
+    this.#list.setDensity(this.#toolbar.density);
+    this.#toolbar.addEventListener("density", () => this.#list.setDensity(this.#toolbar.density));
+    fillEmptyPool(this.#parts.empty, pool, location.origin);
     this.#feed.addEventListener("change", ({ detail }) => this.#list.note(detail));
+    addEventListener("storage", ({ key }) => {
+      if (key !== SEEN_KEY) return;
+      this.#seen.read();
+      this.#seenChanged();
+    });
   }
 
   start() {
@@ -34,6 +58,10 @@ export class PoolPage {
   }
 
   draw() {
+    const { agents, departed, unheard, epoch } = this.#feed;
+    const isEmpty = agents.size + departed.size + unheard.size === 0;
+    setShown(this.#parts.empty, epoch !== null && isEmpty);
+    this.#toolbar.setShown(!isEmpty);
     this.#list.draw();
   }
 
@@ -42,14 +70,53 @@ export class PoolPage {
   }
 
   summary() {
-    const summary = this.#feed.epoch === null ? null : summarise(this.#feed);
-    this.#card.show(summary, this.#feed.connection);
-    if (summary === null) return null;
-    const { departed, trouble, unheard } = summary;
-    return { words: departed > 0 ? say.departed(departed) : null, trouble, unheard };
+    if (this.#feed.epoch === null) return null;
+    const summary = summarise(this.#feed, this.#seen.has);
+    const { attention, trouble, unheard, cpu, memory, reporting } = summary;
+    setShown(this.#parts.about, true);
+    this.#sentence.show(summary);
+    setShown(this.#parts.figures, reporting > 0);
+    showLoad(this.#cpu, cpu);
+    showLoad(this.#memory, memory);
+    setText(this.#parts.room, say.room(summary));
+    this.#toolbar.offer(summary);
+    return { words: attention > 0 ? say.state(attention, "attention") : null, trouble, unheard };
   }
 
   stop() {
     this.#feed.stop();
+  }
+
+  /** Marks the losses that are not calm yet. */
+  #markSeen() {
+    const { departed, unheard } = this.#feed;
+    const heardAt = this.#feed.heardAt();
+    const all = [...departed.values(), ...[...unheard.values()].map(({ last }) => last)];
+    const isNew = (metrics) => {
+      const { kind, trouble } = judge(metrics, heardAt, null, this.#seen.has);
+      return kind === "lost" && needsAttention(trouble);
+    };
+    this.#seen.add(all.filter(isNew), heardAt);
+    this.#seenChanged();
+  }
+
+  #seenChanged() {
+    this.summary();
+    this.#list.judgeAnew();
+    this.#schedule();
+  }
+}
+
+function showLoad(meter, load) {
+  if (load === null) meter.show(null);
+  else meter.show(load.mean, { peak: load.max, words: say.meanAndMax(load) });
+}
+
+/** A browser may refuse it. */
+function storage() {
+  try {
+    return localStorage;
+  } catch {
+    return null;
   }
 }

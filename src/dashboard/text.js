@@ -49,16 +49,16 @@ export function clockTime(time) {
   return new Date(time).toLocaleTimeString(navigator.languages, { timeStyle: "short" });
 }
 
-/** The heartbeat to paste, for a pool without agents. */
-export function curlLine(origin) {
+/** The heartbeat to paste, for a pool without agents; `key` is an app key, or null if none is known. */
+export function curlLine(origin, key) {
   return [
     `curl -X POST ${origin}/api/v1/agents/my-agent/ping \\`,
-    `  -H "X-App-Key: KEY" -H "X-App-Secret: SECRET" \\`,
+    `  -H "X-App-Key: ${key ?? "KEY"}" -H "X-App-Secret: SECRET" \\`,
     `  -d '{"status":"idle","cpu_usage":12.5,"memory_usage":40}'`,
   ].join("\n");
 }
 
-/** The command that reports a machine's real figures, for a pool without agents. */
-export function agentCommand(origin) {
-  return [`AGENT_METRICS_APP_SECRET=SECRET \\`, `  agent-metrics agent --server ${origin} --app-key KEY`].join("\n");
+/** The command that reports a machine's real figures, likewise. */
+export function agentCommand(origin, key) {
+  return [`AGENT_METRICS_APP_SECRET=SECRET \\`, `  agent-metrics agent --server ${origin} --app-key ${key ?? "KEY"}`].join("\n");
 }

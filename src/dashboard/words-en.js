@@ -85,6 +85,29 @@ export const say = {
     if (room.slots !== null) return `${room.slots.free} of ${count(room.slots.all, "slot", "slots")} free`;
     return `Room on ${room.free} of ${count(agents, "agent", "agents")}`;
   },
+  // One pool: the sentence on top, and what goes with it.
+  headline: ({ agents, departed, unheard, attention, paused, tasksLost }) => {
+    if (attention > 0) {
+      const lost = tasksLost > 0 ? `, ${count(tasksLost, "task was", "tasks were")} lost` : "";
+      return `${stateCounts.attention(attention)}${lost}`;
+    }
+    if (agents + departed + unheard === 0) return "Nothing reported yet";
+    const well = agents - paused;
+    const parts = [];
+    if (well > 0) parts.push(well === agents && unheard === 0 ? (well === 1 ? "The one agent is well" : `All ${well} well`) : `${well} well`);
+    if (paused > 0) parts.push(`${paused} paused`);
+    if (unheard > 0) parts.push(`${unheard} not heard yet since the restart`);
+    return parts.length > 0 ? parts.join(", ") : "No agent reports any more";
+  },
+  whyLost: (tasks) => (tasks === 0 ? "lost" : `lost with ${count(tasks, "task", "tasks")}`),
+  whyMemory: (used) => `memory ${percent(used)}`,
+  whyDisk: (used) => `disk ${percent(used)}`,
+  andMore: (number) => `and ${number} more`,
+  goodbyes: (number) => `${number} said goodbye`,
+  markSeen: (number) => `Seen: ${count(number, "loss needs", "losses need")} no more attention`,
+  copied: "Copied",
+  pressCopyKeys: (keys) => `Selected: press ${keys}`,
+
   meanAndMax: (load) => `${percent(load.mean)} on average, ${percent(load.max)} at the highest`,
   highest: (load) => `max ${percent(load.max)}`,
   cpu: "CPU",
@@ -101,7 +124,7 @@ export const say = {
   lastHeld: (number) => (number === 0 ? "Held no task" : `Was running ${count(number, "task", "tasks")}:`),
   reason: (reason) => ({ goodbye: "said goodbye", timeout: "fell silent" })[reason] ?? reason,
 
-  shown: (shown, total) => (shown === total ? count(total, "agent", "agents") : `${shown} of ${count(total, "agent", "agents")}`),
+  shown: (shown, total) => (shown === total ? `All ${total} shown` : `${shown} of ${total} shown`),
   ascending: "Ascending order",
   descending: "Descending order",
 

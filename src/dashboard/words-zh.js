@@ -102,6 +102,25 @@ export const say = {
     if (room.slots !== null) return `${room.slots.all} 个任务槽中有 ${room.slots.free} 个空闲`;
     return `${agents} 个 Agent 中有 ${room.free} 个可以接新任务`;
   },
+  headline: ({ agents, departed, unheard, attention, paused, tasksLost }) => {
+    if (attention > 0) return `${stateCounts.attention(attention)}${tasksLost > 0 ? `，丢失了 ${tasksLost} 个任务` : ""}`;
+    if (agents + departed + unheard === 0) return "还没有上报";
+    const well = agents - paused;
+    const parts = [];
+    if (well > 0) parts.push(well === agents && unheard === 0 ? `${well} 个全部正常` : `${well} 个正常`);
+    if (paused > 0) parts.push(`${paused} 个暂停`);
+    if (unheard > 0) parts.push(`${unheard} 个重启后尚未上报`);
+    return parts.length > 0 ? parts.join("，") : "已经没有 Agent 在上报";
+  },
+  whyLost: (tasks) => (tasks === 0 ? "失联" : `失联，带有 ${tasks} 个任务`),
+  whyMemory: (used) => `内存 ${percent(used)}`,
+  whyDisk: (used) => `磁盘 ${percent(used)}`,
+  andMore: (number) => `还有 ${number} 个`,
+  goodbyes: (number) => `${number} 个已主动下线`,
+  markSeen: (number) => `已知悉：${number} 个失联不再需要关注`,
+  copied: "已复制",
+  pressCopyKeys: (keys) => `已选中，请按 ${keys}`,
+
   meanAndMax: (load) => `平均 ${percent(load.mean)}，最高 ${percent(load.max)}`,
   highest: (load) => `最高 ${percent(load.max)}`,
   cpu: "CPU",
@@ -118,7 +137,7 @@ export const say = {
   lastHeld: (number) => (number === 0 ? "离线时没有任务" : `离线时正在运行 ${number} 个任务：`),
   reason: (reason) => reasons[reason] ?? reason,
 
-  shown: (shown, total) => (shown === total ? `${total} 个 Agent` : `${shown} / ${total} 个 Agent`),
+  shown: (shown, total) => (shown === total ? `显示全部 ${total} 个` : `显示 ${shown} / ${total} 个`),
   ascending: "升序",
   descending: "降序",
 
@@ -147,7 +166,7 @@ export const fixed = {
   tokenHelp: "请向部署服务器的人索取：运行 agent-metrics init 时显示过一次。",
   poolsLabel: "Agent 池",
   agents: "Agent",
-  byState: "按状态统计的 Agent",
+  states: "按状态统计的 Agent",
   cpu: "CPU",
   memory: "内存",
   agent: "Agent",
@@ -156,12 +175,22 @@ export const fixed = {
   heard: "最后上报",
   tools: "排序与筛选",
   search: "筛选",
-  searchHint: "名称、ID、任务、工作区",
-  allStates: "全部",
+  searchHint: "筛选（/）",
+  summary: "概况",
+  seen: "已知悉",
+  roomLabel: "余量",
+  fold: "筛选与排序",
+  wall: "大屏",
+  roomy: "宽松",
+  copy: "复制",
   sort: "排序",
   byTrouble: "问题优先",
-  byName: "名称",
-  byTasks: "任务数",
+  byName: "按名称",
+  byState: "按状态",
+  byCpu: "按 CPU",
+  byMemory: "按内存",
+  byHeard: "按最后上报",
+  byTasks: "按任务数",
   hideOffline: "隐藏离线 Agent",
   layout: "布局",
   table: "表格",
@@ -171,5 +200,6 @@ export const fixed = {
   emptyTitle: "还没有 Agent 上报",
   emptyCurl: "Agent 发出第一次心跳后就会出现在这里。可以在终端里发送一次：",
   emptyAgent: "或者让一台机器每 30 秒上报真实数据：",
+  emptySecret: "SECRET 是这个 App Key 的 App Secret：",
   emptyKeys: "KEY 和 SECRET 是这个 Agent 池的 App Key 和 App Secret：",
 };
