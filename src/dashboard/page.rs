@@ -22,7 +22,7 @@ macro_rules! file {
 }
 
 /// Other sites' pages import metrics-client.js, which imports the `client-*.js` beside it.
-static FILES: [File; 37] = [
+static FILES: [File; 44] = [
     file!("index.html"),
     file!("login.html"),
     file!("style.css"),
@@ -43,6 +43,13 @@ static FILES: [File; 37] = [
     file!("icons.js"),
     file!("login.js"),
     file!("login-page.js"),
+    file!("fleet-map.js"),
+    file!("map.css"),
+    file!("map-canvas.js"),
+    file!("map-layout.js"),
+    file!("map-links.js"),
+    file!("map-paint.js"),
+    file!("map-strip.js"),
     file!("metrics-client.d.ts"),
     file!("metrics-client.js"),
     file!("parts.js"),

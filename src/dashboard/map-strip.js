@@ -1,0 +1,95 @@
+// A pool in its card: cells as small as they must be, or a bar by state. Pictures only, without a
+// pulse, hidden from screen readers: the card says it in words.
+
+import { packCells } from "./map-layout.js";
+import { coloursOf, KINDS, paintCell } from "./map-paint.js";
+
+/** The height that the cells of a card keep to, and the largest cell, in CSS pixels. */
+const STRIP_HEIGHT = 64;
+const LARGEST_STRIP_CELL = 14;
+
+/** Kinds by their letters in the overview's `cells`; each is followed by the tens digit of the load. */
+const LETTERS = { b: "busy", i: "idle", l: "late", e: "error", p: "paused", o: "other" };
+
+/** What is drawn in each element, and the width for which it was. */
+const drawn = new Map();
+const sizes = new ResizeObserver((entries) => {
+  for (const { target } of entries) if (drawn.get(target)?.width !== target.clientWidth) draw(target);
+});
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+  for (const element of drawn.keys()) draw(element);
+});
+
+/** The cells of `text`, as the overview's feed writes them: `"b4i0"` is one busy at 40 to 49 %, one idle. */
+export function readCells(text) {
+  const cells = [];
+  for (let at = 0; at + 1 < text.length; at += 2) {
+    const load = Number(text[at + 1]) * 10 + 5;
+    cells.push({ kind: LETTERS[text[at]] ?? "other", load: Number.isNaN(load) ? null : load });
+  }
+  return cells;
+}
+
+/** Draws `text`, an overview's `cells`, in `element`: anew only where it is another. */
+export function drawCells(element, text) {
+  if (drawn.get(element)?.text === text) return;
+  for (const gone of drawn.keys()) if (!gone.isConnected) forget(gone);
+  if (!drawn.has(element)) {
+    const canvas = document.createElement("canvas");
+    canvas.setAttribute("aria-hidden", "true");
+    element.replaceChildren(canvas);
+    element.classList.add("cell-strip");
+    sizes.observe(element);
+  }
+  drawn.set(element, { text, width: 0 });
+  draw(element);
+}
+
+function forget(element) {
+  drawn.delete(element);
+  sizes.unobserve(element);
+}
+
+function draw(element) {
+  const width = element.clientWidth;
+  const { text } = drawn.get(element);
+  // Not on the page yet, or hidden: the observer tells of its size.
+  if (width === 0) return;
+  drawn.set(element, { text, width });
+  const cells = readCells(text);
+  const layout = packCells(width, STRIP_HEIGHT, cells.length, LARGEST_STRIP_CELL);
+  const ratio = globalThis.devicePixelRatio;
+  const size = Math.max(1, Math.round(layout.cell * ratio));
+  const pitch = Math.max(size + 1, Math.floor((layout.cell + layout.gap) * ratio));
+  const canvas = element.firstElementChild;
+  canvas.width = Math.max(1, layout.columns * pitch);
+  canvas.height = Math.max(1, layout.rows * pitch);
+  canvas.style.setProperty("width", `${canvas.width / ratio}px`);
+  canvas.style.setProperty("height", `${canvas.height / ratio}px`);
+  const context = canvas.getContext("2d");
+  const colours = coloursOf(canvas);
+  cells.forEach((cell, index) => {
+    paintCell(context, colours, cell, (index % layout.columns) * pitch, Math.floor(index / layout.columns) * pitch, size);
+  });
+}
+
+/** Makes `element` a bar of `states`, numbers by kind: the worst first, each as long as its share. */
+export function stateBar(element, states) {
+  if (drawn.has(element)) forget(element);
+  if (!element.classList.contains("state-bar")) {
+    element.className = "state-bar";
+    element.setAttribute("aria-hidden", "true");
+    element.replaceChildren(
+      ...KINDS.map((kind) => {
+        const part = document.createElement("span");
+        part.dataset.kind = kind;
+        return part;
+      }),
+    );
+  }
+  for (const part of element.children) {
+    const number = states[part.dataset.kind] ?? 0;
+    part.hidden = number === 0;
+    part.style.setProperty("flex-grow", String(number));
+  }
+}
