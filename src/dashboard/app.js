@@ -4,7 +4,7 @@
 import { viewOf } from "./address.js";
 import { AgentPage } from "./agent-page.js";
 import { drawPlace, Header, worstOf } from "./header.js";
-import { attachLogin, logIn, loginProblem, logOut, noteLogin } from "./login.js";
+import { attachLogin, logIn, loginProblem, logOut, noteLogin, showProblem } from "./login.js";
 import { fetchPools, Refusal, RETRY_LAST_MS, retryDelay } from "./metrics-client.js";
 import { Overview } from "./overview.js";
 import { setShown, setText } from "./parts.js";
@@ -82,7 +82,7 @@ async function useTokenOfAddress() {
       return;
     } catch (error) {
       if (error instanceof Refusal && error.status < 500) {
-        setText($("login-problem"), loginProblem(error));
+        showProblem($("login"), loginProblem(error));
         return;
       }
       await waitForServer(retryDelay(attempt), say.login.unreachable);

@@ -59,21 +59,28 @@ export function loginProblem(error) {
   return error.status === 401 ? say.login.failed : say.login.other(error.message);
 }
 
+/** Shows `words` beside the field of `section`, or that all is well again: null. */
+export function showProblem(section, words) {
+  const problem = section.querySelector(".problem");
+  problem.textContent = words ?? "";
+  problem.hidden = words === null;
+  section.querySelector("input").setAttribute("aria-invalid", String(words !== null));
+}
+
 /** Makes the form in `section` log in without leaving the page, then calls `done`. */
 export function attachLogin(section, done) {
   const form = section.querySelector("form");
-  const problem = section.querySelector(".problem");
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     const button = form.querySelector("button");
     button.disabled = true;
-    problem.textContent = "";
+    showProblem(section, null);
     try {
       await logIn(form.elements.token.value.trim());
       form.reset();
       done();
     } catch (error) {
-      problem.textContent = loginProblem(error);
+      showProblem(section, loginProblem(error));
       form.elements.token.select();
     } finally {
       button.disabled = false;

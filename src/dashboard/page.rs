@@ -76,6 +76,14 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
     img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'self'; \
     frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'";
 
+const HTML: &str = "text/html; charset=utf-8";
+
+/// What shows the problem that login.html has ready, and ties it to the field.
+const SHOWS_PROBLEM: [(&str, &str); 2] = [
+    ("aria-invalid=\"false\"", "aria-invalid=\"true\""),
+    ("id=\"login-problem\" role=\"alert\" hidden", "id=\"login-problem\" role=\"alert\""),
+];
+
 pub(crate) fn exists(path: &str) -> bool {
     find(path).is_some()
 }
@@ -89,6 +97,28 @@ pub(crate) fn answer(path: &str, if_none_match: Option<&str>) -> Response {
     let unchanged = if_none_match.is_some_and(|tags| matches_any(tags, file.entity_tag()));
     let (status, bytes) = if unchanged { (304, &[][..]) } else { (200, file.bytes) };
     Response { status, headers: file.headers().into(), body: Body::Static(bytes) }
+}
+
+/// For a path that leads nowhere: a page for people, where programs get a problem body.
+pub(crate) fn not_found() -> Response {
+    refusal(404, include_bytes!("not-found.html"))
+}
+
+/// The login's page with its problem shown, for a form that was sent without scripts.
+pub(crate) fn login_failed() -> Response {
+    static PAGE: OnceLock<String> = OnceLock::new();
+    let page = PAGE.get_or_init(|| {
+        SHOWS_PROBLEM.iter().fold(include_str!("login.html").to_owned(), |page, (before, after)| {
+            page.replacen(before, after, 1)
+        })
+    });
+    refusal(401, page.as_bytes())
+}
+
+fn refusal(status: u16, page: &'static [u8]) -> Response {
+    let headers = [("Content-Type", HTML.into()), ("Cache-Control", "no-store".into())];
+    let headers = headers.into_iter().chain(page_headers()).collect();
+    Response { status, headers, body: Body::Static(page) }
 }
 
 fn find(path: &str) -> Option<&'static File> {
@@ -125,7 +155,7 @@ impl File {
 
     fn content_type(&self) -> &'static str {
         match self.name.rsplit('.').next() {
-            Some("html") => "text/html; charset=utf-8",
+            Some("html") => HTML,
             Some("css") => "text/css; charset=utf-8",
             Some("js") => "text/javascript; charset=utf-8",
             Some("svg") => "image/svg+xml; charset=utf-8",
@@ -142,14 +172,20 @@ impl File {
             ("ETag", self.entity_tag().into()),
         ];
         if self.is_html() {
-            headers.push(("Content-Security-Policy", POLICY.into()));
-            // A wall screen's address contains a token until the page has used it. `no-referrer` would
-            // be too strict: the login form, sent without scripts, would have the Origin `null`.
-            headers.push(("Referrer-Policy", "strict-origin".into()));
-            headers.push(("Cross-Origin-Opener-Policy", "same-origin".into()));
+            headers.extend(page_headers());
         }
         headers
     }
+}
+
+fn page_headers() -> [Header; 3] {
+    [
+        ("Content-Security-Policy", POLICY.into()),
+        // A wall screen's address contains a token until the page has used it. `no-referrer` would
+        // be too strict: the login form, sent without scripts, would have the Origin `null`.
+        ("Referrer-Policy", "strict-origin".into()),
+        ("Cross-Origin-Opener-Policy", "same-origin".into()),
+    ]
 }
 
 /// Whether `tags`, an If-None-Match, names `tag`, by the weak comparison of RFC 9110 section 13.1.2.
@@ -293,8 +329,8 @@ mod tests {
         for entry in std::fs::read_dir(folder).unwrap() {
             let name = entry.unwrap().file_name().into_string().unwrap();
             let path = match name.as_str() {
-                // For the README, and what serves the rest.
-                "screenshot.png" | "mod.rs" | "page.rs" => continue,
+                // For the README, what serves the rest, and what has no path of its own.
+                "screenshot.png" | "mod.rs" | "page.rs" | "not-found.html" => continue,
                 "index.html" => "/".to_owned(),
                 "login.html" => "/login".to_owned(),
                 _ => format!("/{name}"),
@@ -303,6 +339,35 @@ mod tests {
             on_disk += 1;
         }
         assert_eq!(on_disk, FILES.len());
+    }
+
+    #[test]
+    fn refusals_for_people_are_pages_with_the_policy() {
+        for (status, page) in [(404, not_found()), (401, login_failed())] {
+            assert_eq!(page.status, status);
+            assert_eq!(header(&page, "Content-Type"), Some("text/html; charset=utf-8"));
+            assert_eq!(header(&page, "Content-Security-Policy"), Some(POLICY));
+            assert_eq!(
+                (header(&page, "Cache-Control"), header(&page, "ETag")),
+                (Some("no-store"), None)
+            );
+            let text = std::str::from_utf8(page.body.as_bytes()).unwrap();
+            for target in text.split("href=\"").chain(text.split("src=\"")).skip(1) {
+                let path = target.split('"').next().unwrap();
+                assert!(exists(path) || !path.starts_with('/'), "{path}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_failed_login_is_the_login_page_with_the_problem_beside_the_field() {
+        let (plain, failed) = (answer("/login", None), login_failed());
+        let [plain, failed] =
+            [&plain, &failed].map(|page| std::str::from_utf8(page.body.as_bytes()).unwrap());
+        for (before, after) in SHOWS_PROBLEM {
+            assert_eq!((plain.matches(before).count(), failed.matches(before).count()), (1, 0));
+            assert_eq!(failed.matches(after).count(), 1);
+        }
     }
 
     #[test]

@@ -163,6 +163,8 @@ export const fixed = {
   logIn: "登录",
   logOut: "退出登录",
   logInTitle: "登录 · agent-metrics",
+  about: "实时显示您的 Agent 正在做什么。",
+  loginFailed: "令牌无效。",
   tokenHelp: "请向部署服务器的人索取：运行 agent-metrics init 时显示过一次。",
   poolsLabel: "Agent 池",
   agents: "Agent",

@@ -38,6 +38,8 @@ pub(crate) struct RequestHead<'a> {
     pub if_none_match: Option<&'a str>,
     /// As the client sent it, for login and logout.
     pub content_type: Option<&'a str>,
+    /// Whether it is a person's browser that sends a login, without scripts.
+    pub prefers_html: bool,
     pub body_bytes: usize,
 }
 
@@ -184,6 +186,7 @@ mod tests {
         let mut batch = Vec::new();
         for (method, path, caller, if_none_match, content_type, body) in requests {
             let (is_secure, body_bytes) = (if_none_match.is_some(), body.len());
+            let prefers_html = content_type.is_some();
             let head = RequestHead {
                 method,
                 path,
@@ -191,6 +194,7 @@ mod tests {
                 is_secure,
                 if_none_match,
                 content_type,
+                prefers_html,
                 body_bytes,
             };
             let mut request = EncodedRequest::new(&head);

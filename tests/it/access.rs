@@ -166,6 +166,40 @@ fn login_sets_a_cookie_that_opens_page_reads_and_feed() {
     assert_eq!(Request::get("/login").send(addr).status, 200);
 }
 
+/// What a browser sends where a person goes to an address, or sends a form without scripts.
+const BROWSERS_ACCEPT: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
+
+#[test]
+fn people_without_scripts_get_pages_where_programs_get_problems() {
+    let server = Server::start(&Setup::guarded().toml());
+    let (login, lost) = (log_in("wrong"), Request::get("/no/such/path"));
+    for (request, status, says) in [
+        (&login, 401, "The server does not know this token."),
+        (&lost, 404, "There is no page at this address"),
+    ] {
+        let page = request.clone().header("Accept", BROWSERS_ACCEPT).send(server.addr());
+        assert_eq!(page.status, status, "{page:?}");
+        assert_eq!(page.header("Content-Type"), Some("text/html; charset=utf-8"));
+        assert!(page.header("Content-Security-Policy").is_some(), "{page:?}");
+        assert!(page.text().contains(says), "{page:?}");
+        for accept in ["application/json", "*/*", "application/json, text/html"] {
+            let problem = request.clone().header("Accept", accept).send(server.addr());
+            assert_problem(&problem, status);
+        }
+        assert_problem(&request.send(server.addr()), status);
+    }
+    let json = Request::new("POST", "/login")
+        .header("Content-Type", "application/json")
+        .header("Accept", BROWSERS_ACCEPT)
+        .body(b"{\"token\":\"wrong\"}");
+    assert_problem(&json.send(server.addr()), 401);
+    // What is refused for where it comes from is no page's business.
+    let foreign = log_in("wrong")
+        .header("Accept", BROWSERS_ACCEPT)
+        .header("Origin", "http://foreign.example");
+    assert_problem(&foreign.send(server.addr()), 403);
+}
+
 #[test]
 fn behind_tls_the_cookie_is_secure() {
     let setup = Setup::guarded()

@@ -10,6 +10,7 @@ use tungstenite::handshake::derive_accept_key;
 use super::cors::{self, Cors};
 use super::head::{Fields, Head};
 use super::refusals::{Cause, Refusal, Requester};
+use crate::dashboard::page;
 use crate::server::auth::{Gate, Viewer, presented_token};
 use crate::server::feed::FeedId;
 use crate::server::limits::MAX_BODY_BYTES;
@@ -124,7 +125,7 @@ impl Policy {
                 let cors = Cors::of(&route, head.fields.origin, &self.gate);
                 (cors, self.check(&route, cors, head, peer))
             }
-            Err(no_route) => (Cors::Silent, Err(refuse_path(no_route, head.method))),
+            Err(no_route) => (Cors::Silent, Err(refuse_path(no_route, head))),
         };
         let action = match action {
             Ok(Action::Relay(relay)) => Action::Relay(Relay {
@@ -227,6 +228,7 @@ impl Policy {
             is_secure: scheme == Some("https"),
             if_none_match: fields.if_none_match.as_deref(),
             content_type: fields.content_type.filter(|_| names_type),
+            prefers_html: posts_login && fields.prefers_html,
             body_bytes: usize::try_from(length).unwrap_or(usize::MAX),
         };
         let request = EncodedRequest::new(&head);
@@ -297,9 +299,10 @@ impl Policy {
     }
 }
 
-fn refuse_path(no_route: NoRoute, method: &str) -> Refused {
-    let detail = no_route.to_string();
+fn refuse_path(no_route: NoRoute, head: &Head<'_>) -> Refused {
+    let (detail, method) = (no_route.to_string(), head.method);
     match no_route {
+        NoRoute::Unknown if head.fields.prefers_html => page::not_found().into(),
         NoRoute::Unknown => Response::problem(404, &detail).into(),
         // Agents use no other methods.
         NoRoute::BadAgentId if matches!(method, "POST" | "DELETE") => {

@@ -185,8 +185,12 @@ impl Handlers {
         let fits =
             |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b',' | b';' | b'\\');
         if self.gate.viewer(Some(&token)).is_none() || !token.bytes().all(fits) {
-            return Response::problem(401, "wrong viewer token")
-                .with_header("WWW-Authenticate", "Bearer realm=\"agent-metrics\"");
+            let response = if request.head.prefers_html && !is_json(request) {
+                page::login_failed()
+            } else {
+                Response::problem(401, "wrong viewer token")
+            };
+            return response.with_header("WWW-Authenticate", "Bearer realm=\"agent-metrics\"");
         }
         logged(request, &token, COOKIE_SECONDS)
     }

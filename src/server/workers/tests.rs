@@ -124,6 +124,7 @@ impl Stage {
             is_secure: false,
             if_none_match: None,
             content_type: None,
+            prefers_html: false,
             body_bytes: body.len(),
         };
         let stamp = Stamp { number, at: self.clock.now(), wall: UnixMillis(0) };

@@ -20,7 +20,23 @@ fn a_viewer_logs_in_after_a_wrong_try() {
     browser.until("its field has the focus", &format!("document.activeElement.matches('{TOKEN}')"));
     browser.type_text("not the token");
     browser.click(&format!("{LOGIN} button"));
-    browser.until("it says that this was wrong", &hooks::text_of(LOGIN_PROBLEM));
+    browser.until("it says that this was wrong", &is_shown(LOGIN_PROBLEM));
+    assert_eq!(
+        browser.text(&hooks::text_of(LOGIN_PROBLEM)),
+        "The server does not know this token."
+    );
+    assert_eq!(browser.text(&format!("document.querySelector('{TOKEN}').ariaInvalid")), "true");
+    let describes = format!(
+        "document.querySelector('{TOKEN}').getAttribute('aria-describedby').includes(
+             document.querySelector('{LOGIN_PROBLEM}').id)"
+    );
+    assert_eq!(browser.eval(&describes), true);
+    let beside = format!(
+        "document.querySelector('{LOGIN_PROBLEM}').getBoundingClientRect().top
+             - document.querySelector('{TOKEN}').getBoundingClientRect().bottom"
+    );
+    let beside: f64 = browser.get(&beside);
+    assert!((0.0..20.0).contains(&beside), "{beside} px from the field to its problem");
     let role = browser.text(&format!("document.querySelector('{LOGIN_PROBLEM}').role"));
     assert_eq!(role, "alert");
     browser.shot("login-wrong");
@@ -94,7 +110,7 @@ fn a_token_in_the_address_opens_the_page_and_leaves_the_address() {
     browser.forget();
     browser.go(&format!("{url}?token=not-the-token"));
     browser.until("the login is shown", &is_shown(LOGIN));
-    browser.until("it says what was wrong", &hooks::text_of(LOGIN_PROBLEM));
+    browser.until("it says what was wrong", &is_shown(LOGIN_PROBLEM));
     assert_eq!(browser.text("location.href"), url);
     assert_eq!(browser.faults_of_its_own(), []);
 }

@@ -96,6 +96,8 @@ pub(super) struct Fields<'a> {
     /// `Access-Control-Request-Method` is there: a preflight (the Fetch standard). What it names
     /// makes no difference to the answer.
     pub(super) asks_for_method: bool,
+    /// `Accept` begins with HTML, as it does where a person's browser goes to an address.
+    pub(super) prefers_html: bool,
     pub(super) if_none_match: Option<Cow<'a, str>>,
     /// All lines, in order, as one list: proxies append to it or add a line.
     pub(super) forwarded_for: Option<Cow<'a, str>>,
@@ -223,6 +225,7 @@ impl<'a> Fields<'a> {
             cookie: once("Cookie")?.map(String::from_utf8_lossy),
             origin: text("Origin")?,
             asks_for_method: has("Access-Control-Request-Method"),
+            prefers_html: lines("Accept").next().is_some_and(begins_with_html),
             if_none_match: list("If-None-Match")?,
             forwarded_for: list("X-Forwarded-For")?,
             forwarded_proto: list("X-Forwarded-Proto")?,
@@ -250,6 +253,13 @@ fn content_length(value: &[u8]) -> Result<u64, Malformed> {
 fn has_item(list: Option<&str>, item: &str) -> bool {
     let is_it = |listed: &str| listed.trim_matches([' ', '\t']).eq_ignore_ascii_case(item);
     list.is_some_and(|list| list.split(',').any(is_it))
+}
+
+/// Whether the first media type of an `Accept` (RFC 9110 section 12.5.1) is HTML. Weights are not
+/// read: browsers put it first with all of it, and clients of the API ask for JSON or for anything.
+fn begins_with_html(value: &[u8]) -> bool {
+    let first = value.split(|byte| matches!(byte, b',' | b';')).next().unwrap_or_default();
+    first.trim_ascii().eq_ignore_ascii_case(b"text/html")
 }
 
 /// A value that is used or forwarded: visible ASCII, spaces, tabs.

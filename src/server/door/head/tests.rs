@@ -195,6 +195,18 @@ fn connection_expect_and_lists() {
     let old = parse(old).unwrap();
     assert!(!old.keep_alive && !old.fields.expects_continue && !old.fields.wants_websocket);
     assert!(parse(&with_line("Expect: 100-Continue")).unwrap().fields.expects_continue);
+    for (accept, prefers_html) in [
+        ("text/html,application/xhtml+xml,*/*;q=0.8", true),
+        ("Text/HTML ; charset=utf-8", true),
+        ("application/json, text/html", false),
+        ("text/htmlx", false),
+        ("*/*", false),
+        ("", false),
+        ("\u{e9}", false),
+    ] {
+        let head = with_line(&format!("Accept: {accept}"));
+        assert_eq!(parse(&head).unwrap().fields.prefers_html, prefers_html, "{accept}");
+    }
     let bytes =
         with_line("Connection: keep-alive\r\nConnection: x ,\tUpgrade\r\nUpgrade: h2c, WebSocket");
     assert!(parse(&bytes).unwrap().fields.wants_websocket);

@@ -15,15 +15,24 @@ fn a_worker_gets_what_it_needs_of_a_heartbeat_and_the_client_its_response() {
     let mut client = door.client();
     client.send(
         b"POST http://h/api/v1/agents/x/ping?secret HTTP/1.1\r\nHost: i\r\nX-Evil: 1\r\n\
-          X-Forwarded-Proto: https\r\n\
+          X-Forwarded-Proto: https\r\nAccept: text/html\r\n\
           TE: chunked\r\nX-App-Key: kb\r\nX-App-Secret: sb\r\nContent-Length: 02\r\n\r\n{}",
     );
     let seen = door.ingest.recv_timeout(DEADLINE).unwrap();
-    let RequestHead { method, path, caller, is_secure, if_none_match, content_type, body_bytes } =
-        seen.head();
+    let RequestHead {
+        method,
+        path,
+        caller,
+        is_secure,
+        if_none_match,
+        content_type,
+        prefers_html,
+        body_bytes,
+    } = seen.head();
     assert_eq!((seen.number, method, path), (1, "POST", "/api/v1/agents/x/ping"));
     assert_eq!((caller, is_secure), (Caller::Agent(PoolIndex(1)), false));
     assert_eq!((if_none_match, content_type, body_bytes), (None, None, 2));
+    assert!(!prefers_html, "only the login's business");
     assert_eq!(seen.body, b"{}");
     seen.say("{\"message\":\"ping received\"}");
     let reply = client.answer();
@@ -53,10 +62,12 @@ fn reads_go_their_own_way_with_what_handlers_use_and_nothing_more() {
     seen.respond(Response::empty(304));
     assert_eq!(client.answer().status, 304);
     client.send(
-        b"POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Type: x/y\r\nContent-Length: 1\r\n\r\nt",
+        b"POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Type: x/y\r\n\
+          Accept: text/html,*/*;q=0.8\r\nContent-Length: 1\r\n\r\nt",
     );
     let seen = door.reads.recv_timeout(DEADLINE).unwrap();
     assert_eq!((seen.head().caller, seen.head().content_type), (Caller::Nobody, Some("x/y")));
+    assert!(seen.head().prefers_html);
     assert_eq!(seen.body, b"t");
 }
 
