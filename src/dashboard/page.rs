@@ -315,8 +315,8 @@ mod tests {
                         "\"/favicon" => format!("/favicon{target}"),
                         _ => target.to_owned(),
                     };
-                    // A fragment stays on the page.
-                    assert!(path.starts_with('#') || exists(&path), "{}: {path}", file.name);
+                    // A fragment or a query stays on the page.
+                    assert!(path.starts_with(['#', '?']) || exists(&path), "{}: {path}", file.name);
                 }
             }
         }
