@@ -10,6 +10,7 @@ use crossbeam_channel::Sender;
 use crate::runtime::clock::UnixMillis;
 use crate::server::feed::FeedId;
 use crate::server::frame::Frames;
+use crate::server::registry::HistoryView;
 use crate::wire::id::{AgentId, DashboardId, PoolIndex};
 use crate::wire::{Metrics, Snapshot, Summary};
 
@@ -47,6 +48,8 @@ pub(crate) enum Event {
     Leave { dashboard: DashboardId },
     /// The `initial_metrics` object of a pool, for a reader without a WebSocket.
     Snapshot { pool: PoolIndex, reply: Sender<Snapshot> },
+    /// The histories of these agents of a pool; without any, of all.
+    History { pool: PoolIndex, agents: Vec<AgentId>, reply: Sender<HistoryView> },
     /// The summaries of all pools, in the configuration's order.
     Summaries { reply: Sender<Vec<Summary>> },
     /// Whether the hub runs.

@@ -32,6 +32,8 @@ pub(crate) struct RequestHead<'a> {
     pub method: &'a str,
     /// The path, known to be a route.
     pub path: &'a str,
+    /// As the client sent it, for a history; a token in it is of no use to the worker.
+    pub query: Option<&'a str>,
     pub caller: Caller,
     /// Whether the client came over TLS (a trusted proxy says so).
     pub is_secure: bool,
@@ -190,6 +192,7 @@ mod tests {
             let head = RequestHead {
                 method,
                 path,
+                query: content_type,
                 caller,
                 is_secure,
                 if_none_match,
@@ -213,6 +216,7 @@ mod tests {
             let (Request { head, body, stamp }, others) = Request::decode(rest, &clock).unwrap();
             let RequestHead { method, path, caller, if_none_match, content_type, .. } = head;
             assert_eq!((method, path, caller, if_none_match, content_type, body), expected);
+            assert_eq!(head.query, content_type);
             assert_eq!((stamp, head.is_secure), (longest, if_none_match.is_some()));
             rest = others;
         }

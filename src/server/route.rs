@@ -15,6 +15,8 @@ pub(crate) enum Route {
     Pools,
     /// `GET /api/v1/agent-pools/{pool_id}/metrics`; the id as it came, known or not.
     Metrics(String),
+    /// `GET /api/v1/agent-pools/{pool_id}/history`; the id as it came, known or not.
+    History(String),
     /// `GET /api/v1/status`: the server's own counters.
     Status,
     /// `GET /ws/agent-pools/{pool_id}/metrics`; the id as it came, known or not.
@@ -60,6 +62,7 @@ impl Route {
             ["", "api", "v1", "agents", id] => Self::Agent(agent(id)?),
             ["", "api", "v1", "agent-pools"] => Self::Pools,
             ["", "api", "v1", "agent-pools", pool, "metrics"] => Self::Metrics(pool.to_owned()),
+            ["", "api", "v1", "agent-pools", pool, "history"] => Self::History(pool.to_owned()),
             ["", "api", "v1", "status"] => Self::Status,
             ["", "ws", "agent-pools", pool, "metrics"] => Self::Feed(pool.to_owned()),
             ["", "login"] => Self::Login,
@@ -100,6 +103,25 @@ impl Route {
     }
 }
 
+/// Agents that one request for a history may name: more than a screen shows.
+pub(crate) const MAX_HISTORY_AGENTS: usize = 100;
+
+/// The agents that the query of [`Route::History`] names as `agent`.
+///
+/// # Errors
+/// A sentence that names the rule.
+pub(crate) fn history_agents(query: Option<&str>) -> Result<Vec<AgentId>, String> {
+    let mut agents = Vec::new();
+    let members = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
+    for (_, id) in members.filter(|(name, _)| name == "agent") {
+        if agents.len() == MAX_HISTORY_AGENTS {
+            return Err(format!("agent may come at most {MAX_HISTORY_AGENTS} times"));
+        }
+        agents.push(AgentId::parse(&id).map_err(|_| format!("agent must be {ID_RULE}"))?);
+    }
+    Ok(agents)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -116,6 +138,7 @@ mod tests {
         assert_eq!(Route::parse("/api/v1/agents/ping/ping"), Ok(Route::Ping(id("ping"))));
         assert_eq!(Route::parse("/api/v1/agent-pools/p/metrics"), Ok(Route::Metrics("p".into())));
         assert_eq!(Route::parse("/api/v1/agent-pools//metrics"), Ok(Route::Metrics("".into())));
+        assert_eq!(Route::parse("/api/v1/agent-pools/p/history"), Ok(Route::History("p".into())));
         assert_eq!(Route::parse("/ws/agent-pools/%20/metrics"), Ok(Route::Feed("%20".into())));
     }
 
@@ -146,6 +169,22 @@ mod tests {
             "",
         ] {
             assert_eq!(Route::parse(path), Err(NoRoute::Unknown), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_history_is_of_up_to_so_many_agents() {
+        assert_eq!(history_agents(None), Ok(vec![]));
+        assert_eq!(history_agents(Some("token=x&agents=y")), Ok(vec![]));
+        let named = history_agents(Some("agent=b&token=x&agent=a%2D1&agent=b"));
+        assert_eq!(named, Ok(vec![id("b"), id("a-1"), id("b")]));
+        let most = vec!["agent=a"; MAX_HISTORY_AGENTS].join("&");
+        assert_eq!(history_agents(Some(&most)).map(|agents| agents.len()), Ok(MAX_HISTORY_AGENTS));
+        let why = history_agents(Some(&format!("{most}&agent=a"))).unwrap_err();
+        assert_eq!(why, "agent may come at most 100 times");
+        for query in ["agent=", "agent", "agent=..", "agent=a%2Fb", "agent=a&agent=%C3%A9"] {
+            let why = history_agents(Some(query)).unwrap_err();
+            assert_eq!(why, format!("agent must be {ID_RULE}"), "{query}");
         }
     }
 

@@ -20,6 +20,9 @@ pub(crate) const MAX_TASKS: usize = 256;
 /// Characters of `status`.
 const MAX_STATUS_CHARS: usize = 32;
 
+/// The memory that the registry takes for what an agent reported in the last 15 minutes.
+pub(crate) const HISTORY_BYTES: usize = 400;
+
 /// The status that says goodbye.
 pub(crate) const GOODBYE: &str = "offline";
 
@@ -65,7 +68,7 @@ impl Metrics {
     /// The memory that this takes, with an estimate of the registry's bookkeeping.
     pub(crate) fn cost_bytes(&self) -> usize {
         const BOOKKEEPING_BYTES: usize = 512;
-        self.open_object.len() + self.name.len() + BOOKKEEPING_BYTES
+        self.open_object.len() + self.name.len() + BOOKKEEPING_BYTES + HISTORY_BYTES
     }
 }
 

@@ -6,6 +6,7 @@
 //! order of members, followed by ours.
 
 mod heartbeat;
+pub(crate) mod history;
 pub(crate) mod id;
 mod message;
 mod object;
@@ -13,7 +14,8 @@ pub(crate) mod response;
 mod summary;
 
 pub(crate) use heartbeat::{
-    GOODBYE, MAX_TASKS, MAX_TEXT_CHARS, Metrics, Ping, is_valid_status, ping_received, read_ping,
+    GOODBYE, HISTORY_BYTES, MAX_TASKS, MAX_TEXT_CHARS, Metrics, Ping, is_valid_status,
+    ping_received, read_ping,
 };
 pub(crate) use message::{
     Departure, DepartureTotals, Envelope, Reason, Snapshot, SnapshotAgent, departed_answer,

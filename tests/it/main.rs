@@ -18,6 +18,7 @@ mod eviction;
 mod feed_refusals;
 mod frames;
 mod guessing;
+mod history;
 mod idle;
 mod keepalive;
 mod maxima;

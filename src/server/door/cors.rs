@@ -51,7 +51,7 @@ impl Cors {
             // For agents and probes, which are no pages.
             Route::Ping(_) | Route::Agent(_) | Route::Live | Route::Ready => Self::Silent,
             Route::Login | Route::Logout | Route::Feed(_) => Self::Varies,
-            Route::Page | Route::Pools | Route::Metrics(_) | Route::Status => {
+            Route::Page | Route::Pools | Route::Metrics(_) | Route::History(_) | Route::Status => {
                 listed().map_or(Self::Varies, Self::Shared)
             }
         }
@@ -81,7 +81,7 @@ pub(super) fn is_preflight(route: &Route, method: &str, fields: &Fields<'_>) -> 
     method == "OPTIONS"
         && fields.origin.is_some()
         && fields.asks_for_method
-        && matches!(route, Route::Pools | Route::Metrics(_) | Route::Status)
+        && matches!(route, Route::Pools | Route::Metrics(_) | Route::History(_) | Route::Status)
 }
 
 /// The response to a preflight of a listed origin. It says the same whether or not the pool is there:
@@ -107,9 +107,10 @@ mod tests {
         String::from_utf8(lines).unwrap()
     }
 
-    const SHARED: [&str; 6] = [
+    const SHARED: [&str; 7] = [
         "/api/v1/agent-pools",
         "/api/v1/agent-pools/p/metrics",
+        "/api/v1/agent-pools/p/history",
         "/api/v1/status",
         "/metrics-client.js",
         "/style.css",

@@ -15,7 +15,7 @@ use crate::server::auth::{Gate, Viewer, presented_token};
 use crate::server::feed::FeedId;
 use crate::server::limits::MAX_BODY_BYTES;
 use crate::server::relay::{Caller, EncodedRequest, RequestHead};
-use crate::server::route::{NoRoute, Route};
+use crate::server::route::{NoRoute, Route, history_agents};
 use crate::wire::KIB;
 use crate::wire::id::{PoolId, PoolIndex};
 use crate::wire::response::{Body, Response};
@@ -178,7 +178,7 @@ impl Policy {
                 Viewer::All => Caller::Viewer(Viewer::All),
                 Viewer::Pool(_) => return Err(Response::problem(404, "no such path").into()),
             },
-            Route::Metrics(pool) => {
+            Route::Metrics(pool) | Route::History(pool) => {
                 let viewer = self.viewer(head, peer)?;
                 self.pool(pool, viewer)?;
                 Caller::Viewer(viewer)
@@ -207,8 +207,12 @@ impl Policy {
         if *route == Route::Live {
             return Ok(Action::Live);
         }
-        // A snapshot of a large pool takes longer than HEAD is worth.
-        if head.method == "HEAD" && matches!(route, Route::Metrics(_)) {
+        let reads_history = matches!(route, Route::History(_));
+        if reads_history && let Err(why) = history_agents(head.query) {
+            return Err(Response::problem(400, &why).into());
+        }
+        // The state or history of a large pool takes longer than HEAD is worth.
+        if head.method == "HEAD" && (reads_history || matches!(route, Route::Metrics(_))) {
             return Ok(Action::Respond(Response::json(200, Body::default()), None));
         }
         let backend = match route {
@@ -224,6 +228,7 @@ impl Policy {
             // The door leaves the body out for HEAD, so that a worker need not know of it.
             method: if head.method == "HEAD" { "GET" } else { head.method },
             path: head.path,
+            query: head.query.filter(|_| reads_history),
             caller,
             is_secure: scheme == Some("https"),
             if_none_match: fields.if_none_match.as_deref(),

@@ -10,7 +10,7 @@ use thiserror::Error;
 use crate::server::event::{Event, FanoutIndex, Stamp, Verdict};
 use crate::server::feed::FeedId;
 use crate::server::limits::HUB_INBOX;
-use crate::server::registry::Rules;
+use crate::server::registry::{HistoryView, Rules};
 use crate::wire::id::{AgentId, DashboardId, PoolIndex};
 use crate::wire::{Metrics, Snapshot, Summary};
 
@@ -126,6 +126,12 @@ impl HubHandle {
     /// The pool as it is after everything that was handed in before.
     pub(crate) fn snapshot(&self, pool: PoolIndex) -> Result<Snapshot> {
         self.ask(|reply| Event::Snapshot { pool, reply })
+    }
+
+    /// The histories of these agents of the pool, but for those that it does not know; without any,
+    /// of all.
+    pub(crate) fn history(&self, pool: PoolIndex, agents: Vec<AgentId>) -> Result<HistoryView> {
+        self.ask(|reply| Event::History { pool, agents, reply })
     }
 
     /// All pools in numbers, in the configuration's order.

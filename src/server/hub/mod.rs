@@ -232,6 +232,10 @@ impl Hub {
             Event::Snapshot { pool, reply } => {
                 let _ = reply.try_send(self.state.snapshot(pool));
             }
+            Event::History { pool, agents, reply } => {
+                let (pool, clock) = (&self.state.registry.pools[pool.0], &self.state.clock);
+                let _ = reply.try_send(pool.history(agents, clock.now(), clock.wall()));
+            }
             Event::Summaries { reply } => {
                 let (now, wall) = (self.state.clock.now(), self.state.clock.wall());
                 let pools = self.state.registry.pools.iter();

@@ -18,7 +18,7 @@ use crate::server::frame::Frames;
 use crate::server::limits::{HUB_INBOX, MAX_BATCH_BYTES, MAX_DEPARTURE_CHANGES};
 use crate::server::registry::Rules;
 use crate::wire::id::{AgentId, DashboardId, PoolId, PoolIndex};
-use crate::wire::{Metrics, Ping, read_ping};
+use crate::wire::{HISTORY_BYTES, Metrics, Ping, read_ping};
 
 const POOL: PoolIndex = PoolIndex(0);
 const OTHER: PoolIndex = PoolIndex(1);
@@ -53,7 +53,7 @@ fn stage_with(fanout_room: usize, max_agents: usize, windows: Receiver<Instant>)
             evict_after: EVICT_AFTER,
             tick: Duration::from_secs(1),
             max_agents_per_pool: max_agents,
-            max_pool_bytes: 1 << 20,
+            max_pool_bytes: (1 << 20) + 1_000 * HISTORY_BYTES,
         },
         timeout: TIMEOUT,
         ticks: tick_receiver,

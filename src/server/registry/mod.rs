@@ -5,7 +5,7 @@
 mod changes;
 mod departures;
 mod goodbyes;
-#[allow(dead_code, reason = "the states and the histories that follow use it")]
+mod history;
 mod late;
 mod pool;
 mod summary;
@@ -20,6 +20,7 @@ use crate::server::event::{Stamp, Verdict};
 use crate::wire::id::{AgentId, PoolIndex};
 use crate::wire::{Metrics, Reason};
 use goodbyes::Goodbyes;
+pub(crate) use history::HistoryView;
 pub(crate) use pool::Pool;
 
 /// The registry's bounds and its notion of silence.
@@ -30,7 +31,7 @@ pub(crate) struct Rules {
     /// The time between ticks while the server is well.
     pub tick: Duration,
     pub max_agents_per_pool: usize,
-    /// [`Metrics::cost_bytes`] of one pool's agents together.
+    /// [`Metrics::cost_bytes`] of one pool's agents together, and the histories of those that departed.
     pub max_pool_bytes: usize,
 }
 
@@ -119,7 +120,7 @@ impl Registry {
         let mut evicted = Vec::new();
         for (index, pool) in self.pools.iter_mut().enumerate() {
             if gap > 2 * self.rules.tick {
-                pool.extend_deadlines(gap, now);
+                pool.note_stall(last, now);
             }
             let gone = pool.evict(now, wall, &self.rules);
             evicted.extend(gone.into_iter().map(|change| (PoolIndex(index), change)));

@@ -7,9 +7,12 @@ use std::time::{Duration, Instant};
 
 use super::changes::Changes;
 use super::departures::Departures;
+use super::history::{History, HistoryView, Track};
+use super::late::late_after;
 use super::{Change, ChangeKind, GoodbyeOutcome, Rules};
 use crate::runtime::clock::UnixMillis;
 use crate::server::event::{Stamp, Verdict};
+use crate::wire::history::Sample;
 use crate::wire::id::AgentId;
 use crate::wire::{Departure, Metrics, Reason, Snapshot, SnapshotAgent};
 
@@ -21,6 +24,8 @@ pub(crate) struct Pool {
     /// Rises by one with each change that dashboards see.
     seq: u64,
     pub(super) departures: Departures,
+    /// Has the track of each agent in `departures`.
+    history: History,
     pub(super) changes: Changes,
     /// The highest number of a heartbeat whose agent was evicted. What came before it is as old, and
     /// may be of one of these agents.
@@ -37,6 +42,8 @@ pub(super) struct Agent {
     /// When that arrived, moved by the times that the server was away, for eviction and lateness.
     pub(super) heard: Instant,
     pub(super) interval: Option<Duration>,
+    /// Always there while the agent is in the pool.
+    track: Option<Track>,
 }
 
 impl Pool {
@@ -50,7 +57,7 @@ impl Pool {
         rules: &Rules,
     ) -> Result<Change, Verdict> {
         let agents = self.agents.len();
-        let entry = self.agents.entry(id.clone());
+        let mut entry = self.agents.entry(id.clone());
         let known = match &entry {
             Entry::Occupied(known) => Some(known.get()),
             Entry::Vacant(_) => None,
@@ -66,7 +73,7 @@ impl Pool {
         let cost = metrics.cost_bytes();
         let bytes = self.bytes - before + cost;
         // Refused is not heard: what is shown of the agent must not pass for its state.
-        if cost > before && bytes > rules.max_pool_bytes {
+        if cost > before && bytes + self.history.departed_bytes(id) > rules.max_pool_bytes {
             return Err(Verdict::TooManyBytes);
         }
         if known.is_none() {
@@ -75,7 +82,13 @@ impl Pool {
         self.bytes = bytes;
         self.seq += 1;
         self.changes.heard(id.clone(), self.seq, known.map(|known| known.seq));
-        let agent = Agent::heard(known, metrics, self.seq, stamp);
+        let mut agent = Agent::heard(known, metrics, self.seq, stamp);
+        let track = match &mut entry {
+            Entry::Occupied(known) => known.get_mut().track.take(),
+            Entry::Vacant(_) => self.history.remove_departed(id),
+        };
+        let (sample, late_after) = (Sample::from(&*agent.metrics), late_after(agent.interval));
+        agent.track = Some(self.history.hear(track, sample, stamp.at, late_after));
         let kind = agent.update();
         entry.insert_entry(agent);
         Ok(Change { seq: self.seq, agent: id.clone(), kind })
@@ -85,16 +98,19 @@ impl Pool {
         if self.agents.get(id).is_some_and(|agent| agent.stamp.number > stamp.number) {
             return GoodbyeOutcome::Returned;
         }
-        let departed = self.depart(id, Reason::Goodbye, stamp.wall);
+        let departed = self.depart(id, Reason::Goodbye, stamp.at, stamp.wall);
         departed.map_or(GoodbyeOutcome::Unknown, GoodbyeOutcome::Departed)
     }
 
-    /// The server was away until `now`, for `stalled`: nobody could be heard in that time.
-    pub(super) fn extend_deadlines(&mut self, stalled: Duration, now: Instant) {
+    /// The server was away from `since` to `now`: nobody could be heard in that time.
+    pub(super) fn note_stall(&mut self, since: Instant, now: Instant) {
+        let stalled = now.saturating_duration_since(since);
         for agent in self.agents.values_mut() {
             // Who was heard since is not later than now for it.
             agent.heard = agent.heard.max(now.min(agent.heard + stalled));
         }
+        let tracks = self.agents.values_mut().filter_map(|agent| agent.track.as_mut());
+        self.history.note_stall(tracks, since, now);
     }
 
     /// Removes who was last heard more than `evict_after` before `now`, the longest silent first.
@@ -106,13 +122,19 @@ impl Pool {
         silent.sort_unstable();
         let depart = |(_, id, number)| {
             self.evicted_up_to = self.evicted_up_to.max(number);
-            self.depart(&id, Reason::Timeout, wall)
+            self.depart(&id, Reason::Timeout, now, wall)
         };
         silent.into_iter().filter_map(depart).collect()
     }
 
-    fn depart(&mut self, id: &AgentId, reason: Reason, at: UnixMillis) -> Option<Change> {
-        let (agent, Agent { metrics, seq: older, .. }) = self.agents.remove_entry(id)?;
+    fn depart(
+        &mut self,
+        id: &AgentId,
+        reason: Reason,
+        now: Instant,
+        at: UnixMillis,
+    ) -> Option<Change> {
+        let (agent, Agent { metrics, seq: older, track, .. }) = self.agents.remove_entry(id)?;
         self.bytes -= metrics.cost_bytes();
         self.seq += 1;
         self.changes.departed(agent.clone(), reason, self.seq, older);
@@ -124,7 +146,12 @@ impl Pool {
             tasks: metrics.tasks_text(),
             task_count: metrics.task_count,
         };
-        self.departures.push(self.seq, departure);
+        if let Some(track) = track {
+            self.history.depart(agent.clone(), track, now);
+        }
+        if let Some(forgotten) = self.departures.push(self.seq, departure) {
+            self.history.remove_departed(&forgotten.agent);
+        }
         Some(Change { seq: self.seq, agent, kind: ChangeKind::Departed(reason) })
     }
 
@@ -162,9 +189,32 @@ impl Pool {
         }))
     }
 
-    /// How many agents there are, and what they cost in bytes.
+    /// The histories of `agents`, or, without any, of all that are here or among the departures.
+    pub(crate) fn history(
+        &self,
+        agents: Vec<AgentId>,
+        now: Instant,
+        server_time: UnixMillis,
+    ) -> HistoryView {
+        let known = |id: &AgentId| {
+            let present = self.agents.get(id).and_then(|agent| agent.track.as_ref());
+            present.or_else(|| self.history.departed().get(id)).cloned()
+        };
+        let tracks = if agents.is_empty() {
+            let present = self.agents.iter();
+            let present = present.filter_map(|(id, agent)| Some((id, agent.track.as_ref()?)));
+            let all = present.chain(self.history.departed());
+            all.map(|(id, track)| (id.clone(), track.clone())).collect()
+        } else {
+            agents.into_iter().filter_map(|id| known(&id).map(|track| (id, track))).collect()
+        };
+        self.history.view(tracks, now, server_time)
+    }
+
+    /// How many agents there are, and what they and the histories of those that departed take in
+    /// bytes.
     pub(crate) fn population(&self) -> (usize, usize) {
-        (self.agents.len(), self.bytes)
+        (self.agents.len(), self.bytes + self.history.all_departed_bytes())
     }
 }
 
@@ -176,7 +226,7 @@ impl Agent {
             known.interval.map_or(gap, |interval| smooth(interval, gap))
         });
         let heard = known.map_or(stamp.at, |known| known.heard.max(stamp.at));
-        Self { metrics: Arc::new(metrics), seq, stamp, heard, interval }
+        Self { metrics: Arc::new(metrics), seq, stamp, heard, interval, track: None }
     }
 
     fn update(&self) -> ChangeKind {

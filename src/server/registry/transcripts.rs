@@ -1,6 +1,8 @@
 //! The registry as transcripts: each case says what it is for, then what happened at which
 //! millisecond and what came out of it.
 
+mod history;
+
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -10,7 +12,7 @@ use crate::runtime::clock::{Clock, UnixMillis};
 use crate::server::event::{Stamp, Verdict};
 use crate::server::limits::{MAX_DEPARTURE_CHANGES, MAX_DEPARTURES};
 use crate::wire::id::{AgentId, PoolId, PoolIndex};
-use crate::wire::{Metrics, Ping, Reason, read_ping};
+use crate::wire::{HISTORY_BYTES, Metrics, Ping, Reason, read_ping};
 
 pub(super) const POOL: PoolIndex = PoolIndex(0);
 const OTHER: PoolIndex = PoolIndex(1);
@@ -377,7 +379,7 @@ fn a_pools_bytes_are_bounded() {
     assert_eq!(play.tick(10_001), ["a"], "it was heard at 0 s, not at 9 s");
     play.quiet(10_002, 19_000);
     assert_eq!(play.tick(19_001), ["b"]);
-    assert_eq!(play.pool().population(), (0, 0));
+    assert_eq!(play.pool().population(), (0, 2 * HISTORY_BYTES), "of those that departed");
 }
 
 /// What changed after a sequence number is each agent's newest change, once, in order, as far back

@@ -15,7 +15,7 @@ use crate::server::config::PoolConfig;
 use crate::server::event::Verdict;
 use crate::server::hub::{HubError, HubHandle};
 use crate::server::relay::{Caller, Request};
-use crate::server::route::Route;
+use crate::server::route::{Route, history_agents};
 use crate::wire::id::{AgentId, PoolIndex};
 use crate::wire::response::{Body, Response, SharedBody};
 use crate::wire::{self, ListedPool, Object, Ping};
@@ -93,6 +93,7 @@ impl Handlers {
             (Route::Agent(agent), Caller::Agent(pool)) => self.remove(pool, agent, request)?,
             (Route::Pools, Caller::Viewer(viewer)) => self.pools(viewer)?,
             (Route::Metrics(pool), Caller::Viewer(_)) => self.metrics(&pool)?,
+            (Route::History(pool), Caller::Viewer(_)) => self.history(&pool, request)?,
             (Route::Status, Caller::Viewer(_)) => self.status(),
             (Route::Ready, _) => self.ready()?,
             (Route::Login, _) if request.head.method == "POST" => self.login(request),
@@ -153,7 +154,7 @@ impl Handlers {
 
     /// The door knows that the viewer may see the pool.
     fn metrics(&self, pool: &str) -> Handled {
-        let Some(index) = self.pools.iter().position(|known| known.id.as_str() == pool) else {
+        let Some(index) = self.index(pool) else {
             return Ok(Response::problem(404, "no such pool"));
         };
         let snapshot = self.hub.snapshot(PoolIndex(index))?;
@@ -161,6 +162,23 @@ impl Handlers {
         let (seq, server_time) = (snapshot.seq, snapshot.server_time);
         let encode = || snapshot.text(id, &self.epoch).into_bytes();
         Ok(Response::json(200, shared.get(seq, server_time, encode)))
+    }
+
+    /// As above.
+    fn history(&self, pool: &str, request: &Request<'_>) -> Handled {
+        let Some(index) = self.index(pool) else {
+            return Ok(Response::problem(404, "no such pool"));
+        };
+        let agents = match history_agents(request.head.query) {
+            Ok(agents) => agents,
+            Err(why) => return Ok(Response::problem(400, &why)),
+        };
+        let history = self.hub.history(PoolIndex(index), agents)?;
+        Ok(Response::json(200, history.text(&self.pools[index].id, &self.epoch)))
+    }
+
+    fn index(&self, pool: &str) -> Option<usize> {
+        self.pools.iter().position(|known| known.id.as_str() == pool)
     }
 
     fn status(&self) -> Response {

@@ -1,6 +1,6 @@
 //! The tiny_http workers: take batches of requests that the door has checked and stamped, do what they
 //! ask, and send the responses to the door. Own no state; talk to the hub through its handle. See no
-//! client's own bytes but bodies, `If-None-Match` and `Content-Type`.
+//! client's own bytes but bodies, a history's query, `If-None-Match` and `Content-Type`.
 
 mod handlers;
 #[cfg(test)]

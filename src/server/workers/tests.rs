@@ -121,6 +121,7 @@ impl Stage {
             method: "POST",
             path,
             caller: Caller::Agent(PoolIndex(1)),
+            query: None,
             is_secure: false,
             if_none_match: None,
             content_type: None,

@@ -22,6 +22,7 @@ fn a_worker_gets_what_it_needs_of_a_heartbeat_and_the_client_its_response() {
     let RequestHead {
         method,
         path,
+        query,
         caller,
         is_secure,
         if_none_match,
@@ -30,7 +31,7 @@ fn a_worker_gets_what_it_needs_of_a_heartbeat_and_the_client_its_response() {
         body_bytes,
     } = seen.head();
     assert_eq!((seen.number, method, path), (1, "POST", "/api/v1/agents/x/ping"));
-    assert_eq!((caller, is_secure), (Caller::Agent(PoolIndex(1)), false));
+    assert_eq!((caller, is_secure, query), (Caller::Agent(PoolIndex(1)), false, None));
     assert_eq!((if_none_match, content_type, body_bytes), (None, None, 2));
     assert!(!prefers_html, "only the login's business");
     assert_eq!(seen.body, b"{}");

@@ -17,8 +17,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
 
 use crate::server::limits::MAX_DEPARTURE_CHANGES;
-use crate::wire::MIB;
 use crate::wire::id::{AgentId, PoolIndex};
+use crate::wire::{HISTORY_BYTES, MIB};
 use generator::Random;
 pub(crate) use peer::Pipe;
 use world::{MetricsCache, World};
@@ -216,7 +216,7 @@ fn what_was_missed_is_sent_once() {
     }
     assert!(all_have(&world));
     let before = sent(&world);
-    let heartbeat = world.metrics.get(0, 1, 10).cost_bytes();
+    let heartbeat = world.metrics.get(0, 1, 10).cost_bytes() - HISTORY_BYTES;
     // Each of the few beats 20 times: 2,000 heartbeats.
     for step in 0..100 {
         for agent in 0..20 {
