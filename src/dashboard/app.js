@@ -28,6 +28,7 @@ const SUMMARY_MS = 250;
  *   `retryInMs()` and `reconnect()`.
  * - `heading`, the text of the `h1`, and `crumbs`, the steps below the product's name, each
  *   `[text, href]`, `href` null for the last. Both may change.
+ * - `sayRestarted(time, unheard)`, where the view knows less than who is unheard: `say.restarted` else.
  * - `start()` connects, `stop()` disconnects for good.
  * - `draw()` shows what changed; in an animation frame. `tick()` moves ages on; once a second.
  * - `summary()` works out figures of the whole, shows them, and returns what title and icon tell:
@@ -219,7 +220,7 @@ function connectionNow() {
 function drawHeader() {
   const connection = connectionNow();
   const away = header.draw(connection, needsLogin());
-  header.drawRestart(away ? null : restartedAt, summary?.unheard ?? 0);
+  header.drawRestart(away ? null : restartedAt, summary?.unheard ?? 0, page?.sayRestarted ?? say.restarted);
   drawTitle(connection);
 }
 
@@ -229,7 +230,7 @@ function needsLogin() {
 
 function dismissRestart() {
   restartedAt = null;
-  for (const feed of page.feeds) feed.dismissUnheard();
+  for (const feed of page.feeds) feed.dismissUnheard?.();
   drawHeader();
 }
 

@@ -6,7 +6,7 @@ import { CellLinks } from "./map-links.js";
 import { LARGEST_CELL, MAP_HEIGHT, packCells } from "./map-layout.js";
 import { setShown, setText } from "./parts.js";
 
-export { drawCells, stateBar } from "./map-strip.js";
+export { drawCells, forgetCells, stateBar } from "./map-strip.js";
 
 /** Above so many cells, links in the DOM cost too much: one canvas draws them all. */
 export const MOST_LINKS = 400;

@@ -76,10 +76,13 @@ export class Header {
     if ($("icon").getAttribute("href") !== icon) $("icon").setAttribute("href", icon);
   }
 
-  /** `at` is when the server was seen to have restarted, null to hide the notice. */
-  drawRestart(at, unheard) {
+  /**
+   * `at` is when the server was seen to have restarted, null to hide the notice; `words` makes its text
+   * of the time and of how many agents were not heard since.
+   */
+  drawRestart(at, unheard, words) {
     setShown($("restarted"), at !== null);
-    if (at !== null) setText($("restarted-text"), say.restarted(clockTime(at), unheard));
+    if (at !== null) setText($("restarted-text"), words(clockTime(at), unheard));
   }
 
   /** For screen readers: only that the connection was lost or is back, not every second of it. */

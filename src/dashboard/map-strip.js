@@ -11,12 +11,20 @@ const LARGEST_STRIP_CELL = 14;
 /** Kinds by their letters in the overview's `cells`; each is followed by the tens digit of the load. */
 const LETTERS = { b: "busy", i: "idle", l: "late", e: "error", p: "paused", o: "other" };
 
-/** What is drawn in each element, and the width for which it was. */
+/** What is drawn in each element, and its width, as the observer tells it: to ask would cost a layout. */
 const drawn = new Map();
 const sizes = new ResizeObserver((entries) => {
-  for (const { target } of entries) if (drawn.get(target)?.width !== target.clientWidth) draw(target);
+  for (const { target, contentRect } of entries) {
+    const strip = drawn.get(target);
+    if (strip === undefined || strip.width === contentRect.width) continue;
+    strip.width = contentRect.width;
+    draw(target);
+  }
 });
+/** The same for all; null until they are needed, or after another scheme was chosen. */
+let colours = null;
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+  colours = null;
   for (const element of drawn.keys()) draw(element);
 });
 
@@ -32,50 +40,58 @@ export function readCells(text) {
 
 /** Draws `text`, an overview's `cells`, in `element`: anew only where it is another. */
 export function drawCells(element, text) {
-  if (drawn.get(element)?.text === text) return;
-  for (const gone of drawn.keys()) if (!gone.isConnected) forget(gone);
-  if (!drawn.has(element)) {
-    const canvas = document.createElement("canvas");
-    canvas.setAttribute("aria-hidden", "true");
-    element.replaceChildren(canvas);
-    element.classList.add("cell-strip");
-    sizes.observe(element);
+  const strip = drawn.get(element);
+  if (strip?.text === text) return;
+  if (strip !== undefined) {
+    strip.text = text;
+    draw(element);
+    return;
   }
+  const canvas = document.createElement("canvas");
+  canvas.setAttribute("aria-hidden", "true");
+  element.replaceChildren(canvas);
+  element.className = "cell-strip";
   drawn.set(element, { text, width: 0 });
-  draw(element);
+  sizes.observe(element);
 }
 
-function forget(element) {
+/** Draws no more in `element`, which leaves the page. */
+export function forgetCells(element) {
   drawn.delete(element);
   sizes.unobserve(element);
 }
 
 function draw(element) {
-  const width = element.clientWidth;
-  const { text } = drawn.get(element);
+  const { text, width } = drawn.get(element);
   // Not on the page yet, or hidden: the observer tells of its size.
   if (width === 0) return;
-  drawn.set(element, { text, width });
   const cells = readCells(text);
   const layout = packCells(width, STRIP_HEIGHT, cells.length, LARGEST_STRIP_CELL);
   const ratio = globalThis.devicePixelRatio;
   const size = Math.max(1, Math.round(layout.cell * ratio));
   const pitch = Math.max(size + 1, Math.floor((layout.cell + layout.gap) * ratio));
   const canvas = element.firstElementChild;
-  canvas.width = Math.max(1, layout.columns * pitch);
-  canvas.height = Math.max(1, layout.rows * pitch);
-  canvas.style.setProperty("width", `${canvas.width / ratio}px`);
-  canvas.style.setProperty("height", `${canvas.height / ratio}px`);
   const context = canvas.getContext("2d");
-  const colours = coloursOf(canvas);
+  resize(canvas, Math.max(1, layout.columns * pitch), Math.max(1, layout.rows * pitch), ratio);
+  context.clearRect(0, 0, canvas.width, canvas.height);
+  colours ??= coloursOf(canvas);
   cells.forEach((cell, index) => {
     paintCell(context, colours, cell, (index % layout.columns) * pitch, Math.floor(index / layout.columns) * pitch, size);
   });
 }
 
+/** Also to the size that it has costs a layout. */
+function resize(canvas, width, height, ratio) {
+  if (canvas.width === width && canvas.height === height) return;
+  canvas.width = width;
+  canvas.height = height;
+  canvas.style.setProperty("width", `${width / ratio}px`);
+  canvas.style.setProperty("height", `${height / ratio}px`);
+}
+
 /** Makes `element` a bar of `states`, numbers by kind: the worst first, each as long as its share. */
 export function stateBar(element, states) {
-  if (drawn.has(element)) forget(element);
+  if (drawn.has(element)) forgetCells(element);
   if (!element.classList.contains("state-bar")) {
     element.className = "state-bar";
     element.setAttribute("aria-hidden", "true");
@@ -89,7 +105,8 @@ export function stateBar(element, states) {
   }
   for (const part of element.children) {
     const number = states[part.dataset.kind] ?? 0;
-    part.hidden = number === 0;
-    part.style.setProperty("flex-grow", String(number));
+    const share = String(number);
+    if (part.hidden !== (number === 0)) part.hidden = number === 0;
+    if (part.style.flexGrow !== share) part.style.setProperty("flex-grow", share);
   }
 }

@@ -22,12 +22,13 @@ macro_rules! file {
 }
 
 /// Other sites' pages import metrics-client.js, which imports the `client-*.js` beside it.
-static FILES: [File; 44] = [
+static FILES: [File; 45] = [
     file!("index.html"),
     file!("login.html"),
     file!("style.css"),
     file!("agents.css"),
     file!("pool.css"),
+    file!("overview.css"),
     file!("app.js"),
     file!("address.js"),
     file!("header.js"),

@@ -1,54 +1,91 @@
-// One pool in a card: agents by state, loads, room for work. Draws what `summarise` says.
+// One pool in a card of the overview: whether someone is needed, its agents as a map and by state, and
+// its loads. Draws a pool of the overview's feed; what nobody has seen of its losses it is told.
 
+import { poolHref } from "./address.js";
+import { drawCells, forgetCells, stateBar } from "./fleet-map.js";
 import { copy, fillList, Meter, setShown, setText } from "./parts.js";
 import { say } from "./text.js";
 
-/** A card; `element` is to be put on the page, `show` called with every new summary. */
+/** The kinds of states in a card, the worst first. */
+const KINDS = ["error", "late", "paused", "other", "busy", "idle"];
+
+/**
+ * What a pool asks for: `attention`, the agents that need someone; of them `lost`, those that are
+ * gone; and `tasksLost`. `unseen` is how many of its losses nobody has marked as seen.
+ */
+export function needsOf(pool, unseen) {
+  return { attention: pool.attention + unseen, lost: unseen, tasksLost: unseen === 0 ? 0 : pool.tasks_lost };
+}
+
+/** A card; `element` is to be put on the page. */
 export class PoolCard {
   element;
+  #name;
+  #free;
+  #sentence;
+  #map;
   #counts;
+  #loads;
   #cpu;
   #memory;
-  #room;
-  #state;
 
-  /** `pool` is an entry of the pool list. */
-  constructor(pool) {
+  constructor(poolId) {
     this.element = copy("pool-card").firstElementChild;
-    this.element.dataset.pool = pool.pool_id;
-    const link = this.element.querySelector(".pool-name");
-    link.href = `/pools/${pool.pool_id}`;
-    setText(link.firstElementChild, pool.name);
-    link.title = pool.pool_id;
-    this.#counts = this.element.querySelector(".counts");
-    this.#room = this.element.querySelector(".room");
-    this.#state = this.element.querySelector(".feed-state");
-    this.#cpu = new Meter(this.element.querySelector(".cpu"), say.cpu);
-    this.#memory = new Meter(this.element.querySelector(".memory"), say.memory);
+    this.element.dataset.pool = poolId;
+    const part = (selector) => this.element.querySelector(selector);
+    const link = part(".pool-name");
+    link.href = poolHref(poolId);
+    link.title = poolId;
+    this.#name = link.firstElementChild;
+    this.#free = part(".free");
+    this.#sentence = part(".sentence");
+    this.#map = part(".map").firstElementChild;
+    this.#counts = part(".counts");
+    this.#loads = part(".loads");
+    this.#cpu = new Meter(part(".cpu"), say.cpu);
+    this.#memory = new Meter(part(".memory"), say.memory);
   }
 
-  /** Draws `summary`; `connection` is the feed's. */
-  show(summary, connection) {
-    const known = summary !== null;
-    const live = connection.state === "live";
-    this.element.classList.toggle("stale", !live);
-    this.element.classList.toggle("vacant", known && summary.agents === 0 && !summary.trouble);
-    this.element.classList.toggle("trouble", known && live && summary.trouble);
-    setShown(this.#state, !live);
-    if (!live) setText(this.#state, say.cause(connection.reason) ?? say.connection[connection.state](0));
-    if (!known) return;
-    fillList(this.#counts, chips(summary), () => document.createElement("li"), showChip);
-    showLoad(this.#cpu, summary.cpu);
-    showLoad(this.#memory, summary.memory);
-    setText(this.#room, say.room(summary));
+  /** Takes it off the page. */
+  remove() {
+    forgetCells(this.#map);
+    this.element.remove();
+  }
+
+  /** Draws `pool`, which asks for `needs` (of `needsOf`). */
+  show(pool, needs) {
+    const { agents, cpu, memory, free, states, departed, cells } = pool;
+    const { total } = agents;
+    const tone = needs.attention > 0 ? "trouble" : total > 0 ? "calm" : "vacant";
+    if (this.element.dataset.tone !== tone) {
+      this.element.dataset.tone = tone;
+      this.#sentence.dataset.tone = tone;
+    }
+    setText(this.#name, pool.name);
+    setText(this.#free, total === 0 ? "" : say.freeOf(free, total));
+    const words = needs.attention > 0 ? say.needs(needs) : say.headline({ agents: total, departed, unheard: 0, paused: states.paused, ...needs });
+    setText(this.#sentence.firstElementChild, words);
+    setShown(this.#map.parentElement, total > 0);
+    if (total > 0) {
+      if (cells === undefined) stateBar(this.#map, states);
+      else drawCells(this.#map, cells);
+    }
+    const chips = chipsOf(pool, needs);
+    setShown(this.#counts, chips.length > 0);
+    fillList(this.#counts, chips, () => document.createElement("li"), showChip);
+    setShown(this.#loads, total > 0);
+    showLoad(this.#cpu, cpu);
+    showLoad(this.#memory, memory);
   }
 }
 
-/** What the counts line says, each with the kind that colours it. */
-function chips({ agents, states, others }) {
-  const list = [["all", say.agents(agents)]];
-  for (const { state, kind, number, calm } of states) list.push([calm ? "offline" : kind, say.state(number, state)]);
-  if (others > 0) list.push(["others", say.others(others)]);
+/** Agents by state, each with the kind that colours it. */
+function chipsOf({ states, late, attention }, { lost }) {
+  const list = KINDS.filter((kind) => states[kind] > 0).map((kind) => [kind, say.kind(states[kind], kind)]);
+  // What needs attention and is neither late nor in error has its memory or a disk in the red.
+  const high = attention - late - states.error;
+  if (high > 0) list.unshift(["high", say.state(high, "high")]);
+  if (lost > 0) list.unshift(["lost", say.state(lost, "lost")]);
   return list;
 }
 

@@ -5,7 +5,7 @@ import { fillEmptyPool } from "./empty-pool.js";
 import { judge, needsAttention, summarise } from "./health.js";
 import { PoolFeed } from "./metrics-client.js";
 import { copy, Meter, setShown, setText } from "./parts.js";
-import { Seen, SEEN_KEY } from "./seen.js";
+import { browserStorage, Seen, SEEN_KEY } from "./seen.js";
 import { Sentence } from "./sentence.js";
 import { say } from "./text.js";
 import { Toolbar } from "./toolbar.js";
@@ -35,7 +35,7 @@ export class PoolPage {
     this.feeds = [this.#feed];
     const part = (selector) => place.querySelector(selector);
     this.#parts = { about: part("#about"), figures: part("#figures"), room: part("#room"), empty: part(".empty") };
-    this.#seen = new Seen(pool.pool_id, storage());
+    this.#seen = new Seen(pool.pool_id, browserStorage());
     this.#sentence = new Sentence(part("#sentence"), pool.pool_id, () => this.#markSeen());
     this.#cpu = new Meter(part("#figures .cpu"), say.cpu);
     this.#memory = new Meter(part("#figures .memory"), say.memory);
@@ -110,13 +110,4 @@ export class PoolPage {
 function showLoad(meter, load) {
   if (load === null) meter.show(null);
   else meter.show(load.mean, { peak: load.max, words: say.meanAndMax(load) });
-}
-
-/** A browser may refuse it. */
-function storage() {
-  try {
-    return localStorage;
-  } catch {
-    return null;
-  }
 }

@@ -11,6 +11,36 @@ export const SEEN_KEY = "agent-metrics-seen";
  */
 export const MAX_SEEN = 500;
 
+/** The browser's localStorage, or null where it refuses it. */
+export function browserStorage() {
+  try {
+    return localStorage;
+  } catch {
+    return null;
+  }
+}
+
+/** When the losses happened that were marked, by pool. */
+export function readMarks(storage) {
+  const marks = new Map();
+  for (const mark of keptIn(storage)) {
+    const [at, poolId] = mark.split(" ");
+    marks.set(poolId, [...(marks.get(poolId) ?? []), at]);
+  }
+  return marks;
+}
+
+/** The marks that are kept; what is not ours is left out. */
+function keptIn(storage) {
+  try {
+    const kept = JSON.parse(storage?.getItem(SEEN_KEY) ?? "[]");
+    return Array.isArray(kept) ? kept.slice(-MAX_SEEN).filter((mark) => typeof mark === "string") : [];
+  } catch {
+    // Closed, or not ours.
+    return [];
+  }
+}
+
 /**
  * The losses of a pool that were marked. They are known by agent and time, so that marks outlive a
  * restart of the server, and another loss of the same agent is none of them.
@@ -45,14 +75,7 @@ export class Seen {
 
   /** Takes over what another tab has marked. */
   read() {
-    let kept = null;
-    try {
-      kept = JSON.parse(this.#storage?.getItem(SEEN_KEY) ?? "null");
-    } catch {
-      // Closed, or not ours.
-    }
-    if (!Array.isArray(kept)) return;
-    for (const mark of kept.slice(-MAX_SEEN)) if (typeof mark === "string") this.#marks.add(mark);
+    for (const mark of keptIn(this.#storage)) this.#marks.add(mark);
   }
 
   /** Neither ids nor times contain a space. */

@@ -67,6 +67,20 @@ export const say = {
   restarted: (time, unheard) =>
     `The server restarted at ${time}. ${unheard === 0 ? "Every agent that was live before has been heard again." : `${count(unheard, "agent has", "agents have")} not been heard since.`}`,
   noSuchPool: (poolId) => `There is no pool “${poolId}” here, or you may not see it.`,
+  // The overview.
+  restartedPools: (time, missing) =>
+    `The server restarted at ${time}. ${missing === 0 ? "Every pool has at least as many agents as before." : `${count(missing, "agent fewer reports", "agents fewer report")} than before.`}`,
+  poolsHeadline: ({ pools, agents, troubled, attention, tasksLost }) => {
+    if (attention > 0) {
+      const lost = tasksLost > 0 ? `, ${count(tasksLost, "task was", "tasks were")} lost` : "";
+      return `${count(attention, "agent needs", "agents need")} attention in ${count(troubled, "pool", "pools")}${lost}`;
+    }
+    return agents === 0 ? `No agent reports in ${count(pools, "pool", "pools")}` : `All ${agents} well in ${count(pools, "pool", "pools")}`;
+  },
+  needs: ({ attention, tasksLost }) => `${stateCounts.attention(attention)}${tasksLost > 0 ? `, ${count(tasksLost, "task", "tasks")} lost` : ""}`,
+  freeOf: (free, total) => `${free} of ${total} free`,
+  /** Agents by the kind of their state. */
+  kind: (number, kind) => (kind === "error" ? `${number} in error` : `${number} ${kind}`),
   noSuchAgent: (agentId) => `No agent “${agentId}” has reported to this pool since the server started, or it left long ago.`,
   noPools: "This server has no pool that you may see. Pools are set in the server's configuration.",
   /** Why a connection ended, in the client module's words. */

@@ -24,6 +24,7 @@ const statuses = {
   maintenance: "维护中",
   paused: "已暂停",
 };
+const kinds = { busy: "忙碌", idle: "空闲", late: "延迟", error: "错误", paused: "暂停", other: "处于其他状态" };
 const stateNames = {
   __proto__: null,
   lost: "失联",
@@ -82,6 +83,16 @@ export const say = {
   restarted: (time, unheard) =>
     `服务器已于 ${time} 重启。${unheard === 0 ? "此前在线的 Agent 均已重新上报。" : `此后还有 ${unheard} 个 Agent 没有上报。`}`,
   noSuchPool: (poolId) => `没有 Agent 池“${poolId}”，或者您无权查看。`,
+  // 总览
+  restartedPools: (time, missing) =>
+    `服务器已于 ${time} 重启。${missing === 0 ? "每个池的 Agent 都不少于此前。" : `上报的 Agent 比此前少 ${missing} 个。`}`,
+  poolsHeadline: ({ pools, agents, troubled, attention, tasksLost }) => {
+    if (attention > 0) return `${troubled} 个池中有 ${attention} 个 Agent 需要关注${tasksLost > 0 ? `，丢失了 ${tasksLost} 个任务` : ""}`;
+    return agents === 0 ? `${pools} 个池中没有 Agent 在上报` : `${pools} 个池中的 ${agents} 个 Agent 全部正常`;
+  },
+  needs: ({ attention, tasksLost }) => `${stateCounts.attention(attention)}${tasksLost > 0 ? `，丢失 ${tasksLost} 个任务` : ""}`,
+  freeOf: (free, total) => `${free} / ${total} 空闲`,
+  kind: (number, kind) => `${number} 个${kinds[kind]}`,
   noSuchAgent: (agentId) => `自服务器启动以来，Agent“${agentId}”没有向此池上报过，或者早已离开。`,
   noPools: "此服务器上没有您可以查看的 Agent 池。Agent 池在服务器的配置文件中设置。",
   cause: (reason) =>
@@ -163,6 +174,9 @@ export const fixed = {
   logIn: "登录",
   logOut: "退出登录",
   logInTitle: "登录 · agent-metrics",
+  poolSearchHint: "池的名称或 ID",
+  noPoolLeft: "没有名称符合的池。",
+  wall: "大屏视图",
   about: "实时显示您的 Agent 正在做什么。",
   loginFailed: "令牌无效。",
   tokenHelp: "请向部署服务器的人索取：运行 agent-metrics init 时显示过一次。",
