@@ -223,13 +223,14 @@ fn a_server_that_was_unavailable_gets_the_newest_state_and_no_backlog() {
 }
 
 #[test]
-fn a_401_and_a_503_are_retried() {
+fn a_401_a_429_and_a_503_are_retried() {
     let server = Server::start();
     let mut settings = settings(&server.url());
     // So that only a retry can cause the next request.
     settings.timing.interval = NEVER;
     let agent = start(settings);
-    for reply in [Reply::Status(401, "{}"), Reply::Status(503, r#"{"detail":"full"}"#), OK] {
+    let refusals = [401, 429, 503].map(|status| Reply::Status(status, r#"{"detail":"no"}"#));
+    for reply in refusals.into_iter().chain([OK]) {
         server.next();
         server.reply(reply);
     }

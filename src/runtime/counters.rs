@@ -45,6 +45,8 @@ counters! {
     /// Heartbeats and goodbyes that broke a rule (400, 411, 413): with a bad agent id, which is
     /// found before credentials are checked, or with the right credentials.
     refused_bad_heartbeat,
+    /// Heartbeats beyond `max_agent_heartbeats_per_second` of one agent (429).
+    refused_flood,
     /// 401s that were delayed because their address got too many.
     refusals_delayed,
     /// Connections closed to stay within `max_buffered_bytes`.

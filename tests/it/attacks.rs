@@ -384,12 +384,12 @@ fn connections_that_say_nothing_end_and_make_room_meanwhile() {
         let mut idle = Vec::new();
         for number in 0..150 {
             let mut conn = conn_from(2, addr);
-            let status = conn.ping("a", &heartbeat(5.0)).status;
+            let status = conn.ping(&format!("a-{number}"), &heartbeat(5.0)).status;
             assert_eq!(status, 200, "no idle one made room for number {number}");
             idle.push(conn);
         }
         assert!(idle[0].is_ended() && idle[99].is_ended(), "it was not the longest idle that went");
-        assert_eq!(idle[149].ping("a", &heartbeat(6.0)).status, 200);
+        assert_eq!(idle[149].ping("a-149", &heartbeat(6.0)).status, 200);
         drop(idle);
         // Silent from the start: the deadline of the head ends them.
         let silent: Vec<TcpStream> = (0..100).map(|_| connect_from(3, addr).unwrap()).collect();

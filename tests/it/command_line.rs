@@ -275,8 +275,9 @@ fn start_up_says_what_there_is_and_heartbeats_say_nothing() {
     let mut conn = Conn::open(server.addr());
     assert_eq!(conn.ping("agent", &heartbeat(1.0)).status, 200);
     let lines = server.log().text().lines().count();
-    for _ in 0..100 {
-        assert_eq!(conn.ping("agent", &heartbeat(1.0)).status, 200);
+    for number in 0..100 {
+        let agent = format!("agent-{}", number % 10);
+        assert_eq!(conn.ping(&agent, &heartbeat(1.0)).status, 200);
     }
     let mut server = server;
     server.signal(rustix::process::Signal::TERM);

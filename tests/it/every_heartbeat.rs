@@ -25,7 +25,7 @@ const WINDOW: u64 = 40;
 fn fifty_dashboards_that_join_at_random_get_every_heartbeat() {
     const AGENTS: u64 = 6;
     const EACH: u64 = 120;
-    let server = Server::start(&Setup::open().toml());
+    let server = Server::start(&Setup::open().busy_agents().toml());
     let addr = server.addr();
     let seed = getrandom::u64().unwrap();
     let pace = Pace::default();
@@ -74,7 +74,7 @@ fn one_agent_on_four_connections_never_goes_back_in_time() {
     const CONNECTIONS: u64 = 4;
     const EACH: u64 = 1_000;
     const LAST: u64 = 1_000_000;
-    let server = Server::start(&Setup::open().toml());
+    let server = Server::start(&Setup::open().busy_agents().toml());
     let addr = server.addr();
     let pace = Pace::default();
     let (numbers, clock) = (AtomicU64::new(1), AtomicU64::new(1));
@@ -144,7 +144,7 @@ fn one_agent_on_four_connections_never_goes_back_in_time() {
 
 #[test]
 fn a_heartbeat_from_before_a_goodbye_does_not_bring_the_agent_back() {
-    let server = Server::start(&Setup::open().toml());
+    let server = Server::start(&Setup::open().busy_agents().toml());
     let addr = server.addr();
     let mut dashboard = Dashboard::join(addr, "pool-a");
     dashboard.expect("initial_metrics");

@@ -19,6 +19,7 @@ mod feed_refusals;
 mod frames;
 mod guessing;
 mod history;
+mod heartbeat_limit;
 mod idle;
 mod keepalive;
 mod maxima;

@@ -123,7 +123,7 @@ impl View {
 #[test]
 fn who_never_reads_costs_the_others_nothing_and_holds_true_state_when_it_reads_again() {
     let _alone = heavy();
-    let limits = Setup::open().limit(r#"lag_timeout = "10m""#);
+    let limits = Setup::open().busy_agents().limit(r#"lag_timeout = "10m""#);
     let server = Server::start(&limits.toml());
     let addr = server.addr();
     let stalled = connect_with(1, addr, Some(STALLED_BUFFER)).unwrap();
@@ -184,7 +184,7 @@ fn who_never_reads_costs_the_others_nothing_and_holds_true_state_when_it_reads_a
 #[test]
 fn who_never_reads_for_too_long_is_cut_off_and_nobody_else() {
     let _alone = heavy();
-    let server = Server::start(&Setup::open().limit(r#"lag_timeout = "2s""#).toml());
+    let server = Server::start(&Setup::open().busy_agents().limit(r#"lag_timeout = "2s""#).toml());
     let addr = server.addr();
     let stalled = connect_with(1, addr, Some(STALLED_BUFFER)).unwrap();
     let mut stalled = RawFeed::join_over(stalled, "pool-a");
@@ -208,7 +208,7 @@ fn who_never_reads_for_too_long_is_cut_off_and_nobody_else() {
 #[test]
 fn who_reads_again_in_time_is_not_cut_off() {
     let _alone = heavy();
-    let server = Server::start(&Setup::open().limit(r#"lag_timeout = "10s""#).toml());
+    let server = Server::start(&Setup::open().busy_agents().limit(r#"lag_timeout = "10s""#).toml());
     let addr = server.addr();
     let stalled = connect_with(1, addr, Some(STALLED_BUFFER)).unwrap();
     let mut stalled = RawFeed::join_over(stalled, "pool-a");

@@ -115,7 +115,7 @@ fn missing_settings_have_their_defaults() {
     assert_eq!(config.limits, Limits::default());
     // On loopback, without [viewers], agents may report and nobody may see the dashboards.
     assert!(!config.gate.is_open && config.gate.viewer(None).is_none());
-    assert_eq!(settable_limits(&config.limits).len(), 9);
+    assert_eq!(settable_limits(&config.limits).len(), 10);
 }
 
 #[test]
@@ -537,6 +537,7 @@ fn limits_have_bounds_and_units() {
         ("lag_timeout = '0s'", "0s is out of range, 100ms to 1day is allowed"),
         ("lag_timeout = 10", "must be a text with a unit"),
         ("max_connections = 0", "0 is out of range"),
+        ("max_agent_heartbeats_per_second = 0", "0 is out of range, 1 to 1000000 is allowed"),
         ("max_buffered_bytes = '1023 KiB'", "1023 KiB is out of range, 1 MiB to"),
         ("max_pool_bytes = '63 KiB'", "63 KiB is out of range, 64 KiB to"),
     ] {

@@ -28,6 +28,7 @@ mod bounds;
 mod clients;
 mod connection;
 mod cors;
+mod floods;
 mod head;
 mod input;
 mod listener;
@@ -53,6 +54,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use self::addresses::{Permit, Permits};
 use self::clients::Clients;
 use self::connection::{Context, Event};
+use self::floods::Floods;
 use self::listener::Acceptor;
 use self::moderation::Moderation;
 use self::pipe::Pipe;
@@ -136,6 +138,7 @@ pub(crate) struct Door {
     dashboards: Arc<Permits>,
     open_feed: OpenFeed,
     guesses: Guesses,
+    floods: Floods,
     /// Referred to once more by each delayed response.
     delayed: Arc<()>,
     refusals: Refusals,
@@ -207,6 +210,7 @@ impl Door {
             counters,
             open_feed,
             guesses: Guesses::default(),
+            floods: Floods::default(),
             delayed: Arc::default(),
             refusals: Refusals::default(),
             moderation: Moderation::default(),

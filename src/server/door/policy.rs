@@ -62,6 +62,8 @@ pub(super) struct Relay {
     pub(super) backend: Backend,
     /// The agent, when it is an agent's request.
     pub(super) requester: Option<Requester>,
+    /// The agent's pool, when it is a heartbeat.
+    pub(super) heartbeat_of: Option<PoolIndex>,
     pub(super) request: EncodedRequest,
     /// Whether the worker gets the body; otherwise it is read and dropped.
     pub(super) wants_body: bool,
@@ -237,7 +239,11 @@ impl Policy {
             body_bytes: usize::try_from(length).unwrap_or(usize::MAX),
         };
         let request = EncodedRequest::new(&head);
-        Ok(Action::Relay(Relay { backend, requester: None, request, wants_body }))
+        let heartbeat_of = match (route, caller) {
+            (Route::Ping(_), Caller::Agent(pool)) => Some(pool),
+            _ => None,
+        };
+        Ok(Action::Relay(Relay { backend, requester: None, heartbeat_of, request, wants_body }))
     }
 
     /// Unknown key and wrong secret look the same to the client.

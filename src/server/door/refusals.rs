@@ -66,6 +66,7 @@ pub(super) enum Cause {
     ForeignHost,
     ForeignOrigin,
     BadHeartbeat,
+    Flood,
 }
 
 impl Cause {
@@ -80,6 +81,7 @@ impl Cause {
             Self::ForeignHost => ("foreign Host", |it| &it.refused_foreign_host),
             Self::ForeignOrigin => ("foreign Origin", |it| &it.refused_foreign_origin),
             Self::BadHeartbeat => ("bad heartbeat", |it| &it.refused_bad_heartbeat),
+            Self::Flood => ("too many heartbeats a second", |it| &it.refused_flood),
         }
     }
 }
@@ -136,7 +138,7 @@ impl Refusal {
 
 /// What the log has yet to say, by cause.
 #[derive(Debug, Default)]
-pub(super) struct Refusals([Tally; Cause::BadHeartbeat as usize + 1]);
+pub(super) struct Refusals([Tally; Cause::Flood as usize + 1]);
 
 #[derive(Debug, Default)]
 struct Tally {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::addresses::Address;
 use super::connection::{Connection, Context, Event, SMALL_BODY_BYTES, Then};
 use super::policy::{Handshake, Relay};
+use super::refusals::{Cause, Refusal};
 use super::{Door, READ_BYTES, Upgrade};
 use crate::server::event::Stamp;
 use crate::wire::response::{Body, Response, phrase};
@@ -55,17 +56,45 @@ impl Door {
             Event::None => {}
             Event::Respond(response, refusal) => {
                 if let Some(refusal) = refusal {
-                    refusal.cause.parts().1(&self.counters).add_one();
-                    log::debug!("refused: {}", refusal.show("", &self.context.policy.gate));
-                    self.refusals.note(refusal, self.context.now);
+                    self.note_refusal(refusal);
                 }
                 self.respond(slot, response);
             }
-            Event::Relay(relay) => self.relay(slot, relay),
+            Event::Relay(mut relay) => match self.refuse_flood(slot, &mut relay) {
+                Some((response, refusal)) => {
+                    self.note_refusal(refusal);
+                    self.respond(slot, response);
+                }
+                None => self.relay(slot, relay),
+            },
             Event::Upgrade(handshake, read_ahead) => self.upgrade(slot, handshake, read_ahead),
             Event::Close => self.close(slot),
         }
         self.settle(slot);
+    }
+
+    fn note_refusal(&mut self, refusal: Refusal) {
+        refusal.cause.parts().1(&self.counters).add_one();
+        log::debug!("refused: {}", refusal.show("", &self.context.policy.gate));
+        self.refusals.note(refusal, self.context.now);
+    }
+
+    /// What a heartbeat gets that is one too many of its agent's in this second.
+    fn refuse_flood(&mut self, slot: usize, relay: &mut Relay) -> Option<(Response, Refusal)> {
+        let (pool, max) =
+            (relay.heartbeat_of?, self.context.limits.max_agent_heartbeats_per_second);
+        let agent = relay.requester.as_ref()?.agent.as_ref()?;
+        if !self.floods.note(pool, agent, max, self.context.now) {
+            return None;
+        }
+        let detail = format!(
+            "this agent has sent {max} heartbeats within a second \
+             (max_agent_heartbeats_per_second); this one is dropped"
+        );
+        let response = Response::problem(429, &detail).with_header("Retry-After", "1");
+        let address = self.clients.get(slot)?.connection.client;
+        let requester = relay.requester.take()?;
+        Some((response, Refusal { cause: Cause::Flood, address, requester, why: None }))
     }
 
     /// Stamps a request that is whole, and has it wait for room in its pipe.

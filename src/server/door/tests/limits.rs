@@ -261,8 +261,8 @@ fn many_connections_that_come_at_once_are_all_answered() {
     let door = TestDoor::open(Limits::default());
     let mut clients: Vec<Client> = (0..300).map(|_| door.client()).collect();
     for round in 0..3 {
-        for client in &mut clients {
-            client.send(&ping(&round.to_string(), b"{}"));
+        for (number, client) in clients.iter_mut().enumerate() {
+            client.send(&ping(&format!("{round}-{number}"), b"{}"));
         }
         for client in &mut clients {
             assert_eq!(client.answer().status, 200);

@@ -109,6 +109,37 @@ fn a_bad_agent_id_counts_only_where_an_agent_may_have_sent_it() {
     }
 }
 
+/// All at once, so that they are of one second, unless the machine stands still for that long.
+#[test]
+fn the_heartbeats_of_a_flood_are_dropped_and_all_else_is_served() {
+    let limits = Limits { max_agent_heartbeats_per_second: 5, ..Limits::default() };
+    let door = TestDoor::open(limits);
+    let mut client = door.client();
+    client.send(&ping("flood", b"{}").repeat(100));
+    let replies: Vec<_> = (0..100).map(|_| client.answer()).collect();
+    assert!(replies[..5].iter().all(|reply| reply.status == 200));
+    let dropped: Vec<_> = replies.iter().filter(|reply| reply.status != 200).collect();
+    assert!(!dropped.is_empty());
+    for reply in &dropped {
+        assert_eq!(reply.status, 429);
+        assert_eq!(reply.field("Retry-After"), Some("1"));
+        let detail = "this agent has sent 5 heartbeats within a second \
+                      (max_agent_heartbeats_per_second); this one is dropped";
+        assert_eq!(problem_detail(&reply.body).as_deref(), Some(detail));
+    }
+    assert_eq!(door.counters.refused_flood.get(), dropped.len() as u64);
+    assert_eq!(door.counters.requests.get(), 100 - dropped.len() as u64, "no worker saw them");
+    // In one write behind another flood: goodbyes, other agents, and the same id in another pool.
+    let goodbye = "DELETE /api/v1/agents/flood HTTP/1.1\r\nHost: x\r\nX-App-Key: ka\r\n\
+                   X-App-Secret: sa\r\n\r\n";
+    let other_pool = String::from_utf8(ping("flood", b"{}")).unwrap();
+    let other_pool = other_pool.replace("ka", "kb").replace("sa", "sb");
+    let others = [goodbye.as_bytes(), &ping("quiet", b"{}"), other_pool.as_bytes()].concat();
+    client.send(&[ping("flood", b"{}").repeat(100), others].concat());
+    let statuses: Vec<_> = (0..103).map(|_| client.answer().status).collect();
+    assert!(statuses[..100].contains(&429) && statuses[100..] == [200; 3], "{statuses:?}");
+}
+
 #[test]
 fn a_body_that_is_refused_and_sent_all_the_same_does_not_eat_the_answer() {
     let door = TestDoor::open(Limits::default());

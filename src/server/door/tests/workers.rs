@@ -373,8 +373,8 @@ fn the_real_tiny_http_takes_what_the_door_writes() {
     let mut clients: Vec<_> = (0..20).map(|_| door.client()).collect();
     for length in [0, 1, 1_024, 1_025, 64 * KIB] {
         let body = vec![b'x'; length];
-        for client in &mut clients {
-            client.send(&ping("a", &body));
+        for (number, client) in clients.iter_mut().enumerate() {
+            client.send(&ping(&format!("a{number}"), &body));
         }
         for client in &mut clients {
             let reply = client.answer();
@@ -450,6 +450,7 @@ fn an_evicted_clients_place_in_the_queue_is_not_taken_for_the_next_clients() {
     let relay = Relay {
         backend: Backend::Ingest,
         requester: None,
+        heartbeat_of: None,
         request: EncodedRequest::default(),
         wants_body: true,
     };
