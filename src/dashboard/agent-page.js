@@ -1,9 +1,9 @@
 // One agent: what it reports and what it runs.
 
 import { PoolFeed } from "./metrics-client.js";
+import { AgentEntry } from "./agent-entry.js";
 import { AgentRow } from "./agent-row.js";
 import { poolHref } from "./address.js";
-import { HISTORY_MS } from "./history.js";
 import { copy, setShown, setText } from "./parts.js";
 import { say } from "./text.js";
 
@@ -26,7 +26,7 @@ export class AgentPage {
   }
 
   get heading() {
-    return this.#row?.name ?? this.#agentId;
+    return this.#row?.entry.name ?? this.#agentId;
   }
 
   get crumbs() {
@@ -46,10 +46,12 @@ export class AgentPage {
     setText(unknown, say.noSuchAgent(this.#agentId));
     if (metrics === undefined) return;
     if (this.#row === null) {
-      this.#row = new AgentRow(metrics);
+      this.#row = new AgentRow(this.#pool.pool_id);
       this.#place.querySelector("#agent").append(this.#row.element);
     }
-    this.#row.take(metrics, entry?.since ?? null);
+    const agent = this.#row.entry ?? new AgentEntry(this.#agentId);
+    agent.take(metrics, entry?.since ?? null);
+    if (this.#row.entry === null) this.#row.show(agent);
     this.#row.draw(this.#times());
   }
 
@@ -66,6 +68,6 @@ export class AgentPage {
   }
 
   #times() {
-    return { now: this.#feed.asOf(), heardAt: this.#feed.heardAt(), windowMs: HISTORY_MS };
+    return { now: this.#feed.asOf(), heardAt: this.#feed.heardAt(), windowMs: null, mostTasks: Infinity };
   }
 }

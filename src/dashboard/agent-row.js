@@ -1,163 +1,123 @@
-// One agent on the page, as a row of the table or a card of the grid. Always there with its name,
-// so that the browser's own search finds it; the rest is made when it comes into sight and given
-// up when it leaves. Knows nothing of the other agents.
+// The row of the table, or the card of the grid, that shows one agent while it is in sight. A row
+// that went out of sight is used again for another agent. Knows nothing of the other agents.
 
-import { ageMs, byAge, isLate, judge, lateAfterMs } from "./health.js";
-import { History } from "./history.js";
+import { agentHref } from "./address.js";
+import { ageMs, byAge, lateAfterMs } from "./health.js";
 import { copy, fillList, Meter, setShown, setText } from "./parts.js";
 import { clockTime, say, span } from "./text.js";
 
-/** Tasks shown before "more" is pressed. */
-const TASKS_AT_FIRST = 3;
 /** The width of a chart's box; its height is 100. The page stretches it. */
 const CHART_WIDTH = 300;
+/** Kinds that the page calls by its own word, whatever the agent's status is. */
+const PAGE_WORDS = new Set(["late", "lost", "offline", "unheard"]);
 
-/** `take` keeps a state, `draw` shows it, `tick` moves its ages on. */
+/** `show` ties it to an entry (agent-entry.js), `draw` shows what that knows, `tick` moves ages on. */
 export class AgentRow {
   element;
-  agentId;
-  name = null;
-  /** What view.js sorts and filters by; `rank` is the list's to set. */
-  rank = 0;
-  kind = "";
-  state = "";
-  high = false;
-  trouble = 0;
-  lost = false;
-  cpu = null;
-  memory = null;
-  tasks = 0;
-  heard = null;
+  entry = null;
 
-  #metrics;
-  #unheardSince = null;
-  #history = new History();
+  #poolId;
   #drawn = null;
-  #now = null;
+  #drawnSince = null;
+  #x = null;
+  #y = null;
+  #index = null;
   #byAge = [];
-  #allTasks = false;
   #parts = null;
-  #cpuMeter;
-  #memoryMeter;
+  #meters;
+  #lines = [];
+  #mostTasks = 0;
+  #chart = "";
 
-  constructor(metrics) {
-    this.agentId = metrics.agent_id;
+  constructor(poolId) {
+    this.#poolId = poolId;
     this.element = copy("agent-row").firstElementChild;
-    this.element.dataset.agent = this.agentId;
   }
 
-  /**
-   * Keeps `metrics`, an agent or a departure of the feed; true when the name is another. Of a live
-   * agent that was not heard since the server restarted, `unheardSince` is the time of that.
-   */
-  take(metrics, unheardSince = null) {
-    this.#metrics = metrics;
-    const departed = this.#departed;
-    if (departed) unheardSince = null;
-    if (this.#unheardSince !== unheardSince) this.#drawn = null;
-    this.#unheardSince = unheardSince;
-    const gone = this.#gone;
-    this.heard = Date.parse(metrics.last_update_time ?? metrics.at);
-    if (Number.isNaN(this.heard)) this.heard = null;
-    this.tasks = metrics.running_tasks?.length ?? 0;
-    this.lost = departed && metrics.reason === "timeout";
-    this.cpu = gone ? null : metrics.cpu_usage;
-    this.memory = gone ? null : metrics.memory_usage;
-    if (!gone) this.#history.add(this.heard, this.cpu, this.memory);
-    if (this.element.classList.contains("departed") !== gone) this.element.classList.toggle("departed", gone);
-    if (this.name === metrics.agent_name) return false;
-    this.name = metrics.agent_name;
-    const [name, id] = this.element.firstElementChild.children;
-    setText(name, this.name);
-    name.title = this.name;
-    setText(id, this.name === this.agentId ? "" : this.agentId);
-    return true;
+  /** Shows the name of `entry`, and nothing else yet. */
+  show(entry) {
+    this.entry = entry;
+    entry.row = this;
+    this.#drawn = null;
+    this.#chart = "";
+    this.element.dataset.agent = entry.agentId;
+    this.showName();
+    this.showGone();
   }
 
-  /** Settles `state` and `trouble` as of `heardAt`, the feed's last message: lateness comes with time alone. */
-  judge(heardAt, isSeen) {
-    const { kind, state, high, trouble } = judge(this.#metrics, heardAt, this.#unheardSince, isSeen);
-    this.kind = kind;
-    this.state = state;
-    this.high = high;
-    this.trouble = trouble;
+  showName() {
+    const { name, agentId } = this.entry;
+    const [link, id] = this.element.firstElementChild.children;
+    link.href = agentHref(this.#poolId, encodeURIComponent(agentId));
+    setText(link.firstElementChild, name);
+    link.title = name;
+    setText(id, name === agentId ? "" : agentId);
+    id.title = id.textContent;
   }
 
-  /** What a filter's text is looked for in. */
-  words() {
-    const tasks = this.#metrics.running_tasks ?? [];
-    const parts = tasks.map((task) => `${task.task_type} #${task.task_id} ${task.workspace_id}`);
-    return [this.name, this.agentId, ...parts].join("\n");
+  /** Greys who is gone, in sight or not. */
+  showGone() {
+    const { classList } = this.element;
+    const { isGone } = this.entry;
+    if (classList.contains("departed") !== isGone) classList.toggle("departed", isGone);
   }
 
-  /** Whether something was taken that `draw` has not shown. */
+  /** Stands at `x` and `y` pixels, as number `index` of all. */
+  place({ x, y }, index) {
+    if (this.#x !== x || this.#y !== y) this.element.style.translate = `${x}px ${y}px`;
+    this.#x = x;
+    this.#y = y;
+    if (this.#index === index) return;
+    this.#index = index;
+    // Counted from 1, and the header is the first.
+    this.element.setAttribute("aria-rowindex", String(index + 2));
+  }
+
+  /** Whether the entry knows something that is not shown. */
   get isStale() {
-    return this.#drawn !== this.#metrics;
+    return this.#drawn !== this.entry.metrics || this.#drawnSince !== this.entry.unheardSince;
   }
 
-  /** Shows what was taken. `times` as for `tick`. */
-  draw(times) {
+  /** Shows what the entry knows; `look` as for `tick`, and `mostTasks` that have room. */
+  draw(look) {
     if (this.#parts === null) this.#fill();
-    const metrics = this.#metrics;
-    if (this.isStale) {
-      this.#drawn = metrics;
-      this.element.classList.toggle("lost", this.lost && this.tasks > 0);
-      const [badge, kind, reason] = this.#stateWords();
-      setText(this.#parts.badge, badge);
-      setText(this.#parts.reason, reason);
-      this.#parts.badge.dataset.kind = kind;
-      this.#cpuMeter.show(this.cpu);
-      this.#memoryMeter.show(this.memory);
-      this.#byAge = byAge(metrics.running_tasks ?? []);
+    const { entry } = this;
+    if (this.isStale || this.#mostTasks !== look.mostTasks) {
+      this.#drawn = entry.metrics;
+      this.#drawnSince = entry.unheardSince;
+      this.#mostTasks = look.mostTasks;
+      this.#meters.cpu.show(entry.cpu);
+      this.#meters.memory.show(entry.memory);
+      this.#meters.disk.show(entry.disk);
+      this.#byAge = byAge(entry.metrics.running_tasks ?? []);
       this.#drawTasks();
     }
-    this.tick(times);
+    this.tick(look);
   }
 
   /**
-   * Moves ages and chart on to `now`, and lateness to `heardAt`; the chart spans the last
-   * `windowMs`. For a row that is drawn.
+   * Moves state and ages on to `now`, and lateness to `heardAt`; the chart spans the last
+   * `windowMs`, or is not shown (null). For a row that is drawn.
    */
-  tick({ now, heardAt, windowMs, isSeen }) {
-    this.#now = now;
-    this.judge(heardAt, isSeen);
-    const { heard, late } = this.#parts;
-    const time = this.#metrics.last_update_time ?? this.#metrics.at;
-    const age = ageMs(time, now);
-    // A departure's time is when the server gave it up, up to `evict_after` past its last word.
-    const since = this.#departed ? say.goneFor : this.#gone ? say.heardAgo : say.ago;
-    setText(heard, age === null ? say.unknown : since(age));
-    if (heard.dateTime !== time) heard.dateTime = time;
-    setShown(late, this.state === "late");
-    const overdue = this.#unheardSince === null ? this.state === "late" : isLate(this.#metrics, heardAt, this.#unheardSince);
-    this.element.classList.toggle("overdue", overdue);
-    this.#tickTasks();
-    this.#drawChart(windowMs);
+  tick({ now, heardAt, isSeen, windowMs }) {
+    const { entry } = this;
+    entry.judge(heardAt, isSeen);
+    this.#drawState(entry.isOverdue(heardAt));
+    this.#tickHeard(now);
+    // What an agent was running that is gone is as old as it was then.
+    const until = entry.isGone ? entry.heard : now;
+    this.#lines.forEach((line, index) => line.tick(this.#byAge[index], until));
+    if (windowMs !== null) this.#drawChart(now, windowMs);
   }
 
-  /** Gives up all but the name. A row that holds the keyboard's focus keeps it. */
+  /** Gives up all but the name. */
   release() {
-    if (this.#parts === null || this.element.contains(document.activeElement)) return;
+    if (this.#parts === null) return;
     while (this.element.childElementCount > 1) this.element.lastElementChild.remove();
     this.#parts = null;
+    this.#lines = [];
     this.#drawn = null;
-  }
-
-  get #departed() {
-    return this.#metrics.last_update_time === undefined;
-  }
-
-  /** Whether what is shown is only what was known last. */
-  get #gone() {
-    return this.#departed || this.#unheardSince !== null;
-  }
-
-  /** The badge's text and kind, and the words beside it. */
-  #stateWords() {
-    const { reason, status } = this.#metrics;
-    if (this.#departed) return [say.offlineBadge, "offline", say.reason(reason)];
-    if (this.#gone) return [say.unheardBadge, "unheard", say.unheardSince(clockTime(this.#unheardSince))];
-    return [say.status(status), status, ""];
+    this.#chart = "";
   }
 
   /** Makes the cells beside the name. */
@@ -166,61 +126,121 @@ export class AgentRow {
     const part = (selector) => this.element.querySelector(selector);
     this.#parts = {
       badge: part(".badge"),
-      late: part(".late"),
+      heard: part(".heard"),
       reason: part(".reason"),
-      noTask: part(".none"),
-      tasks: part(".tasks ul"),
+      none: part(".none"),
+      list: part(".tasks ul"),
       more: part(".more"),
-      heard: part("time"),
-      chart: part(".chart svg"),
       title: part(".chart title"),
-      cpuLine: part(".chart .line.cpu"),
-      memoryLine: part(".chart .line.memory"),
+      cpuLine: part(".line.cpu"),
+      memoryLine: part(".line.memory"),
     };
-    this.#cpuMeter = new Meter(part(".load.cpu"), say.cpu);
-    this.#memoryMeter = new Meter(part(".load.memory"), say.memory);
-    setText(this.#parts.late, say.lateBadge);
-    this.#parts.more.addEventListener("click", () => {
-      this.#allTasks = !this.#allTasks;
-      this.#drawTasks();
-      this.#tickTasks();
-    });
+    this.#meters = {
+      cpu: new Meter(part(".load.cpu"), say.cpu),
+      memory: new Meter(part(".load.memory"), say.memory),
+      disk: new Meter(part(".load.disk"), say.disk),
+    };
+  }
+
+  #drawState(isOverdue) {
+    const { kind, metrics, isGone, tasks, isDeparted } = this.entry;
+    const { badge, reason, none } = this.#parts;
+    const status = metrics.status === undefined ? "" : say.status(metrics.status);
+    setText(badge, PAGE_WORDS.has(kind) ? say.stateName(kind) : status);
+    if (badge.dataset.kind !== kind) badge.dataset.kind = kind;
+    if (badge.title !== status) badge.title = status;
+    const { classList } = this.element;
+    const isLost = kind === "lost";
+    if (classList.contains("lost") !== isLost) classList.toggle("lost", isLost);
+    if (classList.contains("overdue") !== isOverdue) classList.toggle("overdue", isOverdue);
+    if (this.element.dataset.kind !== kind) this.element.dataset.kind = kind;
+    setText(reason, isDeparted ? say.reason(metrics.reason) : isGone ? say.unheardSince(clockTime(this.entry.unheardSince)) : "");
+    setText(none, isGone ? say.lastHeld(tasks) : tasks === 0 ? say.noTask : "");
+  }
+
+  /** When it was heard last is told of those that are late or gone: of all others it is a moment ago. */
+  #tickHeard(now) {
+    const { entry } = this;
+    const { heard } = this.#parts;
+    const isTold = entry.isGone || entry.kind === "late";
+    setShown(heard, isTold);
+    if (!isTold) return;
+    const time = entry.metrics.last_update_time ?? entry.metrics.at;
+    const age = ageMs(time, now);
+    // A departure's time is when the server gave it up, up to `evict_after` past its last word.
+    const since = entry.isDeparted ? say.goneFor : say.heardAgo;
+    setText(heard, age === null ? say.unknown : span(age));
+    const words = age === null ? "" : since(age);
+    if (heard.title !== words) heard.title = words;
+    if (heard.dateTime !== time) heard.dateTime = time;
   }
 
   #drawTasks() {
-    const { tasks, more, noTask } = this.#parts;
-    const shown = this.#allTasks ? this.#byAge : this.#byAge.slice(0, TASKS_AT_FIRST);
-    setShown(noTask, this.tasks === 0 || this.#gone);
-    setText(noTask, this.#gone ? say.lastHeld(this.tasks) : say.noTask);
-    fillList(tasks, shown, () => copy("task").firstElementChild, (item, task, index) => {
-      setText(item.querySelector(".type"), task.task_type);
-      setText(item.querySelector(".task-id"), `#${task.task_id}`);
-      setText(item.querySelector(".workspace"), task.workspace_id);
-      const what = item.querySelector(".what");
-      if (what.title !== what.textContent) what.title = what.textContent;
-      item.classList.toggle("longest", index === 0 && this.tasks > 1);
-    });
-    setShown(more, this.tasks > TASKS_AT_FIRST);
-    setText(more, this.#allTasks ? say.fewerTasks : say.moreTasks(this.tasks - TASKS_AT_FIRST));
-    more.setAttribute("aria-expanded", String(this.#allTasks));
+    const { list, more } = this.#parts;
+    const shown = this.#byAge.slice(0, this.#mostTasks);
+    fillList(
+      list,
+      shown,
+      () => this.#addLine(),
+      (item, task, index) => this.#lines[index].show(task, index === 0 && this.#byAge.length > 1),
+    );
+    this.#lines.length = shown.length;
+    const left = this.#byAge.length - shown.length;
+    setShown(more, left > 0);
+    if (left <= 0) return;
+    const href = agentHref(this.#poolId, encodeURIComponent(this.entry.agentId));
+    if (more.getAttribute("href") !== href) more.href = href;
+    setText(more, `+${left}`);
+    const words = say.moreTasks(left);
+    if (more.ariaLabel !== words) more.ariaLabel = words;
   }
 
-  /** What an agent was running that is gone is as old as it was then. */
-  #tickTasks() {
-    const until = this.#gone ? this.heard : this.#now;
-    const items = this.#parts.tasks.children;
-    for (let index = 0; index < items.length; index += 1) {
-      const running = ageMs(this.#byAge[index].started_at, until);
-      setText(items[index].lastElementChild, running === null ? "" : span(running));
-    }
+  #addLine() {
+    const line = new TaskLine();
+    this.#lines.push(line);
+    return line.element;
   }
 
-  #drawChart(windowMs) {
+  #drawChart(now, windowMs) {
     const { cpuLine, memoryLine, title } = this.#parts;
-    const gapMs = lateAfterMs(this.#metrics);
-    const { cpu, memory } = this.#history.paths(this.#now, windowMs, gapMs, CHART_WIDTH);
-    if (cpuLine.getAttribute("d") !== cpu) cpuLine.setAttribute("d", cpu);
-    if (memoryLine.getAttribute("d") !== memory) memoryLine.setAttribute("d", memory);
+    const { history, metrics } = this.entry;
+    if (history === null) return;
+    const state = history.stateAt(now, windowMs);
+    if (state === this.#chart) return;
+    this.#chart = state;
+    const { cpu, memory } = history.paths(now, windowMs, lateAfterMs(metrics), CHART_WIDTH);
+    cpuLine.setAttribute("d", cpu);
+    memoryLine.setAttribute("d", memory);
     setText(title, say.trend(windowMs));
+  }
+}
+
+/** One task of a row. */
+class TaskLine {
+  element = copy("task").firstElementChild;
+  #parts;
+  #last = null;
+
+  constructor() {
+    const part = (selector) => this.element.querySelector(selector);
+    this.#parts = { what: part(".what"), type: part(".type"), id: part(".task-id"), workspace: part(".workspace"), age: part(".age") };
+  }
+
+  show(task, isLongest) {
+    const { what, type, id, workspace } = this.#parts;
+    this.element.classList.toggle("longest", isLongest);
+    const { task_type: kind, task_id: taskId, workspace_id: place } = task;
+    const same = this.#last;
+    this.#last = task;
+    if (same?.task_id === taskId && same.task_type === kind && same.workspace_id === place) return;
+    setText(type, kind);
+    setText(id, `#${taskId}`);
+    setText(workspace, place);
+    what.title = `${kind} #${taskId} ${place}`;
+  }
+
+  tick(task, until) {
+    const running = ageMs(task.started_at, until);
+    setText(this.#parts.age, running === null ? "" : span(running));
   }
 }

@@ -11,17 +11,13 @@ export function percent(value) {
   return `${rounded.toFixed(1)} %`;
 }
 
-/** A span of time by its two largest units, which `units` writes: seconds are below a minute alone. */
+/** A span of time, as short as it can be told apart: `units` writes it. Below an hour by one unit, then by two. */
 export function spanIn(units, ms) {
   const seconds = Math.floor(ms / 1_000);
   if (seconds < 60) return units.seconds(seconds);
   const minutes = Math.floor(seconds / 60);
-  if (minutes < 60) return units.minutes(minutes, two(seconds % 60));
+  if (minutes < 60) return units.minutes(minutes);
   const hours = Math.floor(minutes / 60);
-  if (hours < 24) return units.hours(hours, two(minutes % 60));
+  if (hours < 24) return units.hours(hours, minutes % 60);
   return units.days(Math.floor(hours / 24), hours % 24);
-}
-
-function two(number) {
-  return String(number).padStart(2, "0");
 }

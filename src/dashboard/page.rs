@@ -22,7 +22,7 @@ macro_rules! file {
 }
 
 /// Other sites' pages import metrics-client.js, which imports the `client-*.js` beside it.
-static FILES: [File; 45] = [
+static FILES: [File; 49] = [
     file!("index.html"),
     file!("login.html"),
     file!("style.css"),
@@ -57,7 +57,11 @@ static FILES: [File; 45] = [
     file!("seen.js"),
     file!("pool-card.js"),
     file!("text.js"),
+    file!("agent-entry.js"),
     file!("agent-row.js"),
+    file!("placing.js"),
+    file!("row-window.js"),
+    file!("trends.js"),
     file!("history.js"),
     file!("numbers.js"),
     file!("toolbar.js"),

@@ -5,10 +5,10 @@ import { isPageWord, ownStatus } from "./health.js";
 import { percent, spanIn } from "./numbers.js";
 
 const units = {
-  seconds: (seconds) => `${seconds} s`,
-  minutes: (minutes, seconds) => `${minutes} min ${seconds} s`,
-  hours: (hours, minutes) => `${hours} h ${minutes} min`,
-  days: (days, hours) => `${days} d ${hours} h`,
+  seconds: (seconds) => `${seconds}s`,
+  minutes: (minutes) => `${minutes}m`,
+  hours: (hours, minutes) => `${hours}h ${minutes}m`,
+  days: (days, hours) => `${days}d ${hours}h`,
 };
 const span = (ms) => spanIn(units, ms);
 
@@ -126,16 +126,13 @@ export const say = {
   highest: (load) => `max ${percent(load.max)}`,
   cpu: "CPU",
   memory: "Memory",
+  disk: "Disk",
   trend: (ms) => `CPU and memory over the last ${span(ms)}`,
 
-  lateBadge: "late",
-  offlineBadge: "offline",
-  unheardBadge: "not heard",
   unheardSince: (time) => `since the restart at ${time}`,
   noTask: "No task",
-  moreTasks: (number) => `${number} more`,
-  fewerTasks: "Show fewer",
-  lastHeld: (number) => (number === 0 ? "Held no task" : `Was running ${count(number, "task", "tasks")}:`),
+  moreTasks: (number) => `+${number} more ${number === 1 ? "task" : "tasks"}`,
+  lastHeld: (number) => (number === 0 ? "held no task" : "was running"),
   reason: (reason) => ({ goodbye: "said goodbye", timeout: "fell silent" })[reason] ?? reason,
 
   shown: (shown, total) => (shown === total ? `All ${total} shown` : `${shown} of ${total} shown`),

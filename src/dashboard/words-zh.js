@@ -5,10 +5,10 @@ import { isPageWord, ownStatus } from "./health.js";
 import { percent, spanIn } from "./numbers.js";
 
 const units = {
-  seconds: (seconds) => `${seconds} 秒`,
-  minutes: (minutes, seconds) => `${minutes} 分 ${seconds} 秒`,
-  hours: (hours, minutes) => `${hours} 小时 ${minutes} 分`,
-  days: (days, hours) => `${days} 天 ${hours} 小时`,
+  seconds: (seconds) => `${seconds}秒`,
+  minutes: (minutes) => `${minutes}分`,
+  hours: (hours, minutes) => `${hours}小时${minutes}分`,
+  days: (days, hours) => `${days}天${hours}小时`,
 };
 const span = (ms) => spanIn(units, ms);
 
@@ -136,16 +136,13 @@ export const say = {
   highest: (load) => `最高 ${percent(load.max)}`,
   cpu: "CPU",
   memory: "内存",
+  disk: "磁盘",
   trend: (ms) => `最近 ${span(ms)}的 CPU 与内存`,
 
-  lateBadge: "延迟",
-  offlineBadge: "离线",
-  unheardBadge: "未上报",
   unheardSince: (time) => `自 ${time} 重启后`,
   noTask: "没有任务",
-  moreTasks: (number) => `还有 ${number} 个`,
-  fewerTasks: "收起",
-  lastHeld: (number) => (number === 0 ? "离线时没有任务" : `离线时正在运行 ${number} 个任务：`),
+  moreTasks: (number) => `+${number} 个任务`,
+  lastHeld: (number) => (number === 0 ? "当时没有任务" : "当时正在运行"),
   reason: (reason) => reasons[reason] ?? reason,
 
   shown: (shown, total) => (shown === total ? `显示全部 ${total} 个` : `显示 ${shown} / ${total} 个`),
@@ -189,6 +186,9 @@ export const fixed = {
   state: "状态",
   tasks: "运行中的任务",
   heard: "最后上报",
+  memoryShort: "内存",
+  disk: "磁盘",
+  trend: "趋势",
   tools: "排序与筛选",
   search: "筛选",
   searchHint: "筛选（/）",

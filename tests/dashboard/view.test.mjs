@@ -1,11 +1,9 @@
-// How a pool's agents are looked at: the address there and back, filters, orders. And what their
-// charts are drawn from.
+// How a pool's agents are looked at: the address there and back, filters, orders.
 
 import assert from "node:assert/strict";
 import test from "node:test";
 
 import { judge, SEVERITY, TROUBLE } from "../../src/dashboard/health.js";
-import { History } from "../../src/dashboard/history.js";
 import { isFiltered, isRestless, isShown, orderOf, PLAIN, readView, sortedBy, SORTS, writeView } from "../../src/dashboard/view.js";
 
 const read = (text) => readView(new URLSearchParams(text));
@@ -100,28 +98,4 @@ test("by trouble: lost with tasks, lost, in error, late, memory or disk full, al
   const expected = ["left tasks", "silent", "error", "late", "disk", "memory", "calm", "by name", "bye", "long ago"];
   assert.deepEqual(rows.toSorted(orderOf(PLAIN)).map(({ name }) => name), expected);
   assert.deepEqual(rows.toReversed().sort(orderOf(PLAIN)).map(({ name }) => name), expected, "whatever the order was");
-});
-
-test("a chart's line is of one point in 5 s, in its window, and broken where nothing was heard", () => {
-  const history = new History();
-  const start = 1_000_000_000_000;
-  history.add(start, 0, 100);
-  history.add(start + 4_000, 50, 40);
-  history.add(start + 10_000, 100, 0);
-  history.add(start + 60_000, 25, 25);
-  const { cpu, memory } = history.paths(start + 60_000, 60_000, 15_000, 300);
-  assert.equal(cpu, "M0.0 50.0h.1L50.0 0.0M300.0 75.0h.1");
-  assert.equal(memory, "M0.0 60.0h.1L50.0 100.0M300.0 75.0h.1");
-  assert.equal(history.paths(start + 60_000, 30_000, 15_000, 300).cpu, "M300.0 75.0h.1", "what is older than the window is left out");
-  history.add(start, 1, 1);
-  history.add(NaN, 1, 1);
-  assert.equal(history.paths(start + 60_000, 60_000, 15_000, 300).cpu, cpu, "an older time, and none, change nothing");
-});
-
-test("a history is of a quarter of an hour, however long it gets", () => {
-  const history = new History();
-  for (let second = 0; second <= 3_600; second += 1) history.add(1e12 + second * 1_000, second % 101, 0);
-  const { cpu } = history.paths(1e12 + 3_600_000, 900_000, 15_000, 300);
-  assert.equal(cpu.match(/[ML]/g).length, 180);
-  assert.ok(cpu.startsWith("M1.7 "));
 });

@@ -32,7 +32,12 @@ test("green under 70, yellow from 70 to under 90, red from 90; the number never 
 
 test("a span has two units at most", () => {
   const texts = [0, 999, 59_999, 60_000, 3_599_000, 3_600_000, 86_399_000, 86_400_000, 200_000_000].map(span);
-  assert.deepEqual(texts, ["0 s", "0 s", "59 s", "1 min 00 s", "59 min 59 s", "1 h 00 min", "23 h 59 min", "1 d 0 h", "2 d 7 h"]);
+  assert.deepEqual(texts, ["0s", "0s", "59s", "1m", "59m", "1h 0m", "23h 59m", "1d 0h", "2d 7h"]);
+});
+
+test("in Chinese as short", () => {
+  const texts = [59_999, 60_000, 3_900_000, 200_000_000].map(chinese.say.span);
+  assert.deepEqual(texts, ["59秒", "1分", "1小时5分", "2天7小时"]);
 });
 
 test("only RFC 3339 is a time", () => {

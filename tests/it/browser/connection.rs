@@ -163,8 +163,15 @@ fn a_server_that_is_silent_makes_no_agent_late_and_the_page_not_live() {
     browser.go(&pool_url(server.addr()));
     browser.until("the page is live", IS_LIVE);
     // A rhythm of at most two seconds: late after seven.
+    let started_at = wall();
     for cpu in [10.0, 20.0, 30.0] {
-        says(server.addr(), "agent", cpu);
+        let body = json!({
+            "status": "busy", "cpu_usage": cpu, "memory_usage": 10,
+            "running_tasks": [{
+                "task_id": 1, "task_type": "plan", "workspace_id": "shop", "started_at": started_at,
+            }],
+        });
+        assert_eq!(Conn::open(server.addr()).ping("agent", &body).status, 200);
     }
     row_with(&browser, "agent", "is in time", |row| row.cpu.value == "30.0 %" && !row.late);
     let assert_nobody_late = || {
@@ -177,11 +184,8 @@ fn a_server_that_is_silent_makes_no_agent_late_and_the_page_not_live() {
     server.signal(Signal::STOP);
     browser.eval("window.skew = 9_000");
     let is_old = |row: &hooks::Row| {
-        row.heard
-            .split(' ')
-            .next()
-            .and_then(|age| age.parse().ok())
-            .is_some_and(|age: u64| age >= 9)
+        let age = row.tasks[0].age.strip_suffix('s').and_then(|age| age.parse().ok());
+        age.is_some_and(|age: u64| age >= 9)
     };
     row_with(&browser, "agent", "is old", is_old);
     assert_eq!(browser.eval(IS_LIVE), true);

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use super::hooks::{self, AGENTS, IS_LIVE, pool_url, row_with};
+use super::hooks::{self, IS_LIVE, pool_url, row_with};
 use crate::support::crowd::{Crowd, Stop, beat, paced};
 use crate::support::flood::heavy;
 use crate::support::tools::needs;
@@ -63,8 +63,7 @@ fn the_page_keeps_up_with_2000_agents_and_500_heartbeats_a_second() {
             per_second: HEARTBEATS_PER_SECOND - WATCHED_PER_SECOND,
         };
         others.start(scope, addr, &stop);
-        let all = format!("document.querySelectorAll('{AGENTS}').length === {AGENTS_IN_ALL}");
-        browser.until("all agents are there", &all);
+        browser.until("all agents are there", &hooks::has_agents(AGENTS_IN_ALL));
         row_with(&browser, WATCHED, "is in sight", |_| true);
 
         let begun = now();
@@ -98,13 +97,12 @@ fn the_page_keeps_up_with_2000_agents_and_500_heartbeats_a_second() {
 fn scrolls(browser: &Browser) {
     let last = format!("agent-{:04}", AGENTS_IN_ALL - 2);
     let in_sight = format!(
-        "(row => row.querySelector('.cpu .value') !== null
+        "(row => row?.querySelector('.cpu .value') != null
              && row.getBoundingClientRect().top < innerHeight
              && row.getBoundingClientRect().bottom > 0)(document.querySelector({:?}))",
         hooks::agent(&last)
     );
     assert_eq!(browser.eval(&in_sight), false, "there is nothing to scroll");
-    // Rows that were never drawn may turn out taller than was thought.
     browser.until("the last is in sight", &format!("scrollTo(0, 1e9), {in_sight}"));
     browser.shot("crowd-bottom");
     let before = row_with(browser, &last, "is drawn", |_| true);

@@ -65,13 +65,16 @@ pub(super) struct Row {
     pub(super) classes: Vec<String>,
     pub(super) badge: String,
     pub(super) kind: String,
-    /// Whether the badge that says so can be seen.
+    /// Whether the badge says so.
     pub(super) late: bool,
     pub(super) cpu: Bar,
     pub(super) memory: Bar,
     pub(super) tasks: Vec<Task>,
     /// What stands where tasks would, or above those of a departed agent.
     pub(super) none: String,
+    /// Of tasks that have no room; empty if all have.
+    pub(super) more: String,
+    /// When it was heard last or went, in words, where that is told.
     pub(super) heard: String,
     pub(super) reason: String,
     /// The colour of its name, which is greyed when it departed.
@@ -114,6 +117,36 @@ pub(super) struct Task {
     pub(super) longest: bool,
 }
 
+/// How many agents the list has, drawn or not. Its header counts as a row.
+pub(super) fn has_agents(count: usize) -> String {
+    format!("document.querySelector('.agents')?.ariaRowCount === '{}'", count + 1)
+}
+
+/// Gives the agents room for three tasks each and a larger chart.
+pub(super) fn roomy(browser: &Browser) {
+    browser.eval(
+        "document.querySelector('.agents').dataset.density = 'roomy',
+         dispatchEvent(new Event('resize'))",
+    );
+}
+
+/// Scrolls until an agent has an element, and that into the middle: only agents in sight are drawn.
+pub(super) fn scroll_to(browser: &Browser, id: &str) {
+    let selector = agent(id);
+    browser.until(
+        &format!("{id} is in sight"),
+        &format!(
+            "(element => {{
+                 const end = document.documentElement.scrollHeight - innerHeight - 1;
+                 if (element !== null) element.scrollIntoView({{ block: 'center' }});
+                 else if (scrollY >= end) scrollTo(0, 0);
+                 else scrollBy(0, innerHeight / 2);
+                 return element !== null;
+             }})(document.querySelector({selector:?}))"
+        ),
+    );
+}
+
 /// What the page shows of an agent; `None` while it isn't there, or only its name is.
 pub(super) fn row(browser: &Browser, id: &str) -> Option<Row> {
     let read = r"(element => {
@@ -139,7 +172,7 @@ pub(super) fn row(browser: &Browser, id: &str) -> Option<Row> {
             classes: [...element.classList],
             badge: text(element, '.badge[data-kind]'),
             kind: element.querySelector('.badge[data-kind]').dataset.kind,
-            late: element.querySelector('.badge.late')?.checkVisibility() === true,
+            late: element.querySelector('.badge').dataset.kind === 'late',
             cpu: bar(element.querySelector('.cpu')),
             memory: bar(element.querySelector('.memory')),
             tasks: [...element.querySelectorAll('.tasks li')].map(item => ({
@@ -151,7 +184,8 @@ pub(super) fn row(browser: &Browser, id: &str) -> Option<Row> {
             })),
             none: element.querySelector('.tasks .none')?.checkVisibility()
                 ? text(element, '.tasks .none') : '',
-            heard: text(element, '.heard time'),
+            more: (more => more?.checkVisibility() ? more.textContent : '')(element.querySelector('.more')),
+            heard: (time => time?.checkVisibility() ? time.title : '')(element.querySelector('.heard')),
             reason: text(element, '.reason'),
             color: getComputedStyle(element.querySelector('.name')).color,
             tag: element.tag ?? null,

@@ -49,6 +49,7 @@ fn whatever_an_agent_says_is_text() {
         assert_eq!(answer.status, 200, "{}", answer.text());
     }
     browser.until("all are there", &count(texts.len()));
+    hooks::roomy(&browser);
     for (index, text) in texts.iter().enumerate() {
         assert_is_text(&drawn(&browser, &format!("agent-{index:02}")), text);
     }
@@ -66,6 +67,7 @@ fn whatever_an_agent_says_is_text() {
     browser.until("all have departed", &told);
     browser.reload();
     browser.until("all are there again", &count(texts.len()));
+    hooks::roomy(&browser);
     for (index, text) in texts.iter().enumerate() {
         assert_is_text(&drawn(&browser, &format!("agent-{index:02}")), text);
     }
@@ -116,7 +118,7 @@ fn invented_states_cost_the_page_little() {
     };
     round(0);
     let browser = Browser::open(&pool_url(server.addr()));
-    browser.until("all are there", &count(AGENTS_IN_ALL));
+    browser.until("all are there", &hooks::has_agents(AGENTS_IN_ALL));
     browser.until("some are offered", "document.querySelector('#state').options.length > 5");
     let assert_bounded = || {
         for (what, most) in [("#state option", 25), (".counts li", 25)] {
@@ -158,11 +160,7 @@ fn count(agents: usize) -> String {
 
 /// Scrolls to an agent, since only what is in sight is drawn.
 fn drawn(browser: &Browser, id: &str) -> Row {
-    let selector = hooks::agent(id);
-    browser.until("it is there", &format!("document.querySelector({selector:?}) !== null"));
-    browser.eval(&format!(
-        "document.querySelector({selector:?}).scrollIntoView({{ block: 'center' }})"
-    ));
+    hooks::scroll_to(browser, id);
     row_with(browser, id, "is drawn", |_| true)
 }
 
@@ -181,6 +179,8 @@ fn assert_harmless(browser: &Browser, origin: &str) {
     let made = browser.eval(&format!(
         "[...document.querySelectorAll('{AGENTS} :is(img, script, style, a, iframe, object, link)'),
           ...document.querySelectorAll('{AGENTS} :is(.name, .type, .workspace) *')]
+             .filter(element => !(element.matches('.who > a:not([onclick]), a.more')
+                 && element.pathname === '/pools/pool-a/agents/' + element.closest('.agent').dataset.agent))
              .map(element => element.outerHTML)"
     ));
     assert_eq!(made, json!([]));

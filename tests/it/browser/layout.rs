@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::hooks::{AGENTS, CARD, IS_LIVE, pool_url};
+use super::hooks::{AGENTS, CARD, IS_LIVE, has_agents, pool_url, roomy};
 use crate::support::flood::heavy;
 use crate::support::setup::{KEY_A, KEY_B};
 use crate::support::tools::needs;
@@ -98,14 +98,152 @@ fn forty_agents_fit_a_telephone_and_a_wall() {
                 let scheme = if dark { "dark" } else { "light" };
                 browser.shot(&format!("{name}-{width}-{scheme}"));
             }
-            more_tasks(&browser);
-            assert_fits(&browser, &format!("{name} at {width} with all tasks"));
+            if *name == "pool" {
+                roomy(&browser);
+                assert_fits(&browser, &format!("{name} at {width}, roomy"));
+                browser.shot(&format!("{name}-{width}-roomy"));
+            }
         }
     }
     assert_eq!(browser.faults(), []);
 }
 
-/// Presses every "more tasks" in sight.
-fn more_tasks(browser: &Browser) {
-    browser.eval("document.querySelectorAll('.more:not([hidden])').forEach(more => more.click())");
+/// What breaks a row: another height than the others', a line that is wrapped, something cut below or
+/// beside, a hole before an age.
+const BROKEN_ROWS: &str = r"(() => {
+    const found = [];
+    const rows = [...document.querySelectorAll('.agent')].filter(row => row.querySelector('.badge'));
+    const heights = new Set(rows.map(row => row.getBoundingClientRect().height));
+    if (heights.size !== 1) found.push(`heights ${[...heights]} of ${rows.length} rows`);
+    for (const row of rows) {
+        const of = row.getBoundingClientRect();
+        const line = 2 * parseFloat(getComputedStyle(row).fontSize);
+        for (const part of row.querySelectorAll('.name, .badge, .heard, .value, .reason, .none, .what, .age, .more')) {
+            const { top, bottom, left, right, width, height } = part.getBoundingClientRect();
+            if (width === 0) continue;
+            const what = `${row.dataset.agent} ${part.className} '${part.textContent}'`;
+            if (height > line) found.push(`${what} has two lines`);
+            if (top < of.top || bottom > of.bottom || left < of.left || right > of.right) found.push(`${what} is cut`);
+        }
+        for (const item of row.querySelectorAll('.tasks li')) {
+            const [what, age] = [...item.children].map(part => part.getBoundingClientRect());
+            if (age.width > 0 && age.left - what.right > 12) found.push(`${row.dataset.agent} has a hole before an age`);
+        }
+    }
+    return found;
+})()";
+
+#[test]
+fn every_row_has_one_height_and_nothing_in_it_is_wrapped_or_cut() {
+    needs!(Chromium);
+    let _alone = heavy();
+    let server = Server::start(&Setup::open().toml());
+    crowd(&server);
+    let mut conn = Conn::open(server.addr());
+    for (agent, status) in [("builder-20", "maintenance"), ("builder-21", "warming-up-the-caches")]
+    {
+        let body = json!({
+            "status": status, "cpu_usage": 100, "memory_usage": 100, "disk_usage": 100,
+            "running_tasks": [task_of(4_000_000, 3)],
+        });
+        assert_eq!(conn.ping(agent, &body).status, 200);
+    }
+    let browser = Browser::start();
+    for (width, height) in [(1440, 900), (1280, 800), (900, 800), (360, 740)] {
+        browser.size(width, height);
+        for view in ["", "?view=grid"] {
+            browser.go(&format!("{}{view}", pool_url(server.addr())));
+            browser.until("all is there", &has_agents(40));
+            for density in ["compact", "roomy"] {
+                if density == "roomy" {
+                    roomy(&browser);
+                }
+                for place in ["0", "1e9"] {
+                    browser.eval(&format!(
+                        "scrollTo(0, {place}), new Promise(done =>
+                             requestAnimationFrame(() => requestAnimationFrame(() => done(0))))"
+                    ));
+                    let what = format!("{width} {view} {density} at {place}");
+                    assert_eq!(browser.eval(BROKEN_ROWS), json!([]), "{what}");
+                }
+            }
+        }
+    }
+    assert_eq!(browser.faults(), []);
+}
+
+/// How many agents are wholly in sight.
+const WHOLE: &str = "[...document.querySelectorAll('.agent .badge')]
+    .map(badge => badge.closest('.agent').getBoundingClientRect())
+    .filter(({ top, bottom }) => top >= 0 && bottom <= innerHeight).length";
+
+#[test]
+fn a_laptop_shows_36_agents_as_a_grid_and_a_line_each_as_a_table() {
+    needs!(Chromium);
+    let server = Server::start(&Setup::open().toml());
+    crowd(&server);
+    let browser = Browser::start();
+    browser.size(1440, 900);
+    browser.go(&format!("{}?view=grid", pool_url(server.addr())));
+    browser.until("36 are in sight", &format!("{WHOLE} >= 36"));
+    browser.go(&pool_url(server.addr()));
+    browser.until("all is there", &has_agents(40));
+    let height: f64 = browser.get("document.querySelector('.agent').offsetHeight");
+    assert!((32.0..=36.0).contains(&height), "a row of {height} px");
+    // Not the cards' columns: each figure below its header.
+    let columns = "(cells => cells.every(([head, cell]) =>
+        Math.abs(head.getBoundingClientRect().left - cell.getBoundingClientRect().left) <= 1))
+        (['cpu', 'memory'].map(key => [
+            document.querySelector(`[data-sort=${key}]`).parentElement,
+            document.querySelector(`.agent .load.${key}`)]))";
+    for width in [900, 1280, 1440] {
+        browser.size(width, 900);
+        browser.until(&format!("columns at {width}"), columns);
+    }
+    assert_eq!(browser.faults(), []);
+}
+
+#[test]
+fn the_header_of_the_table_stays_below_the_header_of_the_page() {
+    needs!(Chromium);
+    let server = Server::start(&Setup::open().toml());
+    crowd(&server);
+    let browser = Browser::start();
+    browser.size(1280, 400);
+    browser.go(&pool_url(server.addr()));
+    browser.until("all is there", &has_agents(40));
+    browser.eval("scrollTo(0, 700)");
+    browser.until(
+        "it sticks",
+        "(([page, table]) => scrollY === 700 && Math.abs(table.top - page.bottom) <= 1)
+             (['.top', '.agents .head'].map(part => document.querySelector(part).getBoundingClientRect()))",
+    );
+    // And it can be pressed there.
+    browser.until(
+        "it is on top",
+        "(({ left, top }) => document.elementFromPoint(left + 4, top + 4)?.dataset.sort === 'cpu')
+             (document.querySelector('[data-sort=cpu]').getBoundingClientRect())",
+    );
+    assert_eq!(browser.faults(), []);
+}
+
+#[test]
+fn a_disk_has_a_bar_where_someone_reports_one() {
+    needs!(Chromium);
+    let server = Server::start(&Setup::open().toml());
+    let mut conn = Conn::open(server.addr());
+    let body = |disk: Option<f64>| {
+        let mut body = json!({ "status": "idle", "cpu_usage": 1, "memory_usage": 1 });
+        if let Some(disk) = disk {
+            body["disk_usage"] = json!(disk);
+        }
+        body
+    };
+    assert_eq!(conn.ping("agent", &body(None)).status, 200);
+    let browser = Browser::open(&pool_url(server.addr()));
+    browser.until("all is there", &has_agents(1));
+    let shown =
+        "[...document.querySelectorAll('.agents .disk')].map(part => part.checkVisibility())";
+    assert_eq!(browser.eval(shown), json!([false, false]));
+    assert_eq!(browser.faults(), []);
 }

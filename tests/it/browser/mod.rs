@@ -11,3 +11,4 @@ mod list;
 mod login;
 mod rows;
 mod soak;
+mod window;

@@ -4,7 +4,7 @@
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use super::hooks::{AGENTS, IS_LIVE, pool_url};
+use super::hooks::{IS_LIVE, has_agents, pool_url};
 use crate::support::crowd::{Crowd, Stop};
 use crate::support::process::resident_kib;
 use crate::support::tools::needs;
@@ -30,8 +30,7 @@ fn ten_minutes_leave_server_and_page_as_they_were() {
     std::thread::scope(|scope| {
         let ends = Stop(&stop);
         CROWD.start(scope, server.addr(), &stop);
-        let all = format!("document.querySelectorAll('{AGENTS}').length === {}", CROWD.agents);
-        browser.until("all agents are there", &all);
+        browser.until("all agents are there", &has_agents(CROWD.agents));
         let mut first = None;
         for minute in 1..=MINUTES {
             pause(Duration::from_secs(60));
