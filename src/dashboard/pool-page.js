@@ -10,6 +10,9 @@ import { Sentence } from "./sentence.js";
 import { say } from "./text.js";
 import { Toolbar } from "./toolbar.js";
 
+/** What changed comes at most once in so much time: fast enough for the eye, and a message costs what an agent does. */
+const BATCH_MS = 250;
+
 /** The view of one pool; its interface is in app.js. */
 export class PoolPage {
   feeds;
@@ -31,7 +34,7 @@ export class PoolPage {
     // A viewer of one pool has it at `/`, which is no step below the product's name.
     this.crumbs = view.kind === "overview" ? [] : [[pool.name, null]];
     this.#schedule = schedule;
-    this.#feed = new PoolFeed({ poolId: pool.pool_id });
+    this.#feed = new PoolFeed({ poolId: pool.pool_id, batchMs: BATCH_MS });
     this.feeds = [this.#feed];
     const part = (selector) => place.querySelector(selector);
     this.#parts = { about: part("#about"), figures: part("#figures"), room: part("#room"), empty: part(".empty") };

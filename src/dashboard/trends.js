@@ -9,7 +9,7 @@ const REST_MS = 150;
 /** After a request that failed, the next comes so much later. */
 const RETRY_MS = 10_000;
 /** A chart spans at least this much. */
-const SHORTEST_MS = 60_000;
+const SHORTEST_MS = 30_000;
 
 /** The histories of entries (agent-entry.js) of one pool. */
 export class Trends {

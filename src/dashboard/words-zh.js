@@ -185,7 +185,6 @@ export const fixed = {
   agent: "Agent",
   state: "状态",
   tasks: "运行中的任务",
-  heard: "最后上报",
   memoryShort: "内存",
   disk: "磁盘",
   trend: "趋势",

@@ -180,7 +180,7 @@ test("each agent in sight is asked for once, a hundred at a time, after a rest",
   assert.equal(asked.length, 2);
   assert.deepEqual(filled, [100, 50]);
   assert.equal(passed.history.isAsked, false);
-  assert.equal(trends.windowMs(START), 60_000);
+  assert.equal(trends.windowMs(START), 30_000);
 });
 
 test("a question that failed is asked again later, and never where there is no history", async (context) => {
