@@ -26,8 +26,8 @@ const MOVES = {
 
 /**
  * Fills `place`. `label` names the map; `hrefOf(id)` is an agent's address; `hint` is the id of the
- * element that says the same in words; `height`, in CSS pixels, is kept to where possible, and `largest`
- * is the largest cell.
+ * element that says the same in words; `height`, in CSS pixels, is kept to where possible, `largest`
+ * is the largest cell, and with `isHeat` load is strength of colour, on a canvas, whatever the number.
  *
  * A cell is `{id, name, kind, load, words}`: `kind` one of `KINDS` (map-paint.js), `load` 0 to 100 or
  * null, `words` the details as a text, or a function that makes it: it is called for the one cell that
@@ -38,6 +38,7 @@ export class FleetMap {
   #hrefOf;
   #height;
   #largest;
+  #isHeat;
   #cells = [];
   #indices = new Map();
   #drawing = null;
@@ -51,11 +52,12 @@ export class FleetMap {
   #sizes = new ResizeObserver(() => this.#resize());
   #calm = matchMedia("(prefers-reduced-motion: reduce)");
 
-  constructor(place, { label, hrefOf, hint = null, height = MAP_HEIGHT, largest = LARGEST_CELL }) {
+  constructor(place, { label, hrefOf, hint = null, height = MAP_HEIGHT, largest = LARGEST_CELL, isHeat = false }) {
     this.#place = place;
     this.#hrefOf = hrefOf;
     this.#height = height;
     this.#largest = largest;
+    this.#isHeat = isHeat;
     place.classList.add("fleet-map");
     place.setAttribute("role", "group");
     place.setAttribute("aria-label", label);
@@ -149,11 +151,11 @@ export class FleetMap {
     const detailedId = this.#cells[this.#detailed]?.id;
     this.#cells = cells;
     this.#indices = new Map(cells.map(({ id }, index) => [id, index]));
-    const Drawing = cells.length > MOST_LINKS ? CellCanvas : CellLinks;
+    const Drawing = this.#isHeat || cells.length > MOST_LINKS ? CellCanvas : CellLinks;
     if (!(this.#drawing instanceof Drawing)) {
       this.#drawing?.stop();
       this.#drawing?.element.remove();
-      this.#drawing = new Drawing(this.#hrefOf);
+      this.#drawing = new Drawing(this.#hrefOf, this.#isHeat);
       this.#place.prepend(this.#drawing.element);
     }
     this.#drawing.build(cells);

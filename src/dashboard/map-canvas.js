@@ -14,6 +14,7 @@ export class CellCanvas {
   #live = document.createElement("span");
   #context;
   #hrefOf;
+  #isHeat;
   #colours = null;
   #cells = [];
   #drawn = [];
@@ -26,8 +27,9 @@ export class CellCanvas {
   #pulsing = new Map();
   #timer = null;
 
-  constructor(hrefOf) {
+  constructor(hrefOf, isHeat) {
     this.#hrefOf = hrefOf;
+    this.#isHeat = isHeat;
     this.element.className = "cells-canvas";
     this.#canvas.setAttribute("aria-hidden", "true");
     this.#link.className = "cursor";
@@ -144,7 +146,7 @@ export class CellCanvas {
     const y = Math.floor(index / columns) * this.#pitch;
     if (this.#drawn[index] !== undefined) this.#context.clearRect(x, y, this.#size, this.#size);
     this.#drawn[index] = keyOf(cell);
-    paintCell(this.#context, this.#colours, cell, x, y, this.#size, stage);
+    paintCell(this.#context, this.#colours, cell, x, y, this.#size, { pulse: stage, isHeat: this.#isHeat });
   }
 }
 

@@ -9,9 +9,14 @@ export const MAP_HEIGHT = 120;
 /** The largest cell of a wall's heat map, as a share of the screen's height. */
 const LARGEST_HEAT_CELL = 1 / 12;
 
-/** A tile with all figures, and one with the name alone, in units of its type size. */
-const FULL_TILE = { wide: 15, high: 5.4 };
-const NAMED_TILE = { wide: 9, high: 1.9 };
+/**
+ * A tile with all figures, and one with the name alone: `wide` and `high` in units of its type size, and
+ * the gap between tiles as a share of the screen's height.
+ */
+const FULL_TILE = { wide: 15, high: 6.4, gap: 1 / 180 };
+const NAMED_TILE = { wide: 10, high: 1.65, gap: 1 / 360 };
+/** Tiles grow so much beyond what their type needs, to fill the screen. */
+const STRETCH = { wide: 1.6, high: 1.4 };
 /** The smallest type, as a share of the screen's height, and in pixels: read from a chair at least. */
 const SMALLEST_TYPE = 1 / 80;
 const SMALLEST_TYPE_PX = 9;
@@ -58,13 +63,13 @@ export function splitScreen(width, height, pools) {
 export function fitWall(width, height, count, screenHeight) {
   const smallest = Math.max(SMALLEST_TYPE_PX, screenHeight * SMALLEST_TYPE);
   const largest = Math.max(smallest, screenHeight * LARGEST_TYPE);
-  const gap = Math.max(3, Math.round(screenHeight / 200));
   for (const [level, tile] of [["full", FULL_TILE], ["named", NAMED_TILE]]) {
+    const gap = Math.max(2, Math.round(screenHeight * tile.gap));
     const fitted = fitTiles(width, height, count, gap, tile);
     if (fitted.unit < smallest) continue;
     const unit = Math.min(fitted.unit, largest);
-    const wide = Math.min(fitted.wide, 1.6 * unit * tile.wide);
-    const high = Math.min(fitted.high, 1.4 * unit * tile.high);
+    const wide = Math.floor(Math.min(fitted.wide, STRETCH.wide * unit * tile.wide));
+    const high = Math.floor(Math.min(fitted.high, STRETCH.high * unit * tile.high));
     return { level, columns: fitted.columns, rows: fitted.rows, gap, unit, wide, high };
   }
   return { level: "heat", ...packCells(width, height, count, screenHeight * LARGEST_HEAT_CELL) };

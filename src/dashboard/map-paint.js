@@ -68,12 +68,13 @@ function css([red, green, blue]) {
 
 /**
  * Draws one cell of `size` device pixels at `x`, `y`, where `kind` is one of `KINDS`, `load` 0 to 100 or
- * null, and `pulse` the stage of a pulse, 0 for none. What was there must be cleared.
+ * null, `pulse` the stage of a pulse, 0 for none, and `isHeat` whether load is strength of colour at any
+ * size. What was there must be cleared.
  */
-export function paintCell(context, colours, { kind, load }, x, y, size, pulse = 0) {
+export function paintCell(context, colours, { kind, load }, x, y, size, { pulse = 0, isHeat = false } = {}) {
   if (kind === "lost" || kind === "unheard") return paintGone(context, colours.fill[kind], kind, x, y, size);
   const isRound = kind === "idle" && size >= SMALLEST_SHAPE;
-  if (size < SMALLEST_FILLED) {
+  if (isHeat || size < SMALLEST_FILLED) {
     context.fillStyle = colours.ramp[kind][stepOf(load)];
     paintGround(context, isRound, x, y, size);
   } else {

@@ -60,7 +60,7 @@ function makeEntry() {
 }
 
 /** Why an agent that `summarise` names needs attention. */
-function whyOf({ metrics, kind, trouble }) {
+export function whyOf({ metrics, kind, trouble }) {
   if (kind === "lost") return say.whyLost(metrics.running_tasks?.length ?? 0);
   if (trouble === TROUBLE.ERROR) return say.status(metrics.status);
   if (trouble === TROUBLE.LATE) return say.stateName(kind);

@@ -26,6 +26,8 @@ const stateNames = {
   offline: "offline",
   attention: "needs attention",
 };
+/** Kinds of states, in maps' legends. */
+const kindNames = { __proto__: null, lost: "lost", error: "in error", late: "late", unheard: "not heard", paused: "paused", other: "other", busy: "busy", idle: "idle" };
 const stateCounts = {
   __proto__: null,
   lost: (number) => `${number} lost`,
@@ -138,6 +140,16 @@ export const say = {
   shown: (shown, total) => (shown === total ? `All ${total} shown` : `${shown} of ${total} shown`),
   ascending: "Ascending order",
   descending: "Descending order",
+
+  // Maps and walls.
+  wall: "Wall",
+  wallMore: (shown, total) => `The first ${shown} of ${total} pools. Choose with /wall?pools=a,b`,
+  kindCount: (number, kind) => `${number} ${kindNames[kind]}`,
+  tasks: (number) => count(number, "task", "tasks"),
+  tasksWithAge: (number, longest) => {
+    if (longest === null) return count(number, "task", "tasks");
+    return number === 1 ? `1 task · ${span(longest)}` : `${number} tasks · longest ${span(longest)}`;
+  },
 
   login: {
     failed: "The server does not know this token.",

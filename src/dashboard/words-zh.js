@@ -34,6 +34,8 @@ const stateNames = {
   offline: "离线",
   attention: "需要关注",
 };
+/** Kinds of states, in maps' legends. */
+const kindNames = { __proto__: null, lost: "失联", error: "出错", late: "延迟", unheard: "未上报", paused: "暂停", other: "其他", busy: "忙碌", idle: "空闲" };
 const stateCounts = {
   __proto__: null,
   lost: (number) => `${number} 个失联`,
@@ -149,6 +151,13 @@ export const say = {
   ascending: "升序",
   descending: "降序",
 
+  // Maps and walls.
+  wall: "大屏",
+  wallMore: (shown, total) => `${total} 个 Agent 池中的前 ${shown} 个。用 /wall?pools=a,b 选择`,
+  kindCount: (number, kind) => `${number} ${kindNames[kind]}`,
+  tasks: (number) => `${number} 个任务`,
+  tasksWithAge: (number, longest) => `${number} 个任务${longest === null ? "" : ` · ${number === 1 ? "" : "最长 "}${span(longest)}`}`,
+
   login: {
     failed: "令牌无效。",
     stillIn: (problem) => `未能退出登录。${problem}`,
@@ -159,6 +168,9 @@ export const say = {
 
 /** The fixed texts of the HTML files. */
 export const fixed = {
+  leaveWall: "退出大屏视图（Escape）",
+  loadLow: "负载：低",
+  loadHigh: "高",
   skip: "跳到主要内容",
   place: "位置",
   connecting: "正在连接…",

@@ -1,0 +1,75 @@
+// One agent on a wall screen, in full or with its name alone. Writes only what changed.
+
+import { loadOf, longestOf, stateWords } from "./agent-cell.js";
+import { level } from "./health.js";
+import { copy, setShown, setText } from "./parts.js";
+import { say } from "./text.js";
+
+/** `level` is the layout's: `full` or `named`. */
+export class WallTile {
+  element = copy("wall-tile").firstElementChild;
+  #parts;
+  #cpu;
+  #memory;
+  #metrics = null;
+  #kind = null;
+
+  constructor() {
+    const part = (name) => this.element.querySelector(`.${name}`);
+    this.#parts = { mark: part("cell"), name: part("name"), badge: part("tile-state"), tasks: part("tile-tasks"), loads: part("tile-loads") };
+    this.#cpu = new Bar(part("cpu"));
+    this.#memory = new Bar(part("memory"));
+  }
+
+  /** Shows `metrics`, of which `judge` said `judged`, as of `now`. */
+  show(metrics, judged, now, isFull) {
+    const { mark, name, badge, tasks, loads } = this.#parts;
+    if (this.#kind !== judged.kind) {
+      this.#kind = judged.kind;
+      this.element.dataset.kind = judged.kind;
+      mark.dataset.kind = judged.kind;
+    }
+    if (this.#metrics !== metrics) {
+      this.#metrics = metrics;
+      if (this.element.dataset.agent !== metrics.agent_id) this.element.dataset.agent = metrics.agent_id;
+      setText(name, metrics.agent_name);
+      const load = loadOf(metrics);
+      mark.style.setProperty("--load", `${Math.round(load ?? 0)}%`);
+      setShown(loads, load !== null);
+      if (load !== null && isFull) {
+        this.#cpu.show(metrics.cpu_usage);
+        this.#memory.show(metrics.memory_usage);
+      }
+    }
+    setText(badge, stateWords(metrics, judged, now));
+    if (!isFull) return;
+    const number = metrics.running_tasks?.length ?? 0;
+    const longest = longestOf(metrics.running_tasks, now);
+    const none = judged.kind === "lost" ? "" : say.noTask;
+    setText(tasks, number === 0 ? none : say.tasksWithAge(number, longest === null ? null : longest.age));
+  }
+}
+
+/** A slim bar in the seed's colours, with its figure. */
+class Bar {
+  #element;
+  #fill;
+  #value;
+  #last = null;
+
+  constructor(element) {
+    this.#element = element;
+    this.#fill = element.querySelector(".tile-fill");
+    this.#value = element.querySelector(".tile-value");
+  }
+
+  show(load) {
+    if (load === this.#last) return;
+    this.#last = load;
+    const now = level(load);
+    if (this.#element.dataset.level !== now) this.#element.dataset.level = now;
+    // Rounded down: never over a boundary at which the colour changes.
+    setText(this.#value, `${Math.floor(load)} %`);
+    this.#fill.style.setProperty("transform", `scaleX(${load / 100})`);
+  }
+}
