@@ -4,11 +4,16 @@
 import { setText } from "./parts.js";
 import { say } from "./text.js";
 
+/** Buttons come and go this often at most: one that jumps away cannot be pressed. */
+const SETTLE_MS = 2_000;
+
 /** The buttons in `place`; `press` is called with the state of the one that is pressed. */
 export class Chips {
   #place;
   #press;
   #chips = new Map();
+  #chosen = "";
+  #settledAt = -Infinity;
 
   constructor(place, press) {
     this.#place = place;
@@ -23,7 +28,10 @@ export class Chips {
     }
     // No state is empty, so this key is free.
     if (others > 0) items.push(["", "other", say.others(others)]);
-    this.#sweep(new Set(items.map(([state]) => state)));
+    if (!this.#settle(new Set(items.map(([state]) => state)), chosen)) {
+      for (const item of items) if (this.#chips.has(item[0])) this.#show(item, chosen);
+      return;
+    }
     const focused = this.#place.contains(document.activeElement) ? document.activeElement : null;
     items.forEach((item, index) => {
       const chip = this.#show(item, chosen);
@@ -52,14 +60,24 @@ export class Chips {
     return chip;
   }
 
-  /** Agents may invent a state with each heartbeat: buttons of none go. */
-  #sweep(kept) {
+  /**
+   * Whether the buttons may be those of `states` now; removes the others. Agents may invent a state
+   * with each heartbeat.
+   */
+  #settle(states, chosen) {
+    const isSame = states.size === this.#chips.size && [...states].every((state) => this.#chips.has(state));
+    if (isSame) return true;
+    const now = performance.now();
+    if (chosen === this.#chosen && now < this.#settledAt + SETTLE_MS) return false;
+    this.#chosen = chosen;
+    this.#settledAt = now;
     for (const [state, chip] of this.#chips) {
-      if (kept.has(state)) continue;
+      if (states.has(state)) continue;
       const hadFocus = chip === document.activeElement;
       chip.remove();
       this.#chips.delete(state);
       if (hadFocus) this.#place.focus();
     }
+    return true;
   }
 }

@@ -107,13 +107,14 @@ export class Overview {
     return missing;
   }
 
-  /** How many of the losses of `pool` nobody has marked: at least one when the last is not marked. */
+  /** How many of the losses of `pool` nobody has marked: none when the last is, for that marks all. */
   #unseen({ pool_id: id, lost, last_loss_at: last }) {
     if (lost === 0) return 0;
     const now = this.#feed.heardAt();
     const marks = (this.#marks.get(id) ?? []).filter((at) => (ageMs(at, now) ?? Infinity) <= LOSS_MS);
-    const isLastSeen = marks.some((at) => Date.parse(at) === Date.parse(last));
-    return Math.max(isLastSeen ? 0 : 1, lost - marks.length);
+    // A mark has the time of the message that told of the loss, not before the loss.
+    if (marks.some((at) => Date.parse(at) >= Date.parse(last))) return 0;
+    return Math.max(1, lost - marks.length);
   }
 
   /** On the page before it is drawn: its map has a width then. */

@@ -65,6 +65,8 @@ export class PoolPage {
     const isEmpty = agents.size + departed.size + unheard.size === 0;
     setShown(this.#parts.empty, epoch !== null && isEmpty);
     this.#toolbar.setShown(!isEmpty);
+    // Nothing below moves once it can be pressed.
+    if (this.#parts.about.hidden) this.summary();
     this.#list.draw();
   }
 

@@ -10,6 +10,11 @@ export const SEEN_KEY = "agent-metrics-seen";
  * each. A loss is calm after an hour by itself, so that more are hardly ever needed.
  */
 export const MAX_SEEN = 500;
+/**
+ * A loss that is told at once has the time of the message, up to so much after the time that the
+ * server's list says.
+ */
+const SLACK_MS = 1_000;
 
 /** The browser's localStorage, or null where it refuses it. */
 export function browserStorage() {
@@ -42,13 +47,14 @@ function keptIn(storage) {
 }
 
 /**
- * The losses of a pool that were marked. They are known by agent and time, so that marks outlive a
- * restart of the server, and another loss of the same agent is none of them.
+ * The losses of a pool that were marked: by agent, with the time of the last one, which is the
+ * server's. So marks outlive a restart of the server, and a later loss of the same agent is news.
  */
 export class Seen {
   #poolId;
   #storage;
-  #marks = new Set();
+  /** Times by pool and agent. */
+  #marks = new Map();
 
   /** `storage` is the browser's localStorage, or null where there is none. */
   constructor(poolId, storage) {
@@ -58,28 +64,38 @@ export class Seen {
   }
 
   /** Whether `loss`, a departure of the feed, was marked. */
-  has = (loss) => this.#marks.has(this.#markOf(loss));
+  has = ({ agent_id: agentId, at }) => {
+    const mark = this.#marks.get(`${this.#poolId} ${agentId}`);
+    const later = mark === undefined ? null : ageMs(mark, Date.parse(at));
+    return later !== null && later <= SLACK_MS;
+  };
 
   /** Marks `losses`, as of `now` by the server's clock; marks too old to matter go. */
   add(losses, now) {
     this.read();
-    for (const loss of losses) this.#marks.add(this.#markOf(loss));
-    const isNeeded = (mark) => (ageMs(mark.slice(0, mark.indexOf(" ")), now) ?? Infinity) <= LOSS_MS;
-    this.#marks = new Set([...this.#marks].filter(isNeeded).slice(-MAX_SEEN));
+    for (const { agent_id: agentId, at } of losses) this.#put(`${this.#poolId} ${agentId}`, at);
+    const needed = [...this.#marks].filter(([, at]) => (ageMs(at, now) ?? Infinity) <= LOSS_MS);
+    this.#marks = new Map(needed.slice(-MAX_SEEN));
     try {
-      this.#storage?.setItem(SEEN_KEY, JSON.stringify([...this.#marks]));
+      this.#storage?.setItem(SEEN_KEY, JSON.stringify([...this.#marks].map(([key, at]) => `${at} ${key}`)));
     } catch {
       // Full or closed: the marks hold for as long as the page is open.
     }
   }
 
-  /** Takes over what another tab has marked. */
+  /** Takes over what another tab has marked. No id and no time contains a space. */
   read() {
-    for (const mark of keptIn(this.#storage)) this.#marks.add(mark);
+    for (const mark of keptIn(this.#storage)) {
+      const [at, poolId, agentId] = mark.split(" ");
+      this.#put(`${poolId} ${agentId}`, at);
+    }
   }
 
-  /** Neither ids nor times contain a space. */
-  #markOf({ agent_id: agentId, at }) {
-    return `${at} ${this.#poolId} ${agentId}`;
+  /** The later of two marks of an agent counts. */
+  #put(key, at) {
+    const before = this.#marks.get(key);
+    if (before !== undefined && Date.parse(before) >= Date.parse(at)) return;
+    this.#marks.delete(key);
+    this.#marks.set(key, at);
   }
 }

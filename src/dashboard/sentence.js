@@ -55,7 +55,7 @@ function makeEntry() {
   const entry = document.createElement("li");
   const link = document.createElement("a");
   link.append(document.createElement("bdi"));
-  entry.append(link, " ", document.createElement("span"));
+  entry.append(link, document.createElement("span"));
   return entry;
 }
 

@@ -157,14 +157,18 @@ class Storage extends Map {
 test("what was seen is kept by pool, agent and time, for all tabs", () => {
   const storage = new Storage();
   const [mine, otherTab] = [new Seen("p", storage), new Seen("p", storage)];
-  mine.add([loss()], NOW);
-  assert.deepEqual([mine.has(loss()), otherTab.has(loss())], [true, false]);
+  mine.add([loss({ at: before(9_000) })], NOW);
+  assert.deepEqual([mine, otherTab].map((tab) => tab.has(loss({ at: before(9_000) }))), [true, false]);
   otherTab.read();
-  assert.equal(otherTab.has(loss()), true);
+  assert.equal(otherTab.has(loss({ at: before(9_000) })), true);
   otherTab.add([loss({ agent_id: "y" })], NOW);
   const again = new Seen("p", storage);
-  assert.deepEqual([loss(), loss({ agent_id: "y" }), loss({ at: before(1) })].map(again.has), [true, true, false]);
-  assert.equal(new Seen("q", storage).has(loss()), false);
+  const ages = [10_000, 9_000, 8_000, 7_999, 0];
+  assert.deepEqual(ages.map((ms) => again.has(loss({ at: before(ms) }))), [true, true, true, false, false], "a later loss is news");
+  assert.equal(again.has(loss({ agent_id: "y" })), true);
+  assert.equal(new Seen("q", storage).has(loss({ at: before(9_000) })), false);
+  again.add([loss({ at: before(20_000) })], NOW);
+  assert.equal(again.has(loss({ at: before(9_000) })), true, "the later mark counts");
 });
 
 test("marks are few, those that matter no more go, and nonsense is none", () => {
@@ -176,7 +180,7 @@ test("marks are few, those that matter no more go, and nonsense is none", () => 
   seen.add(many, NOW);
   assert.equal(JSON.parse(storage.get(SEEN_KEY)).length, MAX_SEEN);
   assert.deepEqual([seen.has(many[0]), seen.has(many.at(-1))], [false, true]);
-  for (const nonsense of ["{", "7", "null", '{"a":1}', "[1,null,{}]"]) {
+  for (const nonsense of ["{", "7", "null", '{"a":1}', "[1,null,{}]", '["","  ","now p x"]']) {
     storage.set(SEEN_KEY, nonsense);
     assert.equal(new Seen("p", storage).has(loss()), false, nonsense);
   }

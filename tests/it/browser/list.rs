@@ -11,7 +11,6 @@ use crate::support::tools::needs;
 use crate::support::{Browser, Conn, Server, Setup, eventually};
 
 const SEARCH: &str = "#search";
-const STATE: &str = "#state";
 const SORT: &str = "#sort";
 const ORDER: &str = "#order";
 const HIDE_OFFLINE: &str = "#offline";
@@ -28,7 +27,7 @@ fn start() -> (Server, Browser) {
         ("bee", "busy", 10.0, 40.0, 5),
         ("cat", "busy", 40.0, 10.0, 1),
         ("dog", "draining", 20.0, 30.0, 2),
-        ("gone", "busy", 99.0, 99.0, 1),
+        ("gone", "busy", 99.0, 99.0, 0),
     ] {
         let tasks: Vec<Value> = (0..tasks)
             .map(|task| {
@@ -76,6 +75,15 @@ fn header(key: &str) -> String {
     format!("[role=columnheader] button[data-sort={key}]")
 }
 
+/// The button that shows only agents in a state.
+fn chip(state: &str) -> String {
+    format!("#chips [data-state={state:?}]")
+}
+
+fn is_pressed(selector: &str) -> String {
+    format!("document.querySelector({selector:?})?.ariaPressed === 'true'")
+}
+
 fn aria_sort(browser: &Browser, key: &str) -> Value {
     browser.eval(&format!(
         "document.querySelector({:?}).closest('[role=columnheader]').getAttribute('aria-sort')",
@@ -108,7 +116,7 @@ fn agents_are_sorted_by_what_is_pressed_and_the_address_keeps_it() {
     needs!(Chromium);
     let (_server, browser) = start();
     assert_eq!(browser.eval("location.search"), "", "defaults are left out");
-    assert_eq!(aria_sort(&browser, "name"), "ascending");
+    assert_eq!(browser.eval(&value_of(SORT)), "trouble");
     for (key, order) in
         [("cpu", "cat ant dog bee"), ("memory", "bee dog ant cat"), ("tasks", "bee dog cat ant")]
     {
@@ -174,7 +182,8 @@ fn agents_are_filtered_by_text_and_state_and_the_address_keeps_it() {
     wait_for(&browser, "cat", "");
     assert_eq!(browser.eval(&value_of(SEARCH)), "CAT");
 
-    choose(&browser, STATE, "idle");
+    browser.until("states are offered", &is_shown(&chip("idle")));
+    browser.click(&chip("idle"));
     browser.until("nothing is left", &is_shown(NOTHING));
     assert_eq!(seen(&browser), Vec::<String>::new());
     browser.click(CLEAR);
@@ -189,13 +198,17 @@ fn agents_are_filtered_by_text_and_state_and_the_address_keeps_it() {
         ("draining", "dog", ""),
         ("offline", "", "gone"),
     ] {
-        choose(&browser, STATE, state);
+        browser.until("states are offered", &is_shown(&chip(state)));
+        browser.click(&chip(state));
         wait_for(&browser, live, departed);
         assert_eq!(browser.eval(&parameter("state")), state);
         browser.reload();
         wait_for(&browser, live, departed);
-        browser.until("the choice is back", &format!("{} === {state:?}", value_of(STATE)));
+        browser.until("the choice is back", &is_pressed(&chip(state)));
     }
+    browser.click(&chip("offline"));
+    wait_for(&browser, "ant bee cat dog", "gone");
+    assert_eq!(browser.eval("location.search"), "");
     assert_eq!(browser.faults(), []);
 }
 
@@ -203,18 +216,20 @@ fn agents_are_filtered_by_text_and_state_and_the_address_keeps_it() {
 fn a_state_that_is_new_can_be_filtered_by() {
     needs!(Chromium);
     let (server, browser) = start();
-    let offered = "[...document.querySelector('#state').options].some(
-        option => option.value === 'constructor' && option.text === 'constructor')";
-    assert_eq!(browser.eval(offered), false);
+    let says = |text: &str| {
+        format!("document.querySelector({:?})?.textContent === {text:?}", chip("constructor"))
+    };
+    assert_eq!(browser.eval(&says("1 constructor")), false);
     let body = json!({ "status": "constructor", "cpu_usage": 1, "memory_usage": 1 });
     assert_eq!(Conn::open(server.addr()).ping("ant", &body).status, 200);
-    browser.until("it is offered", offered);
-    choose(&browser, STATE, "constructor");
+    browser.until("it is offered", &says("1 constructor"));
+    browser.click(&chip("constructor"));
     wait_for(&browser, "ant", "");
     // It vanishes, and stays the choice.
     assert_eq!(Conn::open(server.addr()).ping("ant", &heartbeat(1.0)).status, 200);
     browser.until("nothing is left", &is_shown(NOTHING));
-    assert_eq!(browser.eval(&value_of(STATE)), "constructor");
+    browser.until("nobody is in it", &says("0 constructor"));
+    assert_eq!(browser.eval(&is_pressed(&chip("constructor"))), true);
     assert_eq!(browser.faults(), []);
 }
 
@@ -299,9 +314,10 @@ fn an_address_opens_the_view_that_it_describes() {
 fn all_of_it_is_reached_by_keyboard() {
     needs!(Chromium);
     let (_server, browser) = start();
-    let stops = [SEARCH, STATE, SORT, ORDER, HIDE_OFFLINE, "#view-table"].map(str::to_owned);
+    let stops = [SEARCH, HIDE_OFFLINE, SORT, ORDER, "#view-table", "#view-wall", "#density"];
+    let stops = [chip("busy")].into_iter().chain(stops.map(str::to_owned));
     let more = format!("{} .tasks .more", hooks::agent("bee"));
-    let stops = stops.into_iter().chain([header("name"), header("tasks"), more.clone()]);
+    let stops = stops.chain([header("name"), header("tasks"), more.clone()]);
     for stop in stops {
         tab_to(&browser, &stop);
     }

@@ -11,4 +11,6 @@ mod list;
 mod login;
 mod rows;
 mod soak;
+mod toolbar;
+mod trouble;
 mod window;

@@ -256,22 +256,7 @@ impl Browser {
     }
 
     fn try_eval(&self, expression: &str) -> Result<Value, String> {
-        #[derive(Debug, Serialize)]
-        struct Evaluate(Value);
-        impl Method for Evaluate {
-            const NAME: &'static str = "Runtime.evaluate";
-            type ReturnObject = Value;
-        }
-        let params = json!({
-            "expression": expression, "returnByValue": true, "awaitPromise": true
-        });
-        let reply = self.tab.call_method(Evaluate(params)).map_err(|error| error.to_string())?;
-        match reply.get("exceptionDetails") {
-            Some(details) => Err(details["exception"]["description"]
-                .as_str()
-                .map_or_else(|| details.to_string(), str::to_owned)),
-            None => Ok(reply["result"]["value"].clone()),
-        }
+        evaluate(&self.tab, expression)
     }
 
     /// Waits for all events so far, by sending one more and waiting for that.
@@ -282,10 +267,46 @@ impl Browser {
     }
 }
 
+fn evaluate(tab: &Tab, expression: &str) -> Result<Value, String> {
+    #[derive(Debug, Serialize)]
+    struct Evaluate(Value);
+    impl Method for Evaluate {
+        const NAME: &'static str = "Runtime.evaluate";
+        type ReturnObject = Value;
+    }
+    let params = json!({
+        "expression": expression, "returnByValue": true, "awaitPromise": true
+    });
+    let reply = tab.call_method(Evaluate(params)).map_err(|error| error.to_string())?;
+    match reply.get("exceptionDetails") {
+        Some(details) => Err(details["exception"]["description"]
+            .as_str()
+            .map_or_else(|| details.to_string(), str::to_owned)),
+        None => Ok(reply["result"]["value"].clone()),
+    }
+}
+
 /// A tab in front of the page; see [`Browser::cover`].
 pub(crate) struct Cover<'page> {
     tab: Arc<Tab>,
     page: &'page Tab,
+}
+
+impl Cover<'_> {
+    /// Loads `url` in this tab.
+    pub(crate) fn go(&self, url: &str) {
+        call!(self.tab, "Page.navigate", { "url": url });
+    }
+
+    /// Waits until the expression is truthy in this tab.
+    pub(crate) fn until(&self, what: &str, expression: &str) {
+        let mut last = Ok(Value::Null);
+        let found = within(DEADLINE, || {
+            last = evaluate(&self.tab, expression);
+            last.clone().ok().filter(is_truthy)
+        });
+        assert!(found.is_some(), "not within {DEADLINE:?}: {what}; last: {last:?}");
+    }
 }
 
 impl Drop for Cover<'_> {
