@@ -22,7 +22,7 @@ macro_rules! file {
 }
 
 /// Other sites' pages import metrics-client.js, which imports the `client-*.js` beside it.
-static FILES: [File; 49] = [
+static FILES: [File; 54] = [
     file!("index.html"),
     file!("login.html"),
     file!("style.css"),
@@ -72,6 +72,7 @@ static FILES: [File; 49] = [
     file!("chips.js"),
     file!("sentence.js"),
     file!("empty-pool.js"),
+    file!("pool-map.js"),
     file!("view.js"),
     file!("words-en.js"),
     file!("words-zh.js"),

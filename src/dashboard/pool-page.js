@@ -1,10 +1,11 @@
-// One pool: what is wrong or that all is well, its figures, and its agents.
+// One pool: what is wrong or that all is well, its figures, and its agents as a map and a list.
 
 import { AgentList } from "./agent-list.js";
 import { fillEmptyPool } from "./empty-pool.js";
 import { judge, needsAttention, summarise } from "./health.js";
 import { PoolFeed } from "./metrics-client.js";
 import { copy, Meter, setShown, setText } from "./parts.js";
+import { PoolMap } from "./pool-map.js";
 import { browserStorage, Seen, SEEN_KEY } from "./seen.js";
 import { Sentence } from "./sentence.js";
 import { say } from "./text.js";
@@ -23,10 +24,12 @@ export class PoolPage {
   #seen;
   #sentence;
   #toolbar;
+  #map;
   #list;
   #parts;
   #cpu;
   #memory;
+  #ends = new AbortController();
 
   constructor(place, { pools: [pool], view, schedule }) {
     place.replaceChildren(copy("pool-page"));
@@ -42,18 +45,23 @@ export class PoolPage {
     this.#sentence = new Sentence(part("#sentence"), pool.pool_id, () => this.#markSeen());
     this.#cpu = new Meter(part("#figures .cpu"), say.cpu);
     this.#memory = new Meter(part("#figures .memory"), say.memory);
+    this.#map = new PoolMap(part("#map"), this.#feed, this.#seen.has);
     this.#toolbar = new Toolbar(part("#toolbar"));
     part("#sentence .rest").addEventListener("click", () => this.#toolbar.filterBy("attention"));
     this.#list = new AgentList(part("#agents"), this.#toolbar, this.#feed, this.#seen.has, schedule);
     this.#list.setDensity(this.#toolbar.density);
     this.#toolbar.addEventListener("density", () => this.#list.setDensity(this.#toolbar.density));
     fillEmptyPool(this.#parts.empty, pool, location.origin);
-    this.#feed.addEventListener("change", ({ detail }) => this.#list.note(detail));
-    addEventListener("storage", ({ key }) => {
+    this.#feed.addEventListener("change", ({ detail }) => {
+      this.#map.note(detail);
+      this.#list.note(detail);
+    });
+    const takeOver = ({ key }) => {
       if (key !== SEEN_KEY) return;
       this.#seen.read();
       this.#seenChanged();
-    });
+    };
+    addEventListener("storage", takeOver, { signal: this.#ends.signal });
   }
 
   start() {
@@ -67,10 +75,12 @@ export class PoolPage {
     this.#toolbar.setShown(!isEmpty);
     // Nothing below moves once it can be pressed.
     if (this.#parts.about.hidden) this.summary();
+    this.#map.draw();
     this.#list.draw();
   }
 
   tick() {
+    this.#map.drawAll();
     this.#list.tick();
   }
 
@@ -90,6 +100,10 @@ export class PoolPage {
 
   stop() {
     this.#feed.stop();
+    this.#toolbar.stop();
+    this.#map.stop();
+    this.#list.stop();
+    this.#ends.abort();
   }
 
   /** Marks the losses that are not calm yet. */
@@ -107,6 +121,7 @@ export class PoolPage {
 
   #seenChanged() {
     this.summary();
+    this.#map.judgeAnew();
     this.#list.judgeAnew();
     this.#schedule();
   }

@@ -29,6 +29,7 @@ export class Toolbar extends EventTarget {
   #summary = { states: [], others: 0, attention: 0 };
   #typing = null;
   #announcing = null;
+  #ends = new AbortController();
 
   constructor(element) {
     super();
@@ -50,12 +51,9 @@ export class Toolbar extends EventTarget {
     density.addEventListener("click", () => this.#setDensity(this.density === "roomy" ? "compact" : "roomy"));
     fold.addEventListener("click", () => this.#unfold(!element.classList.contains("open")));
     part("view-wall").href = wallHref();
-    document.addEventListener("keydown", (event) => this.#keyPressed(event));
-    addEventListener("popstate", () => {
-      this.view = readView(new URLSearchParams(location.search));
-      this.#draw();
-      this.dispatchEvent(new Event("change"));
-    });
+    const { signal } = this.#ends;
+    document.addEventListener("keydown", (event) => this.#keyPressed(event), { signal });
+    addEventListener("popstate", () => this.#wentBack(), { signal });
     this.#draw();
   }
 
@@ -93,6 +91,19 @@ export class Toolbar extends EventTarget {
   /** Shows or hides the controls. */
   setShown(shown) {
     setShown(this.#parts.element, shown);
+  }
+
+  /** Listens no more. */
+  stop() {
+    this.#ends.abort();
+    clearTimeout(this.#typing);
+    clearTimeout(this.#announcing);
+  }
+
+  #wentBack() {
+    this.view = readView(new URLSearchParams(location.search));
+    this.#draw();
+    this.dispatchEvent(new Event("change"));
   }
 
   #set(change) {

@@ -121,6 +121,7 @@ export const say = {
   andMore: (number) => `and ${number} more`,
   goodbyes: (number) => `${number} said goodbye`,
   markSeen: (number) => `Seen: ${count(number, "loss needs", "losses need")} no more attention`,
+  map: "Map of the agents",
   copied: "Copied",
   pressCopyKeys: (keys) => `Selected: press ${keys}`,
 

@@ -131,6 +131,7 @@ export const say = {
   andMore: (number) => `还有 ${number} 个`,
   goodbyes: (number) => `${number} 个已主动下线`,
   markSeen: (number) => `已知悉：${number} 个失联不再需要关注`,
+  map: "Agent 地图",
   copied: "已复制",
   pressCopyKeys: (keys) => `已选中，请按 ${keys}`,
 
@@ -204,6 +205,7 @@ export const fixed = {
   search: "筛选",
   searchHint: "筛选（/）",
   summary: "概况",
+  mapHint: "下方列表以文字显示同样的 Agent。",
   seen: "已知悉",
   roomLabel: "余量",
   fold: "筛选与排序",

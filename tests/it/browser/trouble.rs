@@ -172,3 +172,33 @@ fn a_pool_whose_agents_all_left_says_so() {
     assert_eq!(browser.eval("sentence.dataset.tone"), "vacant");
     assert_eq!(browser.faults(), []);
 }
+
+#[test]
+fn the_map_holds_who_is_there_and_losses_until_they_are_seen() {
+    needs!(Chromium);
+    let (_server, mut conn, browser) = start();
+    let cells = "[...document.querySelectorAll('#map [data-agent]')].map(
+        cell => `${cell.dataset.agent} ${cell.dataset.kind} ${cell.getAttribute('href')}`)";
+    let expect = |what: &str, expected: &[(&str, &str)]| {
+        let expected: Vec<String> = expected
+            .iter()
+            .map(|(id, kind)| format!("{id} {kind} /pools/pool-a/agents/{id}"))
+            .collect();
+        eventually(what, || (browser.get::<Vec<String>>(cells) == expected).then_some(()));
+    };
+    let live = [("a-calm", "busy"), ("b-full", "idle"), ("c-error", "error"), ("d-calm", "idle")];
+    expect(
+        "all that need someone, and all that live",
+        &[&live[..], &[("e-lost", "lost")]].concat(),
+    );
+    browser.click(SEEN);
+    expect("without what was seen", &live);
+    assert_eq!(conn.ping("aa-new", &heartbeat(1.0)).status, 200);
+    let [first, rest @ ..] = live;
+    expect("with who is new", &[&[first, ("aa-new", "idle")][..], &rest[..]].concat());
+    assert_eq!(conn.ping("aa-new", &working("paused", 1.0, 0)).status, 200);
+    expect("as it is now", &[&[first, ("aa-new", "paused")][..], &rest[..]].concat());
+    assert_eq!(conn.ping("aa-new", &json!({ "status": "offline" })).status, 200);
+    expect("without who left", &live);
+    assert_eq!(browser.faults(), []);
+}
