@@ -22,7 +22,7 @@ macro_rules! file {
 }
 
 /// Other sites' pages import metrics-client.js, which imports the `client-*.js` beside it.
-static FILES: [File; 54] = [
+static FILES: [File; 57] = [
     file!("index.html"),
     file!("login.html"),
     file!("style.css"),
@@ -35,6 +35,9 @@ static FILES: [File; 54] = [
     file!("overview.js"),
     file!("pool-page.js"),
     file!("agent-page.js"),
+    file!("agent-page.css"),
+    file!("chart.js"),
+    file!("task-list.js"),
     file!("wall.js"),
     file!("agent-list.js"),
     file!("client-checks.js"),

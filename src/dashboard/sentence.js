@@ -55,11 +55,11 @@ function makeEntry() {
   const entry = document.createElement("li");
   const link = document.createElement("a");
   link.append(document.createElement("bdi"));
-  entry.append(link, document.createElement("span"));
+  entry.append(link, " ", document.createElement("span"));
   return entry;
 }
 
-/** Why an agent that `summarise` names needs attention. */
+/** Why an agent needs attention: of `metrics` what `judge` says. */
 export function whyOf({ metrics, kind, trouble }) {
   if (kind === "lost") return say.whyLost(metrics.running_tasks?.length ?? 0);
   if (trouble === TROUBLE.ERROR) return say.status(metrics.status);

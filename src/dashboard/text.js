@@ -44,9 +44,9 @@ export function translateDocument() {
   translate(document);
 }
 
-/** A moment of the day, as the reader writes it. */
-export function clockTime(time) {
-  return new Date(time).toLocaleTimeString(navigator.languages, { timeStyle: "short" });
+/** A moment of the day, as the reader writes it: `medium` with seconds. */
+export function clockTime(time, timeStyle = "short") {
+  return new Date(time).toLocaleTimeString(navigator.languages, { timeStyle });
 }
 
 /** The heartbeat to paste, for a pool without agents; `key` is an app key, or null if none is known. */

@@ -83,6 +83,21 @@ export const say = {
   freeOf: (free, total) => `${free} of ${total} free`,
   /** Agents by the kind of their state. */
   kind: (number, kind) => (kind === "error" ? `${number} in error` : `${number} ${kind}`),
+  // An agent's page.
+  disk: "Disk",
+  agentHeard: (silence) => `heard ${span(silence)} ago`,
+  agentLate: (silence, limit, status) => `silent for ${span(silence)}, expected within ${span(limit)}; was ${status} then`,
+  agentUnheard: (time, silence) => `not heard since the server restarted at ${time}, last heard ${span(silence)} ago`,
+  agentGone: (reason, ms) => `${reason === "goodbye" ? "said goodbye" : "fell silent and was given up"} ${span(ms)} ago`,
+  tasksRunning: (number) => count(number, "running task", "running tasks"),
+  tasksHeld: (number) => (number === 0 ? "Tasks" : `Was running ${count(number, "task", "tasks")}`),
+  startedAt: (time) => `started at ${time}`,
+  fact: { id: "Agent id", heard: "Last heartbeat", gone: "Gone since", rhythm: "Heartbeats", capacity: "Tasks", version: "Version" },
+  every: (interval) => `every ${interval}`,
+  slots: (running, capacity) => `${running} of at most ${capacity}`,
+  chartWords: (cpu, memory) =>
+    `The last 15 minutes: CPU ${percent(cpu.min)} to ${percent(cpu.max)}, memory ${percent(memory.min)} to ${percent(memory.max)}`,
+  chartEmpty: "Nothing was heard in the last 15 minutes",
   noSuchAgent: (agentId) => `No agent “${agentId}” has reported to this pool since the server started, or it left long ago.`,
   noPools: "This server has no pool that you may see. Pools are set in the server's configuration.",
   /** Why a connection ended, in the client module's words. */
