@@ -17,6 +17,11 @@ const TICK_MS = 1_000;
 /** Figures of whole pools are worked out anew this often at most. */
 const SUMMARY_MS = 250;
 
+/** The notice of a restart stays this long once every agent was heard again: to be read. */
+const RESTART_READ_MS = 20_000;
+/** It goes after this long in any case; who was not heard again is still among the agents. */
+const RESTART_LONGEST_MS = 10 * 60_000;
+
 /**
  * The views. Each is a class:
  *
@@ -51,8 +56,9 @@ let framePending = false;
 let summary = null;
 let summaryAt = -Infinity;
 let summaryTimer = null;
-/** When the server was seen to have restarted, until that is dismissed. */
+/** When the server was seen to have restarted, until the notice goes, and since when all are back. */
 let restartedAt = null;
+let completeAt = null;
 
 start();
 
@@ -117,12 +123,12 @@ async function openPools() {
         return;
       }
       if (error instanceof Refusal && error.status < 500) {
-        showMessage(say.refused(error.message));
+        showMessage(say.refused(say.cause(error.message)));
         boot = { state: "refused", reason: error.message, retryAt: null };
         drawHeader();
         await pause(RETRY_LAST_MS);
       } else {
-        const reason = error instanceof Refusal ? error.message : null;
+        const reason = error instanceof Refusal ? say.cause(error.message) : null;
         await waitForServer(retryDelay(attempt), say.unreachable(reason));
       }
     }
@@ -194,6 +200,7 @@ function schedule() {
 function tick() {
   page?.tick();
   drawSummary();
+  endRestart();
   drawHeader();
 }
 
@@ -228,6 +235,14 @@ function needsLogin() {
   return !$("login").hidden;
 }
 
+/** The notice of a restart goes by itself. */
+function endRestart() {
+  if (restartedAt === null || summary === null) return;
+  completeAt = summary.unheard === 0 ? (completeAt ?? Date.now()) : null;
+  const isRead = completeAt !== null && Date.now() - completeAt >= RESTART_READ_MS;
+  if (isRead || Date.now() - restartedAt >= RESTART_LONGEST_MS) restartedAt = null;
+}
+
 function dismissRestart() {
   restartedAt = null;
   for (const feed of page.feeds) feed.dismissUnheard?.();
@@ -237,6 +252,7 @@ function dismissRestart() {
 /** The server started anew: its pools may be others now. */
 async function serverRestarted() {
   restartedAt = Date.now();
+  completeAt = null;
   drawSummary();
   drawHeader();
   try {

@@ -59,7 +59,7 @@ export class Header {
     setShown($("stale"), away || (feed !== null && !known && reason !== null));
     const age = away ? feed.serverNow() - feed.asOf() : 0;
     if (away) setText($("stale"), state === "silent" ? say.silent(age) : say.stale(age, say.cause(reason)));
-    else if (reason !== null) setText($("stale"), state === "refused" ? say.refused(reason) : say.unreachable(say.cause(reason)));
+    else if (reason !== null) setText($("stale"), state === "refused" ? say.refused(say.cause(reason)) : say.unreachable(say.cause(reason)));
     document.body.classList.toggle("away", away);
     this.#announce(state, reason);
     return away;

@@ -56,7 +56,7 @@ export function noteLogin(isOne) {
 /** What a person reads when `logIn` threw `error`. */
 export function loginProblem(error) {
   if (!(error instanceof Refusal)) return say.login.unreachable;
-  return error.status === 401 ? say.login.failed : say.login.other(error.message);
+  return error.status === 401 ? say.login.failed : say.login.other(say.cause(error.message));
 }
 
 /** Shows `words` beside the field of `section`, or that all is well again: null. */

@@ -54,6 +54,20 @@ const causes = {
   "the connection broke": "连接中断",
   "the server is shutting down": "服务器正在关闭",
   "the server or a proxy refused the WebSocket": "服务器或代理拒绝了 WebSocket 连接",
+  // 服务器的问题说明（problem detail）
+  "a viewer token is needed, and none or a wrong one was sent": "需要查看令牌，但没有提供或提供了错误的令牌",
+  "wrong viewer token": "令牌无效",
+  "no such pool": "没有这个 Agent 池",
+  "no such path": "没有这个地址",
+  "this Host is not served here; see allowed_hosts": "服务器不接受此主机名；请查看 allowed_hosts",
+  "this Origin is neither this server's, with its scheme, nor listed; see allowed_origins, and behind a proxy with TLS trusted_proxies":
+    "此来源既不是服务器自身的（包括协议），也不在列表中；请查看 allowed_origins，TLS 代理之后请查看 trusted_proxies",
+  "the server is stopping": "服务器正在停止",
+  "the server is overloaded": "服务器过载",
+  "the workers are overloaded": "服务器过载",
+  "no worker answered in time": "服务器没有及时响应",
+  "the request was lost on its way; try again": "请求丢失，请重试",
+  "internal error": "服务器内部错误",
 };
 
 /** The sentences, by what they are for. */
