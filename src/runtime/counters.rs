@@ -60,8 +60,13 @@ counters! {
     stale,
     /// Of agents.
     evictions,
-    /// Updates that a fanout thread was not sent one by one: of most a newer one of the same agent was.
+    /// Updates that a fanout thread was not sent one by one (of most a newer one of the same agent was),
+    /// and batches that it was not sent as they were made.
     conflations,
+    /// Batches of changes that were made, each once for all dashboards of a pool and period.
+    batches,
+    /// Of those, the ones that a fanout thread had no memory for: its dashboards got the same in parts.
+    batches_split,
     /// Times that a dashboard fell behind.
     lags,
     /// Dashboards cut off for staying behind.

@@ -79,15 +79,15 @@ pub(crate) struct FanoutIndex(pub usize);
 /// From the hub to a fanout thread, in order: what dashboards are to be sent.
 #[derive(Debug)]
 pub(crate) enum Batch {
-    /// For the feed's dashboards: what changed after `since`, one message a frame. Without frames,
-    /// the changes after earlier ones are lost: who has not all up to `since` asks for them.
+    /// For the feed's dashboards: what changed after `since`. Without frames, the changes after
+    /// earlier ones are lost: who has not all up to `since` asks for them.
     Updates { feed: FeedId, since: u64, frames: Arc<Frames> },
-    /// The present state of the feed's pool for dashboards that have none. A snapshot that others are still
-    /// taking may be sent in its place.
-    Snapshot { feed: FeedId, dashboards: Vec<DashboardId>, snapshot: Snapshot },
-    /// The answer to [`Event::Resume`]: newest states of agents, the oldest change first, one
-    /// message a frame. Where that is not all, the dashboard asks again.
-    Changes { feed: FeedId, dashboard: DashboardId, frames: Arc<Frames> },
+    /// The present state of the feed's pool for dashboards that have none. A snapshot that others are
+    /// still taking may be sent in its place. No update of the feed with a change up to `since` follows.
+    Snapshot { feed: FeedId, since: u64, dashboards: Vec<DashboardId>, snapshot: Snapshot },
+    /// The answer to [`Event::Resume`] for those that lack the same: newest states of agents, the
+    /// oldest change first, as the feed's messages. Where that is not all, they ask again.
+    Changes { feed: FeedId, dashboards: Vec<DashboardId>, frames: Arc<Frames> },
 }
 
 /// From a subscriber to the fanout thread that owns its write side.

@@ -16,21 +16,22 @@ pub(crate) const FRAGMENT_BYTES: usize = 64 * KIB;
 /// Bytes of a frame's header at most (an unmasked one: RFC 6455 section 5.2).
 const MAX_HEADER_BYTES: usize = 10;
 
-/// Frames back to back, each with the sequence number of the change that it carries, which rises.
-/// All fragments of one message have that message's number.
+/// Frames back to back, each with the sequence number of the (newest) change that it carries, which
+/// rises. All fragments of one message have that message's number.
 #[derive(Debug, Default)]
 pub(crate) struct Frames {
     bytes: Vec<u8>,
-    /// Used instead of `bytes` for a snapshot, which may have megabytes. Dropping mapped pages returns
+    /// Used instead of `bytes` for a snapshot or a batch that may have megabytes. Dropping mapped pages returns
     /// them to the system at once; an allocator keeps, for each thread, up to twice the largest buffer
     /// that the thread ever had.
     pages: Option<MmapMut>,
     ends: Vec<End>,
 }
 
-/// Where a frame ends, and what it carries.
+/// Where a frame ends, and what it carries: what changed after `since`, up to `seq`.
 #[derive(Debug, Clone, Copy)]
 struct End {
+    since: u64,
     seq: u64,
     at: usize,
 }
@@ -46,19 +47,19 @@ impl Frames {
         Ok(Self { pages, ..Self::default() })
     }
 
-    /// Appends the next fragment of the message. It may end within a character: only the whole
-    /// message is UTF-8 (RFC 6455 section 5.6).
-    pub(crate) fn push_fragment(&mut self, part: &[u8], is_final: bool, seq: u64) {
+    /// Appends the next fragment of the only message, which carries what changed after `since`, up to
+    /// `seq`. It may end within a character: only the whole message is UTF-8 (RFC 6455 section 5.6).
+    pub(crate) fn push_fragment(&mut self, part: &[u8], is_final: bool, since: u64, seq: u64) {
         let opcode = if self.ends.is_empty() { Data::Text } else { Data::Continue };
-        self.push(opcode, is_final, part, seq);
+        self.push(opcode, is_final, part, (since, seq));
     }
 
-    /// Appends `text` as one text frame.
+    /// Appends `text`, which carries the change `seq`, as one text frame.
     pub(crate) fn push_text(&mut self, text: &str, seq: u64) {
-        self.push(Data::Text, true, text.as_bytes(), seq);
+        self.push(Data::Text, true, text.as_bytes(), (seq.saturating_sub(1), seq));
     }
 
-    fn push(&mut self, opcode: Data, is_final: bool, payload: &[u8], seq: u64) {
+    fn push(&mut self, opcode: Data, is_final: bool, payload: &[u8], (since, seq): (u64, u64)) {
         let opcode = OpCode::Data(opcode);
         let header = FrameHeader { is_final, opcode, ..FrameHeader::default() };
         let start = self.bytes().len();
@@ -73,7 +74,7 @@ impl Frames {
         let formatted = header.format(payload.len() as u64, &mut frame);
         debug_assert!(formatted.is_ok(), "the frame has room for its header");
         frame.copy_from_slice(payload);
-        self.ends.push(End { seq, at });
+        self.ends.push(End { since, seq, at });
     }
 
     /// Appends those of `later` that carry a change after `seq`.
@@ -100,6 +101,17 @@ impl Frames {
     /// The sequence number of the last frame.
     pub(crate) fn last_seq(&self) -> Option<u64> {
         self.ends.last().map(|end| end.seq)
+    }
+
+    /// Whether the first frame with a change after `seq`, if there is one, also carries changes before
+    /// that.
+    pub(crate) fn is_within(&self, seq: u64) -> bool {
+        self.ends.get(self.index_after(seq)).is_some_and(|end| end.since < seq)
+    }
+
+    /// Whether their memory is mapped pages.
+    pub(crate) fn is_large(&self) -> bool {
+        self.pages.is_some()
     }
 
     /// Where the first frame begins that carries a change after `seq`; without one, the end.
@@ -173,14 +185,18 @@ mod tests {
     #[test]
     fn a_long_message_is_fragments_of_one_message() {
         let mut frames = Frames::for_fragments(2 * FRAGMENT_BYTES).unwrap();
-        frames.push_fragment(&[b'x'; FRAGMENT_BYTES], false, 5);
-        frames.push_fragment(&[b'y'; FRAGMENT_BYTES], true, 5);
+        frames.push_fragment(&[b'x'; FRAGMENT_BYTES], false, 2, 5);
+        frames.push_fragment(&[b'y'; FRAGMENT_BYTES], true, 2, 5);
         let second = frames.boundary(1);
         assert_eq!(frames.boundary(second + 1), frames.bytes().len());
         // Text and not final, then continuation and final (section 5.2).
         assert_eq!((frames.bytes()[0], frames.bytes()[second]), (0x01, 0x80));
         assert_eq!(frames.bytes().len(), 2 * (FRAGMENT_BYTES + MAX_HEADER_BYTES));
         assert_eq!((frames.count_after(0), frames.last_seq()), (2, Some(5)));
+        assert_eq!(
+            [1, 2, 3, 4, 5].map(|seq| frames.is_within(seq)),
+            [false, false, true, true, false]
+        );
     }
 
     #[test]

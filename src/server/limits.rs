@@ -139,6 +139,10 @@ pub(crate) const GOODBYE_MEMORY: Duration = Duration::from_secs(60);
 /// Departures that a pool can send to a dashboard that fell behind; beyond them it gets a snapshot.
 pub(crate) const MAX_DEPARTURE_CHANGES: usize = 1_024;
 
+/// Their running tasks, in bytes: many times what departures ordinarily hold, and a fraction of
+/// [`Limits::max_pool_bytes`].
+pub(crate) const MAX_DEPARTURE_BYTES: usize = 4 * MIB;
+
 /// A dashboard to which nothing was sent for this long gets a `keepalive`. Less than half of the 12 s
 /// after which clients show that they are not live, so that a late one does no harm.
 pub(crate) const KEEPALIVE_AFTER: Duration = Duration::from_secs(5);

@@ -1,5 +1,5 @@
 //! A feed's newest frames, for readers of which each keeps a cursor: the sequence number of the
-//! last change that it has. The hub keeps one ring a feed, with a cursor for each fanout thread;
+//! last change that it has (a batch carries several). The hub keeps one ring a feed, with a cursor for each fanout thread;
 //! each fanout thread keeps one a feed, with a cursor for each dashboard. A reader whose cursor is
 //! older than the ring gets newest states from the registry instead. Holds frames, sends nothing.
 
@@ -67,9 +67,9 @@ impl Ring {
         self.chunks.back().and_then(|frames| frames.last_seq()).unwrap_or(self.start)
     }
 
-    /// Whether a reader with this cursor finds here all that it lacks.
+    /// Whether a reader with this cursor finds here all that it lacks, and nothing that it has.
     pub(crate) fn reaches(&self, cursor: u64) -> bool {
-        cursor >= self.start
+        cursor >= self.start && self.after(cursor).is_none_or(|frames| !frames.is_within(cursor))
     }
 
     /// The next chunk for a reader with this cursor.
@@ -81,7 +81,8 @@ impl Ring {
     /// Readers with cursors before this number lose their place with the next [`Ring::trim`].
     pub(crate) fn cut(&self) -> u64 {
         let (mut bytes, mut cut) = (self.bytes(), self.start);
-        for frames in &self.chunks {
+        // The newest stays, however large: who is quick is to find it.
+        for frames in self.chunks.iter().take(self.chunks.len().saturating_sub(1)) {
             if bytes <= MAX_RING_BYTES {
                 break;
             }
@@ -110,7 +111,7 @@ mod tests {
 
     impl Ring {
         pub(crate) fn is_bounded(&self) -> bool {
-            self.bytes() <= MAX_RING_BYTES
+            self.bytes() <= MAX_RING_BYTES || self.chunks.len() == 1
         }
     }
 
@@ -175,6 +176,35 @@ mod tests {
             assert_eq!(ring.start, cut);
             assert!(ring.bytes() <= MAX_RING_BYTES);
         }
+    }
+
+    /// A frame that carries several changes is for who has none of them.
+    #[test]
+    fn a_reader_within_a_batch_is_not_reached() {
+        let batch = |since, seq| {
+            let mut frames = Frames::default();
+            frames.push_fragment(b"x", false, since, seq);
+            frames.push_fragment(b"y", true, since, seq);
+            Arc::new(frames)
+        };
+        let mut ring = Ring::default();
+        ring.append(4, batch(4, 8));
+        ring.append(8, batch(8, 9));
+        let reached = [3, 4, 5, 7, 8, 9, 10].map(|cursor| ring.reaches(cursor));
+        assert_eq!(reached, [false, true, false, false, true, true, true]);
+    }
+
+    /// The newest stays, however large.
+    #[test]
+    fn the_newest_is_not_cut() {
+        let mut ring = Ring::default();
+        ring.append(0, frames(1..=1, 10));
+        ring.append(1, frames(2..=2, 2 * MAX_RING_BYTES));
+        ring.trim(0);
+        assert_eq!((ring.start, ring.end(), ring.is_bounded()), (1, 2, true));
+        ring.append(2, frames(3..=3, 10));
+        ring.trim(0);
+        assert_eq!((ring.start, ring.end()), (2, 3));
     }
 
     /// Nobody passes a gap.

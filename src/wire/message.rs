@@ -182,24 +182,24 @@ fn message(
 }
 
 /// The beginning of each message. Ids are of characters that JSON does not escape.
-fn head(kind: &str, pool: &PoolId) -> impl Display {
+pub(super) fn head(kind: &str, pool: &PoolId) -> impl Display {
     fmt::from_fn(move |f| write!(f, r#"{{"type":"{kind}","pool_id":"{pool}""#))
 }
 
 /// The end of each message.
-fn tail(envelope: &Envelope<'_>) -> impl Display {
+pub(super) fn tail(envelope: &Envelope<'_>) -> impl Display {
     let Envelope { server_time, epoch, seq, .. } = *envelope;
     fmt::from_fn(move |f| {
         write!(f, r#","server_time":"{server_time}","epoch":"{epoch}","seq":{seq}}}"#)
     })
 }
 
-fn metrics_json(metrics: &Metrics, interval_ms: Option<u64>) -> impl Display {
+pub(super) fn metrics_json(metrics: &Metrics, interval_ms: Option<u64>) -> impl Display {
     let (open_object, interval_ms) = (metrics.open_object(), json!(interval_ms));
     fmt::from_fn(move |f| write!(f, r#"{open_object},"interval_ms":{interval_ms}}}"#))
 }
 
-fn departure_json(departure: &Departure) -> impl Display {
+pub(super) fn departure_json(departure: &Departure) -> impl Display {
     let Departure { agent, name, reason, at, tasks, .. } = departure;
     let (name, reason) = (json!(name), json!(reason));
     fmt::from_fn(move |f| {

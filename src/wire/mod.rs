@@ -5,6 +5,7 @@
 //! ([`Metrics`]): the hub and the fanout threads only concatenate. The shapes are the seed's, in its
 //! order of members, followed by ours.
 
+mod batch;
 mod heartbeat;
 pub(crate) mod history;
 pub(crate) mod id;
@@ -13,6 +14,7 @@ mod object;
 pub(crate) mod response;
 mod summary;
 
+pub(crate) use batch::MetricsBatch;
 pub(crate) use heartbeat::{
     GOODBYE, HISTORY_BYTES, MAX_TASKS, MAX_TEXT_CHARS, Metrics, Ping, is_valid_status,
     ping_received, read_ping,

@@ -189,7 +189,9 @@ impl Policy {
                 let viewer = self.viewer(head, peer)?;
                 let pool = self.pool(pool, viewer)?;
                 let accept_key = handshake(head)?;
-                return Ok(Action::Upgrade(Handshake { accept_key, feed: FeedId::Updates(pool) }));
+                let feed = FeedId::of_pool(pool, head.query)
+                    .map_err(|rule| Response::problem(400, &rule))?;
+                return Ok(Action::Upgrade(Handshake { accept_key, feed }));
             }
         };
         let posts_login = *route == Route::Login && head.method == "POST";

@@ -205,8 +205,13 @@ impl Fanout {
 
     fn batch(&mut self, batch: Batch) {
         match batch {
-            Batch::Updates { feed: id, since, frames } => {
+            Batch::Updates { feed: id, mut since, mut frames } => {
                 let Some(feed) = self.feeds.get_mut(&id) else { return };
+                if !self.snapshots.admit(&frames) {
+                    self.parts.counters.batches_split.add_one();
+                    since = frames.last_seq().unwrap_or(since);
+                    frames = Arc::default();
+                }
                 if feed.unwritten == 0 {
                     self.unwritten.push(id);
                 }
@@ -217,17 +222,23 @@ impl Fanout {
                     self.write_updates(id);
                 }
             }
-            Batch::Snapshot { feed, dashboards, snapshot } => {
+            Batch::Snapshot { feed, since, dashboards, snapshot } => {
                 // Each of them was attached before the hub heard of it, and so before this
                 // batch was made: with what waits now read, all of them are known.
                 self.take_controls();
+                // Who gets an older one, shared with another feed, is to ask for what came since.
+                if let Some(feed) = self.feeds.get_mut(&feed) {
+                    feed.ring.append(since, Arc::default());
+                }
                 self.snapshot(feed, dashboards, snapshot);
             }
-            Batch::Changes { feed, dashboard, frames } => {
-                let Some(waiting) = self.waiting(feed, dashboard) else { return };
-                waiting.take_changes(&frames);
-                self.parts.counters.deliveries.add(frames.count_after(0) as u64);
-                self.pump(feed, dashboard);
+            Batch::Changes { feed, dashboards, frames } => {
+                for id in dashboards {
+                    let Some(waiting) = self.waiting(feed, id) else { continue };
+                    waiting.take_changes(&frames);
+                    self.parts.counters.deliveries.add(frames.count_after(0) as u64);
+                    self.pump(feed, id);
+                }
             }
         }
     }

@@ -1,5 +1,5 @@
 //! The snapshots that dashboards of one fanout thread are taking: encoded once, shared among those
-//! who come close together, and bounded in memory. Sends nothing.
+//! who come close together, and bounded in memory, together with large batches. Sends nothing.
 
 use std::io;
 use std::sync::{Arc, Weak};
@@ -8,7 +8,7 @@ use crate::server::frame::{FRAGMENT_BYTES, Frames};
 use crate::wire::id::{PoolId, PoolIndex};
 use crate::wire::{MIB, Snapshot};
 
-/// All snapshots of a fanout thread together, in bytes: enough for two of a large pool. Beyond it
+/// All snapshots and large batches of a fanout thread together, in bytes: enough for two of a large pool. Beyond it
 /// those who come get one that others are still taking. A pool may always have one, so that no
 /// pool's slow readers keep another pool's waiting.
 const MAX_SNAPSHOT_BYTES: usize = 64 * MIB;
@@ -43,9 +43,7 @@ impl Snapshots {
     ) -> Option<Arc<Frames>> {
         self.taken.retain(|frames| frames.strong_count() > 0);
         let newest = self.newest[pool.0].upgrade();
-        let taken = self.taken.iter().filter_map(Weak::upgrade);
-        let taken_bytes: usize = taken.map(|frames| frames.bytes().len()).sum();
-        let fits = taken_bytes + present.text_bytes() <= self.max_bytes;
+        let fits = self.fits(present.text_bytes());
         let may_be_made = newest.is_none() || fits;
         let shared = newest.filter(|frames| frames.last_seq() >= Some(present.complete_since));
         let agents = present.agents.len() as u64;
@@ -70,6 +68,22 @@ impl Snapshots {
         }
     }
 
+    /// Whether dashboards may be given this batch, which some of them may take slowly. Small ones are
+    /// not counted: what a ring holds of them is bounded, too.
+    pub(super) fn admit(&mut self, batch: &Arc<Frames>) -> bool {
+        self.taken.retain(|frames| frames.strong_count() > 0);
+        let fits = !batch.is_large() || self.fits(batch.bytes().len());
+        if fits && batch.is_large() {
+            self.taken.push(Arc::downgrade(batch));
+        }
+        fits
+    }
+
+    fn fits(&self, bytes: usize) -> bool {
+        let taken = self.taken.iter().filter_map(Weak::upgrade);
+        taken.map(|frames| frames.bytes().len()).sum::<usize>() + bytes <= self.max_bytes
+    }
+
     #[cfg(test)]
     pub(super) fn kept(&self) -> usize {
         self.taken.len()
@@ -80,7 +94,7 @@ fn encode(snapshot: Snapshot, id: &PoolId, epoch: &str) -> io::Result<Frames> {
     let seq = snapshot.seq;
     let mut frames = Frames::for_fragments(snapshot.text_bytes())?;
     snapshot.write(id, epoch, FRAGMENT_BYTES, |part, is_last| {
-        frames.push_fragment(part.as_bytes(), is_last, seq);
+        frames.push_fragment(part.as_bytes(), is_last, 0, seq);
     });
     Ok(frames)
 }

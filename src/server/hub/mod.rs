@@ -3,6 +3,7 @@
 //! the fanout threads' channels. It waits for events and for ticks and never for a fanout thread:
 //! where that one's channel is full, its [`Outbox`] keeps requests, not messages.
 
+mod batches;
 mod handle;
 mod outbox;
 #[cfg(test)]
@@ -27,6 +28,7 @@ use crate::server::registry::{Change, ChangeKind, GoodbyeOutcome, Registry, Rule
 use crate::server::ring::Ring;
 use crate::wire::id::{DashboardId, PoolId, PoolIndex};
 use crate::wire::{self, Envelope, Snapshot};
+use batches::Schedule;
 pub(crate) use handle::{HubError, HubHandle};
 use handle::{Room, lock};
 use outbox::Outbox;
@@ -69,12 +71,13 @@ pub(crate) fn hub(parts: Parts) -> (Hub, HubHandle) {
     let (urgent_sender, urgent) = bounded(1);
     let rooms: Arc<[Mutex<Room>]> = pools.iter().map(|_| Mutex::default()).collect();
     let registry = Registry::new(pools.len(), rules);
-    let rings = BTreeMap::new();
+    let (rings, schedule) = (BTreeMap::new(), Schedule::default());
     let outboxes = fanouts.into_iter().enumerate();
     let outbox = |(index, fanout)| Outbox::new(FanoutIndex(index), fanout);
     let hub = Hub {
         outboxes: outboxes.map(outbox).collect(),
-        state: State { registry, rings, pools, epoch, clock, counters },
+        now: clock.now(),
+        state: State { registry, rings, schedule, pools, epoch, clock, counters },
         watchers: HashMap::new(),
         inbox,
         urgent,
@@ -89,6 +92,8 @@ pub(crate) fn hub(parts: Parts) -> (Hub, HubHandle) {
 #[derive(Debug)]
 pub(crate) struct Hub {
     state: State,
+    /// The time of this turn.
+    now: Instant,
     /// Where each dashboard is to be reached.
     watchers: HashMap<DashboardId, (FeedId, FanoutIndex)>,
     outboxes: Vec<Outbox>,
@@ -106,6 +111,7 @@ struct State {
     registry: Registry,
     /// By feed that somebody watches: the messages that not every fanout thread has been sent.
     rings: BTreeMap<FeedId, Ring>,
+    schedule: Schedule,
     pools: Arc<[PoolId]>,
     epoch: Arc<str>,
     clock: Clock,
@@ -128,7 +134,7 @@ impl Hub {
     /// # Errors
     /// [`HubFailure`] when a thread that it cannot do without has ended.
     pub(crate) fn run(mut self) -> Result<(), HubFailure> {
-        while self.turn()?.is_continue() {
+        while self.turn(self.state.clock.now())?.is_continue() {
             self.wait();
         }
         // Dashboards get what came before the end, as far as there is capacity.
@@ -143,6 +149,14 @@ impl Hub {
         if self.has_requests() {
             return;
         }
+        let next_at = self.state.schedule.next_at();
+        let has_come = |select: &mut Select<'_>| match next_at {
+            Some(at) => select.ready_deadline(at).is_ok(),
+            None => {
+                select.ready();
+                true
+            }
+        };
         let mut select = Select::new();
         select.recv(&self.ticks);
         for outbox in &self.outboxes {
@@ -153,15 +167,18 @@ impl Hub {
             let mut window = select.clone();
             window.recv(&self.urgent);
             window.recv(&self.windows);
-            window.ready();
+            if !has_come(&mut window) {
+                return;
+            }
             let _ = (self.urgent.try_recv(), self.windows.try_recv());
         }
         select.recv(&self.inbox);
-        select.ready();
+        has_come(&mut select);
     }
 
     /// Handles what there is, as much as one turn takes, without waiting.
-    fn turn(&mut self) -> Result<ControlFlow<()>, HubFailure> {
+    fn turn(&mut self, now: Instant) -> Result<ControlFlow<()>, HubFailure> {
+        self.now = now;
         match self.ticks.try_recv() {
             Ok(now) => self.tick(now),
             Err(Empty) => {}
@@ -178,6 +195,7 @@ impl Hub {
                 break;
             }
         }
+        self.make_batches();
         self.flush()?;
         Ok(flow)
     }
@@ -214,6 +232,10 @@ impl Hub {
                 let seq = self.state.registry.pools[feed.pool().0].seq();
                 self.watchers.insert(dashboard, (feed, fanout));
                 self.state.rings.entry(feed).or_default();
+                if matches!(feed, FeedId::Batches(..)) {
+                    self.state.schedule.watch(feed, seq, self.now);
+                }
+                let seq = self.state.schedule.made(feed).unwrap_or(seq);
                 self.outboxes[fanout.0].join(feed, dashboard, seq);
             }
             Event::Resume { dashboard, since } => {
@@ -226,6 +248,7 @@ impl Hub {
                     self.outboxes[fanout.0].leave(feed, dashboard);
                     if self.outboxes.iter().all(|outbox| outbox.cursor(feed).is_none()) {
                         self.state.rings.remove(&feed);
+                        self.state.schedule.forget(feed);
                     }
                 }
             }
@@ -261,6 +284,7 @@ impl Hub {
     /// once, if anyone watches.
     fn publish(&mut self, pool: PoolIndex, change: &Change) {
         lock(&self.rooms[pool.0]).note(self.state.registry.pools[pool.0].population());
+        self.state.schedule.note(pool);
         let feed = FeedId::Updates(pool);
         if !self.state.rings.contains_key(&feed) {
             return;
@@ -304,14 +328,16 @@ impl State {
             ChangeKind::Update { metrics, interval_ms } => {
                 wire::update(&envelope, metrics, *interval_ms)
             }
-            ChangeKind::Departed(reason) => wire::offline(&envelope, &change.agent, *reason),
+            ChangeKind::Departed(departure) => {
+                wire::offline(&envelope, &change.agent, departure.reason)
+            }
         }
     }
 
-    /// Each agent's newest change after `since`, the oldest first, up to about
+    /// Each agent's newest change after `since`, the oldest first, as the feed's messages, up to about
     /// [`MAX_BATCH_BYTES`]. `None` where the registry has forgotten some.
     fn changes(&self, feed: FeedId, since: u64) -> Option<Arc<Frames>> {
-        let pool = feed.pool();
+        let FeedId::Updates(pool) = feed else { return self.missed_batch(feed, since) };
         let mut frames = Frames::default();
         for change in self.registry.pools[pool.0].changes(since)? {
             if frames.bytes().len() >= MAX_BATCH_BYTES {

@@ -171,7 +171,8 @@ impl Outbox {
         } else if let Some(frames) = state.changes(feed, since).filter(|_| !is_slow) {
             watch.conflated_bytes += frames.bytes().len();
             let covered = frames.last_seq().unwrap_or(since) - since;
-            state.counters.conflations.add(covered - frames.count_after(since) as u64);
+            let sent = frames.count_after(since) as u64;
+            state.counters.conflations.add(covered.saturating_sub(sent));
             (since, frames)
         } else {
             watch.conflated_bytes = 0;
@@ -184,23 +185,27 @@ impl Outbox {
         Some(Batch::Updates { feed, since, frames })
     }
 
-    /// What the next dashboard asked for. Whom the registry cannot bring up to date gets a snapshot.
+    /// What the next dashboard asked for, and others that lack the same. Whom the registry cannot bring
+    /// up to date gets a snapshot.
     fn answer(&mut self, feed: FeedId, state: &State) -> Option<Batch> {
-        let Watch { asked, answered, .. } = self.watches.get_mut(&feed)?;
+        let Watch { cursor, asked, answered, .. } = self.watches.get_mut(&feed)?;
         let next = asked.range((answered.map_or(Unbounded, Excluded), Unbounded)).next();
         let (&dashboard, since) = next.or_else(|| asked.first_key_value())?;
         *answered = Some(dashboard);
         let batch = match since.and_then(|since| state.changes(feed, since)) {
             Some(frames) => {
-                asked.remove(&dashboard);
-                Batch::Changes { feed, dashboard, frames }
+                let since = *since;
+                let sharers = asked.extract_if(.., |_, other| *other == since);
+                let dashboards = sharers.map(|(id, _)| id).collect();
+                Batch::Changes { feed, dashboards, frames }
             }
             None => {
                 let pool = &state.registry.pools[feed.pool().0];
                 let is_lost = |since| pool.changes(since).is_none();
                 let sharers = asked.extract_if(.., |_, since| since.is_none_or(is_lost));
                 let dashboards = sharers.map(|(id, _)| id).collect();
-                Batch::Snapshot { feed, dashboards, snapshot: state.snapshot(feed.pool()) }
+                let (since, snapshot) = (*cursor, state.snapshot(feed.pool()));
+                Batch::Snapshot { feed, since, dashboards, snapshot }
             }
         };
         if !asked.is_empty() {

@@ -20,7 +20,7 @@ use crate::server::registry::Rules;
 use crate::wire::id::{AgentId, DashboardId, PoolId, PoolIndex};
 use crate::wire::{HISTORY_BYTES, Metrics, Ping, read_ping};
 
-const POOL: PoolIndex = PoolIndex(0);
+pub(super) const POOL: PoolIndex = PoolIndex(0);
 const OTHER: PoolIndex = PoolIndex(1);
 const EVICT_AFTER: Duration = Duration::from_secs(10);
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -98,7 +98,7 @@ impl Stage {
     fn next(&self) -> (Vec<DashboardId>, Vec<Value>) {
         match self.batch() {
             Batch::Updates { frames, .. } => (vec![], messages(&frames)),
-            Batch::Snapshot { feed, dashboards, snapshot } => {
+            Batch::Snapshot { feed, dashboards, snapshot, .. } => {
                 let id = PoolId::parse(["p", "q"][feed.pool().0]).unwrap();
                 let text = snapshot.text(&id, "e");
                 (dashboards, vec![serde_json::from_str(&text).unwrap()])
@@ -111,7 +111,9 @@ impl Stage {
     fn resume(&self, dashboard: u64, since: u64) -> Vec<Value> {
         self.hub.resume(DashboardId(dashboard), Some(since)).unwrap();
         match self.batch() {
-            Batch::Changes { dashboard: id, frames, .. } if id.0 == dashboard => messages(&frames),
+            Batch::Changes { dashboards, frames, .. } if dashboards == [DashboardId(dashboard)] => {
+                messages(&frames)
+            }
             other => panic!("{other:?}"),
         }
     }
@@ -122,7 +124,7 @@ impl Stage {
     }
 }
 
-fn messages(frames: &Frames) -> Vec<Value> {
+pub(super) fn messages(frames: &Frames) -> Vec<Value> {
     let mut messages = Vec::new();
     let mut start = 0;
     while start < frames.bytes().len() {
@@ -590,7 +592,7 @@ fn a_window_never_fills_the_inbox() {
 }
 
 /// A hub on the test's own thread, of which `dashboards` have joined and been sent their snapshot.
-fn polled(
+pub(super) fn polled(
     fanout_room: usize,
     dashboards: u64,
     max_agents: usize,
@@ -625,7 +627,7 @@ fn beat(handle: &HubHandle, agent: &str, number: u64) -> Result<Verdict, HubErro
     handle.heartbeat(POOL, AgentId::parse(agent).unwrap(), metrics(agent, 1), stamp)
 }
 
-fn hand_in(handle: &HubHandle, agent: &str, number: u64) {
+pub(super) fn hand_in(handle: &HubHandle, agent: &str, number: u64) {
     beat(handle, agent, number).unwrap();
 }
 
@@ -636,7 +638,8 @@ fn a_crowd_that_fell_behind_does_not_hold_up_the_hub() {
     const DASHBOARDS: u64 = 200;
     let (mut hub, handle, batches) = polled(1_000, DASHBOARDS, 10_000);
     for dashboard in 0..DASHBOARDS {
-        handle.resume(DashboardId(dashboard), Some(0)).unwrap();
+        // Each lacks something else.
+        handle.resume(DashboardId(dashboard), Some(dashboard)).unwrap();
     }
     hub.poll();
     assert!(batches.len() <= 20, "{} batches before the next event", batches.len());
@@ -658,14 +661,15 @@ fn a_crowd_that_fell_behind_does_not_hold_up_the_hub() {
 fn who_asks_again_waits_for_the_others() {
     let (mut hub, handle, batches) = polled(1, 3, 10_000);
     for dashboard in 0..3 {
-        handle.resume(DashboardId(dashboard), Some(0)).unwrap();
+        handle.resume(DashboardId(dashboard), Some(dashboard)).unwrap();
     }
     let mut answered = Vec::new();
     for _ in 0..9 {
         while hub.poll() {}
-        let Ok(Batch::Changes { dashboard, .. }) = batches.try_recv() else { panic!("a stall") };
+        let Ok(Batch::Changes { dashboards, .. }) = batches.try_recv() else { panic!("a stall") };
+        let [dashboard] = dashboards[..] else { panic!("{dashboards:?}") };
         answered.push(dashboard);
-        handle.resume(dashboard, Some(0)).unwrap();
+        handle.resume(dashboard, Some(dashboard.0)).unwrap();
     }
     for [first, second, third] in answered.array_windows() {
         assert!(first != second && second != third && third != first, "{answered:?}");
@@ -711,7 +715,12 @@ impl HubHandle {
 impl super::Hub {
     /// One turn on the caller's thread. Whether more is to be done.
     pub(crate) fn poll(&mut self) -> bool {
-        assert!(self.turn().unwrap().is_continue());
+        self.poll_at(Clock::start().now())
+    }
+
+    /// The same, at this time.
+    pub(crate) fn poll_at(&mut self, now: Instant) -> bool {
+        assert!(self.turn(now).unwrap().is_continue());
         let (feeds, dashboards) = (self.state.rings.len(), self.watchers.len());
         assert!(self.state.rings.values().all(super::Ring::is_bounded), "a ring of the hub's");
         for outbox in &self.outboxes {
@@ -719,6 +728,11 @@ impl super::Hub {
             assert!(requests <= 2 * feeds && asked <= dashboards, "requests of {outbox:?}");
         }
         !self.inbox.is_empty() || self.has_requests()
+    }
+
+    /// The number up to which the feed's batches have been made.
+    pub(crate) fn made(&self, feed: FeedId) -> Option<u64> {
+        self.state.schedule.made(feed)
     }
 
     /// With fewer departures for who is behind than the constant gives.

@@ -1,20 +1,25 @@
 //! The newest change of each agent, by sequence number: what a reader that is behind still needs.
-//! Remembers a bounded number of departures, and says how far back it is complete.
+//! Remembers a bounded number of departures, and bytes of them, and says how far back it is complete.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound::{Excluded, Unbounded};
+use std::sync::Arc;
 
-use crate::server::limits::MAX_DEPARTURE_CHANGES;
-use crate::wire::Reason;
+use crate::server::limits::{MAX_DEPARTURE_BYTES, MAX_DEPARTURE_CHANGES};
+use crate::wire::Departure;
 use crate::wire::id::AgentId;
+
+/// An agent, and how it departed if it did.
+type Newest = (AgentId, Option<Arc<Departure>>);
 
 /// Numbers rise with each change, from 1.
 #[derive(Debug)]
 pub(super) struct Changes {
-    /// With a reason where the agent departed.
-    newest: BTreeMap<u64, (AgentId, Option<Reason>)>,
+    newest: BTreeMap<u64, Newest>,
     /// Those that departed, the oldest first.
     departed: VecDeque<(u64, AgentId)>,
+    /// Of their departures.
+    departed_bytes: usize,
     /// [`MAX_DEPARTURE_CHANGES`]; a test may set less.
     pub(super) max_departed: usize,
     /// No change after this one is missing: who has all up to it, or up to any later one, can go on
@@ -27,6 +32,7 @@ impl Default for Changes {
         Self {
             newest: BTreeMap::new(),
             departed: VecDeque::new(),
+            departed_bytes: 0,
             max_departed: MAX_DEPARTURE_CHANGES,
             complete_since: 0,
         }
@@ -42,30 +48,35 @@ impl Changes {
             self.departed.remove(index).map(|(seq, _)| seq)
         });
         if let Some(older) = older {
-            self.newest.remove(&older);
+            self.remove(older);
         }
         self.newest.insert(seq, (agent, None));
     }
 
-    /// `agent`, last heard at `older`, departed.
-    pub(super) fn departed(&mut self, agent: AgentId, reason: Reason, seq: u64, older: u64) {
-        self.newest.remove(&older);
+    /// An agent, last heard at `older`, departed.
+    pub(super) fn departed(&mut self, departure: Arc<Departure>, seq: u64, older: u64) {
+        self.remove(older);
+        let agent = departure.agent.clone();
         self.departed.push_back((seq, agent.clone()));
-        self.newest.insert(seq, (agent, Some(reason)));
-        if self.departed.len() > self.max_departed
+        self.departed_bytes += departure.tasks.len();
+        self.newest.insert(seq, (agent, Some(departure)));
+        while (self.departed.len() > self.max_departed || self.departed_bytes > MAX_DEPARTURE_BYTES)
             && let Some((oldest, _)) = self.departed.pop_front()
         {
-            self.newest.remove(&oldest);
+            self.remove(oldest);
             self.complete_since = oldest;
+        }
+    }
+
+    fn remove(&mut self, seq: u64) {
+        if let Some((_, Some(departure))) = self.newest.remove(&seq) {
+            self.departed_bytes -= departure.tasks.len();
         }
     }
 
     /// Each agent's newest change, of those after `seq`, the oldest first. None where some of them
     /// are forgotten.
-    pub(super) fn after(
-        &self,
-        seq: u64,
-    ) -> Option<impl Iterator<Item = (&u64, &(AgentId, Option<Reason>))>> {
+    pub(super) fn after(&self, seq: u64) -> Option<impl Iterator<Item = (&u64, &Newest)>> {
         (seq >= self.complete_since).then(|| self.newest.range((Excluded(seq), Unbounded)))
     }
 }

@@ -44,9 +44,9 @@ pub(super) struct Losses {
 
 impl Departures {
     /// Returns the departure that is forgotten for it.
-    pub(super) fn push(&mut self, seq: u64, departure: Departure) -> Option<Arc<Departure>> {
+    pub(super) fn push(&mut self, seq: u64, departure: Arc<Departure>) -> Option<Arc<Departure>> {
         let (newest, total) = if departure.is_loss() {
-            let Departure { agent, at, task_count, .. } = &departure;
+            let Departure { agent, at, task_count, .. } = &*departure;
             self.counted.truncate(MAX_COUNTED_LOSSES - 1);
             self.counted.push_front(Loss { agent: agent.clone(), at: *at, tasks: *task_count });
             (&mut self.losses, &mut self.totals.lost)
@@ -54,7 +54,7 @@ impl Departures {
             (&mut self.goodbyes, &mut self.totals.goodbyes)
         };
         *total += 1;
-        newest.push_front((seq, Arc::new(departure)));
+        newest.push_front((seq, departure));
         if newest.len() > MAX_DEPARTURES {
             newest.pop_back().map(|(_, oldest)| oldest)
         } else {

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use crate::runtime::clock::UnixMillis;
 use crate::server::event::{Stamp, Verdict};
 use crate::wire::id::{AgentId, PoolIndex};
-use crate::wire::{Metrics, Reason};
+use crate::wire::{Departure, Metrics};
 use goodbyes::Goodbyes;
 pub(crate) use history::HistoryView;
 pub(crate) use pool::Pool;
@@ -58,7 +58,7 @@ pub(crate) enum ChangeKind {
     /// Its state, and its observed interval between heartbeats.
     Update { metrics: Arc<Metrics>, interval_ms: Option<u64> },
     /// It went, and has not been heard of since.
-    Departed(Reason),
+    Departed(Arc<Departure>),
 }
 
 /// What became of a goodbye.

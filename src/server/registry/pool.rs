@@ -137,22 +137,22 @@ impl Pool {
         let (agent, Agent { metrics, seq: older, track, .. }) = self.agents.remove_entry(id)?;
         self.bytes -= metrics.cost_bytes();
         self.seq += 1;
-        self.changes.departed(agent.clone(), reason, self.seq, older);
-        let departure = Departure {
+        let departure = Arc::new(Departure {
             agent: agent.clone(),
             name: metrics.name.clone(),
             reason,
             at,
             tasks: metrics.tasks_text(),
             task_count: metrics.task_count,
-        };
+        });
+        self.changes.departed(Arc::clone(&departure), self.seq, older);
         if let Some(track) = track {
             self.history.depart(agent.clone(), track, now);
         }
-        if let Some(forgotten) = self.departures.push(self.seq, departure) {
+        if let Some(forgotten) = self.departures.push(self.seq, Arc::clone(&departure)) {
             self.history.remove_departed(&forgotten.agent);
         }
-        Some(Change { seq: self.seq, agent, kind: ChangeKind::Departed(reason) })
+        Some(Change { seq: self.seq, agent, kind: ChangeKind::Departed(departure) })
     }
 
     pub(crate) fn snapshot(&self, server_time: UnixMillis) -> Snapshot {
@@ -180,10 +180,10 @@ impl Pool {
     /// of them are forgotten.
     pub(crate) fn changes(&self, seq: u64) -> Option<impl Iterator<Item = Change>> {
         let changes = self.changes.after(seq)?;
-        Some(changes.filter_map(|(&seq, (id, reason))| {
-            let kind = match reason {
+        Some(changes.filter_map(|(&seq, (id, departure))| {
+            let kind = match departure {
                 None => self.agents.get(id)?.update(),
-                Some(reason) => ChangeKind::Departed(*reason),
+                Some(departure) => ChangeKind::Departed(Arc::clone(departure)),
             };
             Some(Change { seq, agent: id.clone(), kind })
         }))

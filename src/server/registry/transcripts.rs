@@ -95,8 +95,8 @@ impl Play {
     pub(super) fn tick(&mut self, ms: u64) -> Vec<String> {
         let now = self.at(ms);
         let gone = self.registry.tick(now, UnixMillis(ms));
-        let timeout = ChangeKind::Departed(Reason::Timeout);
-        assert!(gone.iter().all(|(pool, gone)| *pool == POOL && gone.kind == timeout));
+        let is_timeout = |kind: &ChangeKind| matches!(kind, ChangeKind::Departed(it) if it.reason == Reason::Timeout);
+        assert!(gone.iter().all(|(pool, gone)| *pool == POOL && is_timeout(&gone.kind)));
         gone.into_iter().map(|(_, gone)| gone.agent.to_string()).collect()
     }
 

@@ -328,7 +328,7 @@ impl Thread {
     /// The hub sends the snapshot of `seq` for one dashboard.
     fn answer(&mut self, id: u64, seq: u64) {
         let dashboards = vec![DashboardId(id)];
-        let batch = Batch::Snapshot { feed: FEED, dashboards, snapshot: snapshot(seq) };
+        let batch = Batch::Snapshot { feed: FEED, since: 0, dashboards, snapshot: snapshot(seq) };
         self.batches.try_send(batch).unwrap();
         self.fanout.turn(None, None, self.now);
     }
@@ -365,7 +365,10 @@ fn who_can_have_no_snapshot_asks_later() {
     thread.insert(3, dashboard);
     let snapshot = Snapshot { complete_since: 11, ..snapshot(20) };
     let dashboards = vec![DashboardId(3)];
-    thread.batches.try_send(Batch::Snapshot { feed: FEED, dashboards, snapshot }).unwrap();
+    thread
+        .batches
+        .try_send(Batch::Snapshot { feed: FEED, since: 0, dashboards, snapshot })
+        .unwrap();
     thread.fanout.turn(None, None, thread.now);
     assert_eq!(thread.fanout.postponed().collect::<Vec<_>>(), [Some(12), None]);
 }

@@ -1,11 +1,14 @@
 //! What may happen in a schedule, by chance: what agents, dashboards, the clock and the threads do.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::peer::Peer;
 use super::world::{Request, World};
 use super::{POOLS, STEP, Scene, TICK};
 use crate::server::event::Action;
-use crate::server::limits::MAX_BATCH_BYTES;
+use crate::server::feed::FeedId;
+use crate::server::limits::{MAX_BATCH_BYTES, MAX_DEPARTURE_CHANGES};
 use crate::server::ring::MAX_RING_BYTES;
 use crate::wire::KIB;
 use crate::wire::id::{DashboardId, PoolIndex};
@@ -13,9 +16,16 @@ use crate::wire::id::{DashboardId, PoolIndex};
 /// Heartbeats with tasks: at once, more than a ring holds.
 const BURST: usize = 60;
 
+/// The longest time between batches.
+const MAX_PERIOD: Duration = Duration::from_secs(5);
+
 /// Bytes a step that dashboards take: of the slow ones, the first is too slow and the second just not.
 const RATES: [Option<usize>; 7] =
     [None, None, Some(4), Some(20), Some(500), Some(6_500), Some(40_000)];
+
+/// What dashboards ask for.
+const QUERIES: [Option<&str>; 6] =
+    [None, None, None, Some("batch_ms=50"), Some("batch_ms=200"), Some("batch_ms=5000")];
 
 /// SplitMix64 (Steele, Lea, Flood 2014).
 pub(super) struct Random(pub(super) u64);
@@ -54,7 +64,8 @@ impl World {
             }
             1 | 2 if self.peers.len() < 6 => {
                 let rate = self.random.one_of(&RATES);
-                self.join(pool, rate);
+                let feed = self.feed(pool);
+                self.join(feed, rate);
             }
             3 if !self.peers.is_empty() => {
                 let index = self.random.below(self.peers.len());
@@ -97,13 +108,19 @@ impl World {
         // Any thread may be slow.
         match self.random.below(8) {
             0 => {}
-            1 => _ = self.hub.poll(),
+            1 => _ = self.poll_hub(),
             2 | 3 => {
                 let index = self.random.below(self.fanouts.len());
                 self.poll_fanout(index);
             }
             _ => self.poll(),
         }
+    }
+
+    /// Single messages for half of the dashboards, batches of any class for the others.
+    fn feed(&mut self, pool: PoolIndex) -> FeedId {
+        let query = self.random.one_of(&QUERIES);
+        FeedId::of_pool(pool, query).unwrap()
     }
 
     fn burst(&mut self, heartbeats: usize) {
@@ -124,7 +141,8 @@ impl World {
     fn join_storm(&mut self, pool: PoolIndex) {
         while self.peers.len() < 12 {
             let rate = self.random.one_of(&[None, Some(500), Some(6_500)]);
-            self.join(pool, rate);
+            let feed = self.feed(pool);
+            self.join(feed, rate);
         }
         self.reached.add("join storm");
         self.pass(STEP);
@@ -136,7 +154,7 @@ impl World {
         if self.scene.tasks > 0 {
             for _ in 0..4 {
                 self.burst(BURST);
-                self.hub.poll();
+                self.poll_hub();
             }
         }
         self.all_depart(PoolIndex(0));
@@ -166,7 +184,7 @@ impl World {
             }
         }
         self.full_at = Some(self.now);
-        while self.hub.poll() {}
+        self.empty_inbox();
     }
 
     fn give_slow_ones_room(&mut self, bytes: usize) {
@@ -183,24 +201,27 @@ impl World {
             2 | 3 => self.overload(),
             _ => {}
         }
-        let Scene { agents, tasks, .. } = self.scene;
+        let Scene { agents, tasks, max_departures, .. } = self.scene;
         for peer in &mut self.peers {
             (peer.is_stalled, peer.keeps_up) = (false, true);
             peer.rate = peer.rate.map(|rate| rate.max(tasks * 170 + 2_000));
         }
+        let feeds: BTreeSet<_> = self.peers.iter().map(|peer| peer.feed).collect();
         let step = |world: &mut Self, is_quiet: bool| {
             for pool in (0..POOLS).filter(|_| !is_quiet) {
                 let agent = world.random.below(2);
                 world.beat(PoolIndex(pool), agent);
             }
             world.pass(STEP);
-            // The threads keep up: however small the channels, each pool has its turn.
-            (0..2 * POOLS).for_each(|_| world.poll());
+            // The threads keep up: however small the channels, each feed has its turn.
+            (0..2 * feeds.len()).for_each(|_| world.poll());
         };
         // What a dashboard may have begun, a snapshot, a ring, and what changed: at the rate by
         // which it is faster than the changes.
         let snapshot = agents * (tasks * 170 + 500);
-        let steps = 100 + (2 * snapshot + MAX_RING_BYTES + 4 * MAX_BATCH_BYTES) / 1_500;
+        let period = usize::try_from(MAX_PERIOD.as_millis() / STEP.as_millis()).unwrap();
+        let steps =
+            100 + 2 * period + (2 * snapshot + MAX_RING_BYTES + 4 * MAX_BATCH_BYTES) / 1_500;
         let mut left = steps;
         while !self.peers.iter().all(|peer| peer.is_live) {
             left -= 1;
@@ -212,7 +233,13 @@ impl World {
         let readers = self.peers.len();
         for _ in 0..20 {
             step(self, false);
-            assert!(self.peers.iter().all(|peer| peer.is_live), "live again, and then not");
+            // A batch that lacks departures which were forgotten is not made.
+            let may_end = |peer: &Peer| {
+                peer.feed.period() > Duration::ZERO && max_departures < MAX_DEPARTURE_CHANGES
+            };
+            let goes_on = |peer: &Peer| peer.is_live || may_end(peer);
+            assert!(self.peers.iter().all(goes_on), "live again, and then not");
+            self.check_batches_in_time();
         }
         // The last evictions come, and then nothing more.
         for count in 0..60 {
@@ -223,6 +250,16 @@ impl World {
             }
             self.poll();
         }
+        // And the last batches.
+        self.read_for(MAX_PERIOD);
+        for _ in 0..steps {
+            let has_all = |peer: &Peer| peer.seq == Some(self.pools[peer.feed.pool().0].seq());
+            if self.peers.iter().all(has_all) {
+                break;
+            }
+            self.poll();
+            self.read_for(STEP);
+        }
         assert_eq!(self.peers.len(), readers, "a reader was cut off");
         // Promise 4.
         for peer in &self.peers {
@@ -232,6 +269,18 @@ impl World {
             assert_eq!(peer.view, present.collect(), "dashboard {}", peer.id);
         }
         self.reached.add_many("reader that became live", readers);
+    }
+
+    /// Where there is something new, the last batch was made less than a period ago.
+    fn check_batches_in_time(&self) {
+        for feed in self.peers.iter().map(|peer| peer.feed) {
+            let pool = &self.pools[feed.pool().0];
+            let made = pool.last_made(feed);
+            if made < pool.seq() {
+                let ago = self.now - pool.made_at(feed, made).unwrap();
+                assert!(ago < feed.period(), "{feed:?}: nothing new for {ago:?}");
+            }
+        }
     }
 
     /// The server is away: suspended, stopped.

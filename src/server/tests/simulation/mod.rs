@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
 
+use crate::server::feed::FeedId;
 use crate::server::limits::MAX_DEPARTURE_CHANGES;
 use crate::wire::id::{AgentId, PoolIndex};
 use crate::wire::{HISTORY_BYTES, MIB};
@@ -113,11 +114,14 @@ impl Reached {
 
 /// What the schedules must come to, each at least [`TO_REACH_LEAST`] times, or they show less than it
 /// seems.
-const TO_REACH: [&str; 21] = [
+const TO_REACH: [&str; 25] = [
     "another snapshot: departures were forgotten",
     "another snapshot: the reader is slow",
+    "batch for one who keeps up",
+    "batch for others",
     "cut off",
     "departure",
+    "departure in a batch",
     "eviction",
     "full inbox when asking for: a snapshot",
     "full inbox when asking for: changes",
@@ -127,6 +131,7 @@ const TO_REACH: [&str; 21] = [
     "no memory for a snapshot, later: a snapshot",
     "no memory for a snapshot, later: changes",
     "overload",
+    "part of a batch",
     "reader that became live",
     "slow for long, and not cut off",
     "snapshot",
@@ -194,10 +199,10 @@ fn what_was_missed_is_sent_once() {
     let beat = |world: &mut World, agent| world.beat(PoolIndex(0), agent);
     for agent in 0..AGENTS {
         beat(&mut world, agent);
-        while world.hub.poll() {}
+        world.empty_inbox();
     }
     for _ in 0..DASHBOARDS {
-        world.join(PoolIndex(0), None);
+        world.join(FeedId::Updates(PoolIndex(0)), None);
     }
     for peer in &world.peers {
         peer.pipe.only_count();
@@ -211,7 +216,7 @@ fn what_was_missed_is_sent_once() {
     };
     for _ in 0..2 {
         world.pass(STEP);
-        world.hub.poll();
+        world.poll_hub();
         world.fanouts.iter_mut().for_each(|(fanout, _)| fanout.poll(world.now));
     }
     assert!(all_have(&world));
@@ -223,11 +228,11 @@ fn what_was_missed_is_sent_once() {
             beat(&mut world, (20 * step + agent) % CHANGING);
         }
         world.pass(STEP);
-        world.hub.poll();
+        world.poll_hub();
     }
     for _ in 0..20 {
         world.pass(STEP);
-        world.hub.poll();
+        world.poll_hub();
         world.fanouts.iter_mut().for_each(|(fanout, _)| fanout.poll(world.now));
     }
     assert!(all_have(&world));
@@ -251,8 +256,8 @@ fn a_slow_reader_sees_a_hot_agent_change() {
     for agent in 0..=COLD {
         beat(&mut world, agent);
     }
-    while world.hub.poll() {}
-    world.join(PoolIndex(0), Some(RATE));
+    world.empty_inbox();
+    world.join(FeedId::Updates(PoolIndex(0)), Some(RATE));
     let (mut seen, mut seen_at) = (None, 0);
     for step in 0..24 * SNAPSHOT_STEPS {
         for cold in 0..2 {

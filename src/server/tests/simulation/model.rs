@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::agent_id;
 use crate::server::event::Stamp;
+use crate::server::feed::FeedId;
 
 /// Which of its agent's heartbeats a state is, counted from 0.
 pub(super) type Beat = u32;
@@ -32,6 +33,8 @@ pub(super) struct Pool {
     evict_after: Duration,
     /// The newest stamp of an evicted agent.
     evicted_up_to: u64,
+    /// When the batches of each feed were made, by the number of their newest change.
+    batches: BTreeMap<FeedId, BTreeMap<u64, Instant>>,
 }
 
 #[derive(Debug, Default)]
@@ -56,6 +59,7 @@ impl Pool {
             complete_since: 0,
             evict_after,
             evicted_up_to: 0,
+            batches: BTreeMap::new(),
         }
     }
 
@@ -159,10 +163,36 @@ impl Pool {
 
     /// Each agent's last change up to `seq`.
     pub(super) fn as_of(&self, seq: u64) -> impl Iterator<Item = Change> {
-        self.agents.values().filter_map(move |agent| {
-            let count = agent.changes.partition_point(|number| *number <= seq);
-            Some(self.at(*agent.changes.get(count.checked_sub(1)?)?))
-        })
+        self.agents.keys().filter_map(move |agent| Some(self.at(self.newest(*agent, seq)?)))
+    }
+
+    /// The number of the agent's last change up to `seq`.
+    pub(super) fn newest(&self, agent: usize, seq: u64) -> Option<u64> {
+        let changes = &self.agents.get(&agent)?.changes;
+        let count = changes.partition_point(|number| *number <= seq);
+        changes.get(count.checked_sub(1)?).copied()
+    }
+
+    /// How many agents changed after `since`, up to `seq`.
+    pub(super) fn count_changed(&self, since: u64, seq: u64) -> usize {
+        let newest = self.agents.keys().filter_map(|agent| self.newest(*agent, seq));
+        newest.filter(|newest| *newest > since).count()
+    }
+
+    /// The feed's dashboards have been made all changes up to `seq`.
+    pub(super) fn note_made(&mut self, feed: FeedId, seq: u64, now: Instant) {
+        self.batches.entry(feed).or_default().entry(seq).or_insert(now);
+    }
+
+    /// When the batch with this newest change was made, if there is one.
+    pub(super) fn made_at(&self, feed: FeedId, seq: u64) -> Option<Instant> {
+        self.batches.get(&feed)?.get(&seq).copied()
+    }
+
+    /// The last change that the feed's dashboards can have.
+    pub(super) fn last_made(&self, feed: FeedId) -> u64 {
+        let made = || self.batches.get(&feed)?.last_key_value().map(|(seq, _)| *seq);
+        if matches!(feed, FeedId::Updates(_)) { self.seq() } else { made().unwrap_or_default() }
     }
 
     /// The last change of each agent that has not changed after `seq`.

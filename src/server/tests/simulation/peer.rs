@@ -112,8 +112,10 @@ pub(super) struct Peer {
     /// What it shows: each agent's state.
     pub(super) view: BTreeMap<usize, Beat>,
     pub(super) seq: Option<u64>,
-    /// It had all, and so it is to get every change from then on.
+    /// It had all, and so it is to get every change, or batch, from then on.
     pub(super) is_live: bool,
+    /// When its last batch was made, if it kept up then.
+    batch_at: Option<Instant>,
     /// Bytes since it last waited.
     received: usize,
     /// Since when its socket was full at every look.
@@ -146,6 +148,7 @@ impl Peer {
             view: BTreeMap::new(),
             seq: None,
             is_live: false,
+            batch_at: None,
             received: 0,
             full_since: None,
             seen: BTreeMap::new(),
@@ -182,15 +185,20 @@ impl Peer {
             self.input = rest.to_vec();
         }
         if self.seq == Some(pool.seq()) {
-            self.is_live = self.keeps_up;
+            let goes_on = self.is_of_updates() || pool.made_at(self.feed, pool.seq()).is_some();
+            self.is_live |= self.keeps_up && goes_on;
             self.update_bytes = 0;
         }
         self.check_cut_off(now, reached)
     }
 
-    /// A step is over, and the pool's last change is `seq`.
+    fn is_of_updates(&self) -> bool {
+        matches!(self.feed, FeedId::Updates(_))
+    }
+
+    /// A step is over, and the last change that it can have is `seq`.
     pub(super) fn wait(&mut self, seq: u64) {
-        if self.received > CONTROL_BYTES || self.seq == Some(seq) {
+        if self.received > CONTROL_BYTES || self.seq >= Some(seq) {
             (self.waited, self.received) = (0, 0);
         } else if !self.is_stalled && !self.pipe.is_blocked() {
             self.waited += 1;
@@ -259,6 +267,11 @@ impl Peer {
                 let (metrics, _) = text.split_once("\"departed\":").unwrap();
                 self.take_snapshot(&states(metrics), seq, bytes, pool, reached);
             }
+            "metrics_batch" => {
+                let (metrics, offline) = text.split_once("\"offline\":").unwrap();
+                let states = [states(metrics), states(offline)].concat();
+                self.take_batch(&states, seq, bytes, pool, reached);
+            }
             _ => self.take_update(&states(text), seq, bytes, pool, reached),
         }
         self.seq = Some(seq);
@@ -308,6 +321,7 @@ impl Peer {
         pool: &Pool,
         reached: &mut Reached,
     ) {
+        assert!(self.is_of_updates(), "an update for {:?}", self.feed);
         let last = self.seq.expect("the snapshot comes first");
         assert!(seq > last, "{seq} after {last}");
         assert!(!self.is_live || seq == last + 1, "{seq} after {last} for one who keeps up");
@@ -323,6 +337,49 @@ impl Peer {
         if seq > last + 1 {
             reached.add("newest state in place of several");
         }
+        self.update_bytes += bytes;
+    }
+
+    /// Of each agent in it, a batch has the last change up to its number, and none that the dashboard
+    /// has. One who keeps up gets those that were made, each with all that changed, a period apart.
+    fn take_batch(
+        &mut self,
+        states: &[(usize, Option<Beat>)],
+        seq: u64,
+        bytes: usize,
+        pool: &Pool,
+        reached: &mut Reached,
+    ) {
+        assert!(!self.is_of_updates(), "a batch for {:?}", self.feed);
+        let last = self.seq.expect("the snapshot comes first");
+        assert!(seq > last, "{seq} after {last}");
+        for (agent, state) in states {
+            let newest = pool.newest(*agent, seq).expect("one of its changes");
+            assert!(newest > last, "a{agent}: change {newest} in the batch of {last} to {seq}");
+            let change = pool.at(newest);
+            assert_eq!(*state, change.state, "a{agent} in the batch of {last} to {seq}");
+            self.see(*agent, change.stamp);
+            match state {
+                Some(beat) => _ = self.view.insert(*agent, *beat),
+                None => _ = self.view.remove(agent),
+            }
+        }
+        let made_at = pool.made_at(self.feed, seq);
+        if self.is_live {
+            let made_at = made_at.expect("a whole batch for one who keeps up");
+            let count = pool.count_changed(last, seq);
+            assert_eq!(states.len(), count, "{states:?} in the batch of {last} to {seq}");
+            let apart = self.batch_at.map(|at| made_at - at);
+            let is_due = apart.is_none_or(|apart| apart >= self.feed.period());
+            assert!(is_due, "{:?}: a batch after {apart:?}", self.feed);
+            reached.add("batch for one who keeps up");
+        } else {
+            reached.add(if made_at.is_some() { "batch for others" } else { "part of a batch" });
+        }
+        if states.iter().any(|(_, state)| state.is_none()) {
+            reached.add("departure in a batch");
+        }
+        self.batch_at = made_at.filter(|_| self.is_live);
         self.update_bytes += bytes;
     }
 

@@ -199,11 +199,10 @@ impl World {
         self.hand_in(heartbeat);
     }
 
-    pub(super) fn join(&mut self, pool: PoolIndex, rate: Option<usize>) {
+    pub(super) fn join(&mut self, feed: FeedId, rate: Option<usize>) {
         let id = DashboardId(self.joined);
         self.joined += 1;
         let fanout = self.random.below(self.fanouts.len());
-        let feed = FeedId::Updates(pool);
         let peer = Peer::new(id, feed, fanout, rate);
         let socket = Arc::<Pipe>::clone(&peer.pipe);
         self.control(fanout, id, feed, Action::Attach { socket, greeting: GREETING.to_vec() });
@@ -255,9 +254,9 @@ impl World {
     }
 
     fn tick(&mut self) {
-        while self.hub.poll() {}
+        self.empty_inbox();
         self.ticks.send(self.now).unwrap();
-        self.hub.poll();
+        self.poll_hub();
         let gap = self.now - self.last_tick;
         let away = if gap > 2 * TICK { gap } else { Duration::ZERO };
         for pool in &mut self.pools {
@@ -266,6 +265,22 @@ impl World {
         }
         self.last_tick = self.now;
         self.next_tick = self.now + TICK;
+    }
+
+    /// The hub has its turn. Whether it has more to do.
+    pub(super) fn poll_hub(&mut self) -> bool {
+        let has_more = self.hub.poll_at(self.now);
+        for peer in &self.peers {
+            let pool = &mut self.pools[peer.feed.pool().0];
+            if let Some(seq) = self.hub.made(peer.feed) {
+                pool.note_made(peer.feed, seq, self.now);
+            }
+        }
+        has_more
+    }
+
+    pub(super) fn empty_inbox(&mut self) {
+        while self.poll_hub() {}
     }
 
     pub(super) fn poll_fanout(&mut self, index: usize) {
@@ -280,8 +295,10 @@ impl World {
                 self.reached.add_because("no memory for a snapshot, later", what);
             }
         }
-        if self.counters.conflations.get() > self.conflations {
-            self.conflations = self.counters.conflations.get();
+        let Counters { conflations, batches_split, .. } = &*self.counters;
+        let conflations = conflations.get() + batches_split.get();
+        if conflations > self.conflations {
+            self.conflations = conflations;
             self.peers.iter_mut().for_each(|peer| peer.is_live = false);
         }
         let Self { now, pools, handle, reached, .. } = self;
@@ -296,7 +313,7 @@ impl World {
 
     /// All threads have their turn.
     pub(super) fn poll(&mut self) {
-        self.hub.poll();
+        self.poll_hub();
         for index in 0..self.fanouts.len() {
             self.poll_fanout(index);
         }
@@ -306,11 +323,19 @@ impl World {
         self.polled_at = self.now;
         for peer in &mut self.peers {
             let pool = &self.pools[peer.feed.pool().0];
-            peer.wait(pool.seq());
+            peer.wait(pool.last_made(peer.feed));
             // Where there is no memory and departures were forgotten, somebody must first end.
             let needs_snapshot = peer.seq.is_none_or(|seq| pool.is_forgotten(seq));
             let is_in_time = peer.waited < 30 || (self.scene.is_scarce() && needs_snapshot);
-            assert!(is_in_time, "dashboard {} waits, with {:?}", peer.id, peer.seq);
+            assert!(
+                is_in_time,
+                "dashboard {} of {:?} waits, with {:?} of {}, made up to {}",
+                peer.id,
+                peer.feed,
+                peer.seq,
+                pool.seq(),
+                pool.last_made(peer.feed)
+            );
         }
     }
 }
