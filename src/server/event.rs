@@ -86,7 +86,8 @@ pub(crate) enum Batch {
     /// still taking may be sent in its place. No update of the feed with a change up to `since` follows.
     Snapshot { feed: FeedId, since: u64, dashboards: Vec<DashboardId>, snapshot: Snapshot },
     /// The answer to [`Event::Resume`] for those that lack the same: newest states of agents, the
-    /// oldest change first, as the feed's messages. Where that is not all, they ask again.
+    /// oldest change first, as the feed's messages. Where that is not all, they ask again. Of an
+    /// overview, all pools, also for those that join.
     Changes { feed: FeedId, dashboards: Vec<DashboardId>, frames: Arc<Frames> },
 }
 

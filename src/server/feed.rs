@@ -15,6 +15,10 @@ pub(crate) enum FeedId {
     Updates(PoolIndex),
     /// A pool, at most one message in a period, of what changed.
     Batches(PoolIndex, Period),
+    /// All pools in figures, for viewers of all.
+    AllPools,
+    /// The same of one pool, for its viewers.
+    OnePool(PoolIndex),
 }
 
 impl FeedId {
@@ -33,17 +37,24 @@ impl FeedId {
         })
     }
 
-    /// The pool that it shows.
-    pub(crate) fn pool(self) -> PoolIndex {
+    /// The pool that it shows; none where it shows all.
+    pub(crate) fn pool(self) -> Option<PoolIndex> {
         match self {
-            Self::Updates(pool) | Self::Batches(pool, _) => pool,
+            Self::Updates(pool) | Self::Batches(pool, _) | Self::OnePool(pool) => Some(pool),
+            Self::AllPools => None,
         }
+    }
+
+    /// Whether it shows pools in figures, and no agent.
+    pub(crate) fn is_overview(self) -> bool {
+        matches!(self, Self::AllPools | Self::OnePool(_))
     }
 
     /// The time from one message to the next, at least.
     pub(crate) fn period(self) -> Duration {
         match self {
             Self::Updates(_) => Duration::ZERO,
+            Self::AllPools | Self::OnePool(_) => OVERVIEW_PERIOD,
             Self::Batches(_, Period(ms)) => Duration::from_millis(ms.into()),
         }
     }
@@ -53,6 +64,9 @@ impl FeedId {
         Self::Batches(pool, Period(0))..=Self::Batches(pool, Period(MAX_BATCH_MS))
     }
 }
+
+/// People read figures, and see no more of them.
+const OVERVIEW_PERIOD: Duration = Duration::from_secs(1);
 
 /// The parameter of the query.
 const BATCH_MS: &str = "batch_ms";

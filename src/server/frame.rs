@@ -59,6 +59,17 @@ impl Frames {
         self.push(Data::Text, true, text.as_bytes(), (seq.saturating_sub(1), seq));
     }
 
+    /// Appends `text`, which carries the change `seq` and may be long, in fragments of up to
+    /// [`FRAGMENT_BYTES`].
+    pub(crate) fn push_long_text(&mut self, text: &str, seq: u64) {
+        let parts = text.as_bytes().chunks(FRAGMENT_BYTES);
+        let last = parts.len().saturating_sub(1);
+        for (number, part) in parts.enumerate() {
+            let opcode = if number == 0 { Data::Text } else { Data::Continue };
+            self.push(opcode, number == last, part, (seq.saturating_sub(1), seq));
+        }
+    }
+
     fn push(&mut self, opcode: Data, is_final: bool, payload: &[u8], (since, seq): (u64, u64)) {
         let opcode = OpCode::Data(opcode);
         let header = FrameHeader { is_final, opcode, ..FrameHeader::default() };
@@ -197,6 +208,20 @@ mod tests {
             [1, 2, 3, 4, 5].map(|seq| frames.is_within(seq)),
             [false, false, true, true, false]
         );
+    }
+
+    #[test]
+    fn a_long_text_is_fragments_and_a_short_one_a_frame() {
+        let mut frames = Frames::default();
+        frames.push_long_text("short", 6);
+        frames.push_long_text(&"x".repeat(FRAGMENT_BYTES), 7);
+        frames.push_long_text(&"y".repeat(FRAGMENT_BYTES + 1), 8);
+        let starts: Vec<_> = std::iter::successors(Some(0), |at| Some(frames.boundary(at + 1)))
+            .take_while(|at| *at < frames.bytes().len())
+            .map(|at| frames.bytes()[at])
+            .collect();
+        assert_eq!(starts, [0x81, 0x81, 0x01, 0x80]);
+        assert_eq!((frames.count_after(7), frames.start_after(8)), (2, frames.bytes().len()));
     }
 
     #[test]

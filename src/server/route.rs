@@ -21,6 +21,8 @@ pub(crate) enum Route {
     Status,
     /// `GET /ws/agent-pools/{pool_id}/metrics`; the id as it came, known or not.
     Feed(String),
+    /// `GET /ws/agent-pools`
+    Overview,
     /// `POST /login`; `GET /login` is the page.
     Login,
     /// `POST /logout`
@@ -64,6 +66,7 @@ impl Route {
             ["", "api", "v1", "agent-pools", pool, "metrics"] => Self::Metrics(pool.to_owned()),
             ["", "api", "v1", "agent-pools", pool, "history"] => Self::History(pool.to_owned()),
             ["", "api", "v1", "status"] => Self::Status,
+            ["", "ws", "agent-pools"] => Self::Overview,
             ["", "ws", "agent-pools", pool, "metrics"] => Self::Feed(pool.to_owned()),
             ["", "login"] => Self::Login,
             ["", "logout"] => Self::Logout,
@@ -90,7 +93,7 @@ impl Route {
             Self::Ping(_) | Self::Logout => "POST",
             Self::Agent(_) => "DELETE",
             Self::Login => "GET, HEAD, POST",
-            Self::Feed(_) => "GET",
+            Self::Feed(_) | Self::Overview => "GET",
             _ => "GET, HEAD",
         }
     }
@@ -140,6 +143,7 @@ mod tests {
         assert_eq!(Route::parse("/api/v1/agent-pools//metrics"), Ok(Route::Metrics("".into())));
         assert_eq!(Route::parse("/api/v1/agent-pools/p/history"), Ok(Route::History("p".into())));
         assert_eq!(Route::parse("/ws/agent-pools/%20/metrics"), Ok(Route::Feed("%20".into())));
+        assert_eq!(Route::parse("/ws/agent-pools"), Ok(Route::Overview));
     }
 
     #[test]
@@ -160,6 +164,7 @@ mod tests {
             "/api/v1/agents/a/ping/",
             "/api/v1/agent-pools/",
             "/api/v1/agent-pools/metrics",
+            "/ws/agent-pools/",
             "/ws/agent-pools/a/b/metrics",
             "//livez",
             "livez",

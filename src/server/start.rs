@@ -38,6 +38,7 @@ struct Shared {
     threads: Threads,
     epoch: Arc<str>,
     pools: Arc<[PoolId]>,
+    names: Arc<[String]>,
     limits: Limits,
 }
 
@@ -56,7 +57,8 @@ impl Server {
             .map_err(|error| StartError::Resource("the directory of the private sockets", error))?;
         let (threads, ends) = Threads::new(limits.max_dashboards + OTHER_THREADS);
         let pools = config.pools.iter().map(|pool| pool.id.clone()).collect();
-        let shared = Shared { clock, counters, threads, epoch: epoch()?, pools, limits };
+        let names = config.pools.iter().map(|pool| pool.name.clone()).collect();
+        let shared = Shared { clock, counters, threads, epoch: epoch()?, pools, names, limits };
         let rules = Rules {
             evict_after: config.evict_after,
             tick: MAX_EVICTION_TICK.min(config.evict_after / 4),
@@ -131,6 +133,7 @@ impl Shared {
             (0..fanouts).map(|_| bounded(FANOUT_BATCHES)).unzip();
         let (hub, hub_handle) = hub::hub(hub::Parts {
             pools: Arc::clone(&self.pools),
+            names: Arc::clone(&self.names),
             epoch: Arc::clone(&self.epoch),
             rules,
             timeout: self.limits.hub_timeout(),

@@ -88,7 +88,8 @@ mod tests {
     /// The text, from parts of `part_bytes`, and their number.
     fn text(batch: &MetricsBatch, part_bytes: usize) -> (String, usize) {
         let pool = PoolId::parse("p").unwrap();
-        let envelope = Envelope { pool: &pool, server_time: UnixMillis(5), epoch: "e", seq: 9 };
+        let envelope =
+            Envelope { pool: Some(&pool), server_time: UnixMillis(5), epoch: "e", seq: 9 };
         let (mut text, mut parts, mut ended) = (String::new(), 0, false);
         batch.write(&envelope, part_bytes, |part, is_last| {
             assert!(!ended && (is_last || part.len() >= part_bytes));

@@ -15,11 +15,12 @@ use crate::wire::id::{AgentId, PoolId};
 /// What every message has beside its type and metrics.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Envelope<'a> {
-    pub pool: &'a PoolId,
+    /// None in messages about several pools.
+    pub pool: Option<&'a PoolId>,
     pub server_time: UnixMillis,
     /// This run of the server.
     pub epoch: &'a str,
-    /// The pool's count of changes.
+    /// The feed's count of changes.
     pub seq: u64,
 }
 
@@ -109,10 +110,10 @@ impl Snapshot {
         self.agents
             .sort_unstable_by(|a, b| (&a.metrics.name, &a.agent).cmp(&(&b.metrics.name, &b.agent)));
         let Self { departures, server_time, seq, .. } = self;
-        let envelope = Envelope { pool, server_time, epoch, seq };
+        let envelope = Envelope { pool: Some(pool), server_time, epoch, seq };
         // Writing to a String cannot fail.
         let mut text = String::with_capacity(part_bytes + KIB);
-        let _ = write!(text, r#"{},"metrics":["#, head("initial_metrics", pool));
+        let _ = write!(text, r#"{},"metrics":["#, head("initial_metrics", Some(pool)));
         let mut push_entry = |text: &mut String, index: usize, entry: &dyn Display| {
             if text.len() >= part_bytes {
                 part(text, false);
@@ -182,8 +183,11 @@ fn message(
 }
 
 /// The beginning of each message. Ids are of characters that JSON does not escape.
-pub(super) fn head(kind: &str, pool: &PoolId) -> impl Display {
-    fmt::from_fn(move |f| write!(f, r#"{{"type":"{kind}","pool_id":"{pool}""#))
+pub(super) fn head(kind: &str, pool: Option<&PoolId>) -> impl Display {
+    fmt::from_fn(move |f| {
+        write!(f, r#"{{"type":"{kind}""#)?;
+        pool.map_or(Ok(()), |pool| write!(f, r#","pool_id":"{pool}""#))
+    })
 }
 
 /// The end of each message.
@@ -259,7 +263,8 @@ mod tests {
 
     #[test]
     fn an_update_has_the_seeds_members_first() {
-        let envelope = Envelope { pool: &pool(), server_time: UnixMillis(5), epoch: "e1", seq: 9 };
+        let envelope =
+            Envelope { pool: Some(&pool()), server_time: UnixMillis(5), epoch: "e1", seq: 9 };
         let text = update(&envelope, &metrics("a", "n"), Some(30_000));
         positions(
             &text,
@@ -325,12 +330,16 @@ mod tests {
 
     #[test]
     fn an_offline_message_says_why() {
-        let envelope = Envelope { pool: &pool(), server_time: UnixMillis(5), epoch: "e", seq: 1 };
+        let envelope =
+            Envelope { pool: Some(&pool()), server_time: UnixMillis(5), epoch: "e", seq: 1 };
         let text = offline(&envelope, &AgentId::parse("a").unwrap(), Reason::Goodbye);
         let value: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(value["metrics"], json!({"agent_id": "a", "status": "offline"}));
         assert_eq!(value["reason"], "goodbye");
         let alive: Value = serde_json::from_str(&keepalive(&envelope)).unwrap();
-        assert_eq!(alive["type"], "keepalive");
+        assert_eq!((&alive["type"], &alive["pool_id"]), (&json!("keepalive"), &json!("pool-xxx")));
+        let of_all = keepalive(&Envelope { pool: None, ..envelope });
+        let alive: Value = serde_json::from_str(&of_all).unwrap();
+        assert_eq!((&alive["type"], alive.get("pool_id")), (&json!("keepalive"), None));
     }
 }

@@ -25,7 +25,8 @@ pub(crate) use message::{
 };
 pub(crate) use object::Object;
 pub(crate) use summary::{
-    AgentCounts, HIGH_MEMORY_PERCENT, Kind, ListedPool, Load, Summary, pool_list, push_cell,
+    AgentCounts, HIGH_MEMORY_PERCENT, Kind, ListedPool, Load, Summary, pool_list, pool_summaries,
+    push_cell,
 };
 
 use serde::{Serialize, Serializer};

@@ -2,9 +2,11 @@
 //! overview's messages, which show the figures.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use serde::Serialize;
 
+use super::message::{Envelope, head, tail};
 use super::to_json;
 use crate::runtime::clock::UnixMillis;
 
@@ -132,6 +134,30 @@ pub(crate) struct ListedPool<'a> {
     pub app_keys: Option<&'a [String]>,
     #[serde(flatten)]
     pub summary: &'a Summary,
+}
+
+impl ListedPool<'_> {
+    /// As JSON.
+    pub(crate) fn text(&self) -> String {
+        // serde_json writes UTF-8 only.
+        String::from_utf8(to_json(self, 0)).unwrap_or_default()
+    }
+}
+
+/// The `pool_summaries` message, of [`ListedPool::text`]s.
+pub(crate) fn pool_summaries<'a>(
+    envelope: &Envelope<'_>,
+    pools: impl Iterator<Item = &'a str>,
+) -> String {
+    // Writing to a String cannot fail.
+    let mut text = String::new();
+    let _ = write!(text, r#"{},"pools":["#, head("pool_summaries", envelope.pool));
+    for (number, pool) in pools.enumerate() {
+        text.push_str(if number == 0 { "" } else { "," });
+        text.push_str(pool);
+    }
+    let _ = write!(text, "]{}", tail(envelope));
+    text
 }
 
 /// The body of `GET /api/v1/agent-pools`.

@@ -25,6 +25,7 @@ mod keepalive;
 mod maxima;
 mod modes;
 mod origins;
+mod overview;
 mod page;
 mod pools;
 mod recipe;

@@ -50,7 +50,7 @@ impl Cors {
         match route {
             // For agents and probes, which are no pages.
             Route::Ping(_) | Route::Agent(_) | Route::Live | Route::Ready => Self::Silent,
-            Route::Login | Route::Logout | Route::Feed(_) => Self::Varies,
+            Route::Login | Route::Logout | Route::Feed(_) | Route::Overview => Self::Varies,
             Route::Page | Route::Pools | Route::Metrics(_) | Route::History(_) | Route::Status => {
                 listed().map_or(Self::Varies, Self::Shared)
             }

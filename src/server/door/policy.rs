@@ -193,6 +193,14 @@ impl Policy {
                     .map_err(|rule| Response::problem(400, &rule))?;
                 return Ok(Action::Upgrade(Handshake { accept_key, feed }));
             }
+            // Its query is looked at for the token only: it has one rhythm, which is no client's choice.
+            Route::Overview => {
+                let feed = match self.viewer(head, peer)? {
+                    Viewer::All => FeedId::AllPools,
+                    Viewer::Pool(pool) => FeedId::OnePool(pool),
+                };
+                return Ok(Action::Upgrade(Handshake { accept_key: handshake(head)?, feed }));
+            }
         };
         let posts_login = *route == Route::Login && head.method == "POST";
         let wants_body = posts_login || matches!(route, Route::Ping(_));

@@ -35,8 +35,9 @@ impl Fanout {
             (Action::Attach { socket, greeting }, _) => {
                 let dashboard = Dashboard::new(socket, greeting, now);
                 if self.closing_until.is_none() {
-                    let pool = &self.parts.pools[feed.pool().0];
-                    let feed = self.feeds.entry(feed).or_insert_with(|| Feed::new(pool.clone()));
+                    let pool = feed.pool().filter(|_| !feed.is_overview());
+                    let new = || Feed::new(pool.map(|pool| self.parts.pools[pool.0].clone()));
+                    let feed = self.feeds.entry(feed).or_insert_with(new);
                     feed.dashboards.insert(id, dashboard);
                 }
                 return;

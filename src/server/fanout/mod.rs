@@ -123,7 +123,8 @@ pub(crate) struct Fanout {
 /// A feed's dashboards on this thread.
 #[derive(Debug)]
 struct Feed {
-    pool: PoolId,
+    /// None where it shows several.
+    pool: Option<PoolId>,
     dashboards: BTreeMap<DashboardId, Dashboard>,
     ring: Ring,
     /// Bytes in the ring that idle dashboards have not been offered.
@@ -131,7 +132,7 @@ struct Feed {
 }
 
 impl Feed {
-    fn new(pool: PoolId) -> Self {
+    fn new(pool: Option<PoolId>) -> Self {
         Self { pool, dashboards: BTreeMap::new(), ring: Ring::default(), unwritten: 0 }
     }
 }
@@ -233,6 +234,10 @@ impl Fanout {
                 self.snapshot(feed, dashboards, snapshot);
             }
             Batch::Changes { feed, dashboards, frames } => {
+                if feed.is_overview() {
+                    // As before a snapshot: joiners were attached before this batch was made.
+                    self.take_controls();
+                }
                 for id in dashboards {
                     let Some(waiting) = self.waiting(feed, id) else { continue };
                     waiting.take_changes(&frames);
@@ -282,13 +287,14 @@ impl Fanout {
     fn snapshot(&mut self, feed: FeedId, mut waiting: Vec<DashboardId>, mut snapshot: Snapshot) {
         waiting.retain(|id| self.waiting(feed, *id).is_some());
         let Some(Feed { pool, dashboards, .. }) = self.feeds.get(&feed) else { return };
+        let (Some(pool), Some(index)) = (pool, feed.pool()) else { return };
         if waiting.is_empty() {
             return;
         }
         // Who has newer states already is not to get older ones.
         let seqs = waiting.iter().filter_map(|id| dashboards.get(id)?.seq());
         snapshot.complete_since = seqs.fold(snapshot.complete_since, u64::max);
-        let frames = self.snapshots.get(feed.pool(), snapshot, pool, &self.parts.epoch);
+        let frames = self.snapshots.get(index, snapshot, pool, &self.parts.epoch);
         for id in waiting {
             let now = self.now;
             let Some(dashboard) = self.waiting(feed, id) else { continue };
@@ -337,7 +343,10 @@ impl Fanout {
     ) -> Option<(Writer<'_>, &mut BTreeMap<DashboardId, Dashboard>)> {
         let Self { parts, feeds, retries, now, .. } = self;
         let Feed { pool, dashboards, ring, .. } = feeds.get_mut(&id)?;
-        Some((Writer { parts, feed: id, pool, ring, now: *now, retries }, dashboards))
+        Some((
+            Writer { parts, feed: id, pool: pool.as_ref(), ring, now: *now, retries },
+            dashboards,
+        ))
     }
 }
 
@@ -345,7 +354,7 @@ impl Fanout {
 struct Writer<'a> {
     parts: &'a Parts,
     feed: FeedId,
-    pool: &'a PoolId,
+    pool: Option<&'a PoolId>,
     ring: &'a Ring,
     now: Instant,
     retries: &'a mut Retries,

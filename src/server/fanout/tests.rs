@@ -53,6 +53,7 @@ fn stage(change: impl FnOnce(&mut Times)) -> Stage {
     let (batches, batch_receiver) = bounded(FANOUT_BATCHES);
     let (hub, hub_handle) = hub(hub::Parts {
         pools: Arc::clone(&pools),
+        names: Arc::default(),
         epoch: "e".into(),
         rules: RULES,
         timeout: TIMEOUT,
@@ -88,6 +89,7 @@ fn idle_hub() -> (Hub, HubHandle) {
     let clock = Clock::start();
     hub(hub::Parts {
         pools: [PoolId::parse("p").unwrap()].into(),
+        names: Arc::default(),
         epoch: "e".into(),
         rules: RULES,
         timeout: TIMEOUT,

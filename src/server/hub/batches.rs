@@ -86,9 +86,10 @@ impl Hub {
     /// Makes the batches that are due.
     pub(super) fn make_batches(&mut self) {
         while let Some(feed) = self.state.schedule.take_due(self.now) {
-            let seq = self.state.registry.pools[feed.pool().0].seq();
+            let Some(pool) = feed.pool() else { continue };
+            let seq = self.state.registry.pools[pool.0].seq();
             let since = self.state.schedule.made(feed).unwrap_or(seq);
-            let frames = self.state.batch(feed.pool(), since, seq, usize::MAX);
+            let frames = self.state.batch(pool, since, seq, usize::MAX);
             self.state.schedule.note_made(feed, seq, self.now);
             self.state.counters.batches.add_one();
             let Some(ring) = self.state.rings.get_mut(&feed) else { continue };
@@ -106,9 +107,14 @@ impl State {
     /// A part of what the feed's batches since `since` brought, for who has not got them: up to the
     /// last batch, so that it can go on with the next one, and up to about [`MAX_BATCH_BYTES`], as it
     /// may be slow and memory is its own. `None` where the registry has forgotten departures.
-    pub(super) fn missed_batch(&self, feed: FeedId, since: u64) -> Option<Arc<Frames>> {
+    pub(super) fn missed_batch(
+        &self,
+        feed: FeedId,
+        pool: PoolIndex,
+        since: u64,
+    ) -> Option<Arc<Frames>> {
         let made = self.schedule.made(feed)?;
-        self.batch(feed.pool(), since, made, MAX_BATCH_BYTES)
+        self.batch(pool, since, made, MAX_BATCH_BYTES)
     }
 
     /// One message: of each agent whose newest change comes after `since`, and not after `until`, that
@@ -142,7 +148,8 @@ impl State {
             }
         };
         let server_time = self.clock.wall();
-        let envelope = Envelope { pool: &self.pools[pool.0], server_time, epoch: &self.epoch, seq };
+        let envelope =
+            Envelope { pool: Some(&self.pools[pool.0]), server_time, epoch: &self.epoch, seq };
         match encode(&batch, &envelope, since) {
             Ok(frames) => Some(Arc::new(frames)),
             Err(error) => {

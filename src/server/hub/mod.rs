@@ -6,6 +6,7 @@
 mod batches;
 mod handle;
 mod outbox;
+mod overview;
 #[cfg(test)]
 mod tests;
 
@@ -32,6 +33,7 @@ use batches::Schedule;
 pub(crate) use handle::{HubError, HubHandle};
 use handle::{Room, lock};
 use outbox::Outbox;
+use overview::Overview;
 
 /// Events handled before the hub looks at the clock and at its outboxes again: enough to make
 /// batches of, and few enough that a tick or a join does not wait noticeably.
@@ -48,6 +50,8 @@ pub(crate) const HUB_WINDOW: Duration = Duration::from_millis(10);
 pub(crate) struct Parts {
     /// The pools' ids, in the configuration's order.
     pub pools: Arc<[PoolId]>,
+    /// Their names for people.
+    pub names: Arc<[String]>,
     /// This run of the server.
     pub epoch: Arc<str>,
     pub rules: Rules,
@@ -66,18 +70,20 @@ pub(crate) struct Parts {
 
 /// Makes a hub, to be run on a thread of its own, and the handle to it.
 pub(crate) fn hub(parts: Parts) -> (Hub, HubHandle) {
-    let Parts { pools, epoch, rules, timeout, ticks, windows, fanouts, clock, counters } = parts;
+    let Parts { pools, names, epoch, rules, timeout, ticks, windows, fanouts, clock, counters } =
+        parts;
     let (sender, inbox) = bounded(HUB_INBOX);
     let (urgent_sender, urgent) = bounded(1);
     let rooms: Arc<[Mutex<Room>]> = pools.iter().map(|_| Mutex::default()).collect();
     let registry = Registry::new(pools.len(), rules);
     let (rings, schedule) = (BTreeMap::new(), Schedule::default());
+    let overview = Overview::new(Arc::clone(&pools), names);
     let outboxes = fanouts.into_iter().enumerate();
     let outbox = |(index, fanout)| Outbox::new(FanoutIndex(index), fanout);
     let hub = Hub {
         outboxes: outboxes.map(outbox).collect(),
         now: clock.now(),
-        state: State { registry, rings, schedule, pools, epoch, clock, counters },
+        state: State { registry, rings, schedule, overview, pools, epoch, clock, counters },
         watchers: HashMap::new(),
         inbox,
         urgent,
@@ -112,6 +118,7 @@ struct State {
     /// By feed that somebody watches: the messages that not every fanout thread has been sent.
     rings: BTreeMap<FeedId, Ring>,
     schedule: Schedule,
+    overview: Overview,
     pools: Arc<[PoolId]>,
     epoch: Arc<str>,
     clock: Clock,
@@ -229,13 +236,9 @@ impl Hub {
                 }
             }
             Event::Join { dashboard, feed, fanout } => {
-                let seq = self.state.registry.pools[feed.pool().0].seq();
+                let seq = self.state.join(feed, self.now);
                 self.watchers.insert(dashboard, (feed, fanout));
                 self.state.rings.entry(feed).or_default();
-                if matches!(feed, FeedId::Batches(..)) {
-                    self.state.schedule.watch(feed, seq, self.now);
-                }
-                let seq = self.state.schedule.made(feed).unwrap_or(seq);
                 self.outboxes[fanout.0].join(feed, dashboard, seq);
             }
             Event::Resume { dashboard, since } => {
@@ -278,6 +281,25 @@ impl Hub {
             self.state.counters.evictions.add_one();
             self.publish(pool, &change);
         }
+        self.look(now);
+    }
+
+    /// Tells the overview's dashboards what changed since they were told last.
+    fn look(&mut self, now: Instant) {
+        let State { registry, rings, overview, epoch, clock, .. } = &mut self.state;
+        if !overview.is_due(now) {
+            return;
+        }
+        let watched: Vec<_> = rings.keys().copied().filter(|feed| feed.is_overview()).collect();
+        let messages = overview.look(&registry.pools, &watched, (now, clock.wall()), epoch);
+        for (feed, text, seq) in messages {
+            let mut frames = Frames::default();
+            frames.push_long_text(&text, seq);
+            rings.entry(feed).or_default().append(seq - 1, Arc::new(frames));
+            for outbox in &mut self.outboxes {
+                outbox.note_update(feed);
+            }
+        }
     }
 
     /// Tells workers how full the pool is now, and dashboards what changed: the message is made
@@ -317,13 +339,39 @@ impl Hub {
 }
 
 impl State {
+    /// Somebody joins the feed, whose last change has the returned number.
+    fn join(&mut self, feed: FeedId, now: Instant) -> u64 {
+        match feed {
+            FeedId::Updates(pool) => self.registry.pools[pool.0].seq(),
+            FeedId::Batches(pool, _) => {
+                let seq = self.registry.pools[pool.0].seq();
+                self.schedule.watch(feed, seq, now);
+                self.schedule.made(feed).unwrap_or(seq)
+            }
+            FeedId::AllPools | FeedId::OnePool(_) => {
+                let time = (now, self.clock.wall());
+                self.overview.join(feed, &self.registry.pools, time);
+                self.overview.seq(feed)
+            }
+        }
+    }
+
+    /// All that an overview shows.
+    fn overview(&self, feed: FeedId) -> Arc<Frames> {
+        let text = self.overview.all(feed, self.clock.wall(), &self.epoch);
+        let mut frames = Frames::default();
+        frames.push_long_text(&text, self.overview.seq(feed));
+        Arc::new(frames)
+    }
+
     fn snapshot(&self, pool: PoolIndex) -> Snapshot {
         self.registry.pools[pool.0].snapshot(self.clock.wall())
     }
 
     fn message(&self, pool: PoolIndex, change: &Change) -> String {
         let (pool, server_time) = (&self.pools[pool.0], self.clock.wall());
-        let envelope = Envelope { pool, server_time, epoch: &self.epoch, seq: change.seq };
+        let envelope =
+            Envelope { pool: Some(pool), server_time, epoch: &self.epoch, seq: change.seq };
         match &change.kind {
             ChangeKind::Update { metrics, interval_ms } => {
                 wire::update(&envelope, metrics, *interval_ms)
@@ -335,9 +383,13 @@ impl State {
     }
 
     /// Each agent's newest change after `since`, the oldest first, as the feed's messages, up to about
-    /// [`MAX_BATCH_BYTES`]. `None` where the registry has forgotten some.
+    /// [`MAX_BATCH_BYTES`]. `None` where the registry has forgotten some. Of an overview, all.
     fn changes(&self, feed: FeedId, since: u64) -> Option<Arc<Frames>> {
-        let FeedId::Updates(pool) = feed else { return self.missed_batch(feed, since) };
+        let pool = match feed {
+            FeedId::Updates(pool) => pool,
+            FeedId::Batches(pool, _) => return self.missed_batch(feed, pool, since),
+            FeedId::AllPools | FeedId::OnePool(_) => return Some(self.overview(feed)),
+        };
         let mut frames = Frames::default();
         for change in self.registry.pools[pool.0].changes(since)? {
             if frames.bytes().len() >= MAX_BATCH_BYTES {

@@ -164,7 +164,8 @@ impl Outbox {
             return None;
         }
         // As for a dashboard: without a gap, agents that change often would never have their turn.
-        let pool_bytes = state.registry.pools[feed.pool().0].population().1.max(MAX_BATCH_BYTES);
+        let pool_bytes = feed.pool().map_or(0, |pool| state.registry.pools[pool.0].population().1);
+        let pool_bytes = pool_bytes.max(MAX_BATCH_BYTES);
         let is_slow = watch.conflated_bytes > SLOW_SNAPSHOTS * pool_bytes;
         let (since, frames) = if ring.reaches(since) {
             (since, Arc::clone(ring.after(since)?))
@@ -186,9 +187,13 @@ impl Outbox {
     }
 
     /// What the next dashboard asked for, and others that lack the same. Whom the registry cannot bring
-    /// up to date gets a snapshot.
+    /// up to date gets a snapshot. Of an overview, all get all of it.
     fn answer(&mut self, feed: FeedId, state: &State) -> Option<Batch> {
         let Watch { cursor, asked, answered, .. } = self.watches.get_mut(&feed)?;
+        let Some(pool) = feed.pool().filter(|_| !feed.is_overview()) else {
+            let dashboards = mem::take(asked).into_keys().collect();
+            return Some(Batch::Changes { feed, dashboards, frames: state.overview(feed) });
+        };
         let next = asked.range((answered.map_or(Unbounded, Excluded), Unbounded)).next();
         let (&dashboard, since) = next.or_else(|| asked.first_key_value())?;
         *answered = Some(dashboard);
@@ -200,11 +205,10 @@ impl Outbox {
                 Batch::Changes { feed, dashboards, frames }
             }
             None => {
-                let pool = &state.registry.pools[feed.pool().0];
-                let is_lost = |since| pool.changes(since).is_none();
+                let is_lost = |since| state.registry.pools[pool.0].changes(since).is_none();
                 let sharers = asked.extract_if(.., |_, since| since.is_none_or(is_lost));
                 let dashboards = sharers.map(|(id, _)| id).collect();
-                let (since, snapshot) = (*cursor, state.snapshot(feed.pool()));
+                let (since, snapshot) = (*cursor, state.snapshot(pool));
                 Batch::Snapshot { feed, since, dashboards, snapshot }
             }
         };

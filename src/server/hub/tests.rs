@@ -48,6 +48,7 @@ fn stage_with(fanout_room: usize, max_agents: usize, windows: Receiver<Instant>)
     let (fanout, batches) = bounded(fanout_room);
     let (hub, handle) = hub(Parts {
         pools: ["p", "q"].map(|id| PoolId::parse(id).unwrap()).into(),
+        names: Arc::default(),
         epoch: "e".into(),
         rules: Rules {
             evict_after: EVICT_AFTER,
@@ -99,7 +100,7 @@ impl Stage {
         match self.batch() {
             Batch::Updates { frames, .. } => (vec![], messages(&frames)),
             Batch::Snapshot { feed, dashboards, snapshot, .. } => {
-                let id = PoolId::parse(["p", "q"][feed.pool().0]).unwrap();
+                let id = PoolId::parse(["p", "q"][feed.pool().unwrap().0]).unwrap();
                 let text = snapshot.text(&id, "e");
                 (dashboards, vec![serde_json::from_str(&text).unwrap()])
             }
@@ -600,6 +601,7 @@ pub(super) fn polled(
     let (fanout, batches) = bounded(fanout_room);
     let (mut hub, handle) = hub(Parts {
         pools: ["p", "q"].map(|id| PoolId::parse(id).unwrap()).into(),
+        names: Arc::default(),
         epoch: "e".into(),
         rules: Rules {
             evict_after: EVICT_AFTER,

@@ -15,7 +15,6 @@ use crate::wire::{AgentCounts, HIGH_MEMORY_PERCENT, Kind, Load, Summary, push_ce
 pub(crate) struct Figures {
     pub summary: Summary,
     /// From this moment on they are others, even if nothing changes in the pool before that.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the overview will ask for it"))]
     pub until: Option<Instant>,
 }
 

@@ -43,16 +43,25 @@ impl Dashboard {
         pool: &str,
         token: Option<&str>,
     ) -> Self {
+        Self::open(stream, addr, &format!("/{pool}/metrics"), token)
+    }
+
+    /// Joins the overview of all pools that the token shows.
+    pub(crate) fn overview(addr: SocketAddr, token: Option<&str>) -> Self {
+        Self::open(TcpStream::connect_timeout(&addr, DEADLINE).unwrap(), addr, "", token)
+    }
+
+    fn open(stream: TcpStream, addr: SocketAddr, path: &str, token: Option<&str>) -> Self {
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
         stream.set_write_timeout(Some(DEADLINE)).unwrap();
         let query = token.map(|token| format!("?token={token}")).unwrap_or_default();
-        let uri = format!("ws://{addr}/ws/agent-pools/{pool}/metrics{query}");
+        let uri = format!("ws://{addr}/ws/agent-pools{path}{query}");
         let request = ClientRequestBuilder::new(uri.parse().unwrap());
         // The default of 128 KiB is too much for hundreds of dashboards.
         let config = WebSocketConfig::default().read_buffer_size(8 * 1024);
         let (socket, _) = tungstenite::client::client_with_config(request, stream, Some(config))
-            .unwrap_or_else(|error| panic!("joining {pool}: {error}"));
+            .unwrap_or_else(|error| panic!("joining {path}: {error}"));
         Self { socket }
     }
 

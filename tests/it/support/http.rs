@@ -39,7 +39,16 @@ impl Request {
 
     /// A correct WebSocket upgrade (RFC 6455 section 4.1) to a pool's feed.
     pub(crate) fn feed(pool: &str) -> Self {
-        Self::get(&format!("/ws/agent-pools/{pool}/metrics"))
+        Self::upgrade(&format!("/ws/agent-pools/{pool}/metrics"))
+    }
+
+    /// The same to the overview.
+    pub(crate) fn overview() -> Self {
+        Self::upgrade("/ws/agent-pools")
+    }
+
+    fn upgrade(target: &str) -> Self {
+        Self::get(target)
             .header("Connection", "Upgrade")
             .header("Upgrade", "websocket")
             .header("Sec-WebSocket-Version", "13")

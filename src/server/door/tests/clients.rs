@@ -4,6 +4,7 @@ use std::io::{Read as _, Write as _};
 
 use super::support::{Client, DEADLINE, HANDSHAKE, TestDoor, ping};
 use crate::server::auth::Viewer;
+use crate::server::feed::FeedId;
 use crate::server::limits::Limits;
 use crate::server::relay::{Caller, RequestHead};
 use crate::wire::id::PoolIndex;
@@ -185,8 +186,8 @@ fn an_upgrade_leaves_the_door_with_all_that_was_read() {
     let mut upgrade = door.dashboards.recv_timeout(DEADLINE).unwrap();
     assert_eq!(upgrade.accept_key, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     assert_eq!(
-        (upgrade.read_ahead.as_slice(), upgrade.feed.pool()),
-        (&b"frames"[..], PoolIndex(0))
+        (upgrade.read_ahead.as_slice(), upgrade.feed),
+        (&b"frames"[..], FeedId::Updates(PoolIndex(0)))
     );
     assert_eq!((door.counters.connections.get(), door.counters.dashboards.get()), (0, 1));
     client.send(b"more");

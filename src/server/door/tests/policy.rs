@@ -37,7 +37,7 @@ fn decide(line: &str, headers: &[&str]) -> String {
             let head: RequestHead<'_> = postcard::from_bytes(relay.request.as_bytes()).unwrap();
             format!("{:?} {:?}{body}", relay.backend, head.caller)
         }
-        Action::Upgrade(handshake) => format!("upgrade {}", handshake.feed.pool().0),
+        Action::Upgrade(handshake) => format!("upgrade {:?}", handshake.feed),
     };
     if decision.client == PEER { action } else { format!("{action} for {}", decision.client) }
 }
@@ -94,8 +94,12 @@ fn a_head_leads_to_one_thing() {
         ("HEAD /api/v1/agent-pools/a/history?agent=", &[ONLY_A], "400"),
         ("POST /api/v1/agent-pools/a/history", &[ONLY_A], "405"),
         ("GET /api/v1/status", &[ONLY_A], "404"),
-        ("GET /ws/agent-pools/b/metrics", &[ALL, UPGRADE], "upgrade 1"),
+        ("GET /ws/agent-pools/b/metrics", &[ALL, UPGRADE], "upgrade Updates(PoolIndex(1))"),
         ("GET /ws/agent-pools/b/metrics", &[ALL], "426"),
+        ("GET /ws/agent-pools", &[ALL, UPGRADE], "upgrade AllPools"),
+        ("GET /ws/agent-pools?batch_ms=x", &[ONLY_A, UPGRADE], "upgrade OnePool(PoolIndex(0))"),
+        ("GET /ws/agent-pools", &[UPGRADE], "401 MissingToken"),
+        ("GET /ws/agent-pools", &[ALL], "426"),
         ("POST /login", &[EMPTY], "Reads Nobody with body"),
         ("GET /", &["Origin: http://evil.example\r\n"], "403 ForeignOrigin"),
         ("GET /", &["X-Forwarded-For: 192.0.2.1\r\n"], "Reads Nobody for 192.0.2.1"),

@@ -145,6 +145,7 @@ fn a_hub_that_hangs_is_named_before_the_door_gives_up() {
     // Nobody runs it.
     let (_hub, handle) = hub::hub(hub::Parts {
         pools: [id].into(),
+        names: Arc::default(),
         epoch: "e".into(),
         rules: Rules {
             evict_after: DEADLINE,

@@ -209,7 +209,7 @@ impl Thread {
     }
 
     fn insert(&mut self, id: u64, dashboard: Dashboard) {
-        let new = || Feed::new(self.fanout.parts.pools[POOL.0].clone());
+        let new = || Feed::new(Some(self.fanout.parts.pools[POOL.0].clone()));
         let feed = self.fanout.feeds.entry(FEED).or_insert_with(new);
         feed.dashboards.insert(DashboardId(id), dashboard);
     }

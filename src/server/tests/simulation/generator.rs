@@ -253,7 +253,8 @@ impl World {
         // And the last batches.
         self.read_for(MAX_PERIOD);
         for _ in 0..steps {
-            let has_all = |peer: &Peer| peer.seq == Some(self.pools[peer.feed.pool().0].seq());
+            let has_all =
+                |peer: &Peer| peer.seq == Some(self.pools[peer.feed.pool().unwrap().0].seq());
             if self.peers.iter().all(has_all) {
                 break;
             }
@@ -263,7 +264,7 @@ impl World {
         assert_eq!(self.peers.len(), readers, "a reader was cut off");
         // Promise 4.
         for peer in &self.peers {
-            let pool = &self.pools[peer.feed.pool().0];
+            let pool = &self.pools[peer.feed.pool().unwrap().0];
             assert_eq!(peer.seq, Some(pool.seq()), "dashboard {}", peer.id);
             let present = pool.as_of(pool.seq()).filter_map(|it| Some((it.agent, it.state?)));
             assert_eq!(peer.view, present.collect(), "dashboard {}", peer.id);
@@ -274,7 +275,7 @@ impl World {
     /// Where there is something new, the last batch was made less than a period ago.
     fn check_batches_in_time(&self) {
         for feed in self.peers.iter().map(|peer| peer.feed) {
-            let pool = &self.pools[feed.pool().0];
+            let pool = &self.pools[feed.pool().unwrap().0];
             let made = pool.last_made(feed);
             if made < pool.seq() {
                 let ago = self.now - pool.made_at(feed, made).unwrap();

@@ -98,6 +98,7 @@ impl World {
             (0..2).map(|_| bounded(scene.capacity)).unzip();
         let (mut hub, handle) = hub(hub::Parts {
             pools: Arc::clone(&pools),
+            names: Arc::default(),
             epoch: "e".into(),
             rules,
             timeout: Duration::from_secs(20),
@@ -271,7 +272,7 @@ impl World {
     pub(super) fn poll_hub(&mut self) -> bool {
         let has_more = self.hub.poll_at(self.now);
         for peer in &self.peers {
-            let pool = &mut self.pools[peer.feed.pool().0];
+            let pool = &mut self.pools[peer.feed.pool().unwrap().0];
             if let Some(seq) = self.hub.made(peer.feed) {
                 pool.note_made(peer.feed, seq, self.now);
             }
@@ -303,7 +304,7 @@ impl World {
         }
         let Self { now, pools, handle, reached, .. } = self;
         self.peers.retain_mut(|peer| {
-            let is_there = peer.read(*now, &pools[peer.feed.pool().0], reached);
+            let is_there = peer.read(*now, &pools[peer.feed.pool().unwrap().0], reached);
             if !is_there {
                 handle.leave(peer.id);
             }
@@ -322,7 +323,7 @@ impl World {
         }
         self.polled_at = self.now;
         for peer in &mut self.peers {
-            let pool = &self.pools[peer.feed.pool().0];
+            let pool = &self.pools[peer.feed.pool().unwrap().0];
             peer.wait(pool.last_made(peer.feed));
             // Where there is no memory and departures were forgotten, somebody must first end.
             let needs_snapshot = peer.seq.is_none_or(|seq| pool.is_forgotten(seq));
