@@ -147,7 +147,8 @@ export class FleetMap {
   /** Other agents, or in another order. What was active stays so, if it is there. */
   #build(cells) {
     const hadFocus = this.#hasFocus;
-    const activeId = this.#cells[this.#active]?.id;
+    const before = this.#active;
+    const activeId = this.#cells[before]?.id;
     const detailedId = this.#cells[this.#detailed]?.id;
     this.#cells = cells;
     this.#indices = new Map(cells.map(({ id }, index) => [id, index]));
@@ -159,9 +160,8 @@ export class FleetMap {
       this.#place.prepend(this.#drawing.element);
     }
     this.#drawing.build(cells);
-    this.#resize(true);
-    const before = this.#active;
     this.#active = -1;
+    this.#resize(true);
     this.#detailed = this.#indices.get(detailedId) ?? -1;
     if (cells.length === 0) return;
     this.#activate(this.#indices.get(activeId) ?? Math.min(Math.max(before, 0), cells.length - 1), before);

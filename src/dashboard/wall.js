@@ -104,5 +104,7 @@ function leaveBy(event, exit) {
   if (event.defaultPrevented || event.altKey || event.ctrlKey || event.metaKey) return;
   if (event.key !== "Escape" && event.key !== "w") return;
   if (event.target.closest?.("input, select, textarea") !== null) return;
+  // Escape would also stop the loading of what is led to.
+  event.preventDefault();
   exit.click();
 }

@@ -61,6 +61,17 @@ fn no_serious_fault_of_accessibility() {
     let cards = format!("document.querySelectorAll('{CARD}').length === 2 && {IS_LIVE}");
     look(&format!("http://{}/", open.addr()), &cards, "all pools");
 
+    let wall = format!("{}?view=wall", pool_url(open.addr()));
+    let tiles = format!("document.querySelectorAll('.tile').length > 30 && {IS_LIVE}");
+    look(&wall, &tiles, "a pool on a wall");
+    let panels = format!("document.querySelectorAll('.panel .tile').length > 30 && {IS_LIVE}");
+    look(&format!("http://{}/wall", open.addr()), &panels, "all pools on a wall");
+    // Too many for tiles, on a telephone at least.
+    browser.size(360, 740);
+    browser.go(&wall);
+    browser.until("a heat map", &format!("{} && {IS_LIVE}", is_shown(".panel canvas")));
+    assert_accessible(&browser, &axe, "a wall's heat map");
+
     browser.go(&pool_url(open.addr()));
     browser.until("a crowded pool", &agents);
     open.signal(Signal::KILL);

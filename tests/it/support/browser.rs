@@ -113,6 +113,14 @@ impl Browser {
         });
     }
 
+    /// `prefers-reduced-motion`.
+    pub(crate) fn reduced_motion(&self, reduced: bool) {
+        let value = if reduced { "reduce" } else { "no-preference" };
+        call!(self.tab, "Emulation.setEmulatedMedia", {
+            "features": [{ "name": "prefers-reduced-motion", "value": value }]
+        });
+    }
+
     /// The preferred languages, such as `zh-CN,en`, for pages that are loaded from now on.
     pub(crate) fn languages(&self, languages: &str) {
         let agent = self.text("navigator.userAgent");
@@ -166,15 +174,25 @@ impl Browser {
 
     /// Clicks into the middle of the first element that matches `selector`.
     pub(crate) fn click(&self, selector: &str) {
+        self.mouse(selector, &["mousePressed", "mouseReleased"]);
+    }
+
+    /// Moves the pointer to the middle of the first element that matches `selector`.
+    pub(crate) fn point_at(&self, selector: &str) {
+        self.mouse(selector, &["mouseMoved"]);
+    }
+
+    fn mouse(&self, selector: &str, kinds: &[&str]) {
         let [x, y]: [f64; 2] = self.get(&format!(
             "(() => {{ const element = document.querySelector({selector:?});
                element.scrollIntoView({{ block: 'center' }});
                const box = element.getBoundingClientRect();
                return [box.x + box.width / 2, box.y + box.height / 2]; }})()"
         ));
-        for kind in ["mousePressed", "mouseReleased"] {
+        for kind in kinds {
+            let button = if *kind == "mouseMoved" { "none" } else { "left" };
             call!(self.tab, "Input.dispatchMouseEvent", {
-                "type": kind, "x": x, "y": y, "button": "left", "clickCount": 1
+                "type": kind, "x": x, "y": y, "button": button, "clickCount": 1
             });
         }
     }
