@@ -27,6 +27,7 @@ const KEPT_WHILE_FILLED = 0.75;
 
 /** The gap between cells of this size. */
 export function gapOf(cell) {
+  if (cell >= 36) return Math.round(cell / 12);
   if (cell >= 16) return 3;
   return cell >= 8 ? 2 : 1;
 }
@@ -65,12 +66,8 @@ export function fitWall(width, height, count, screenHeight) {
   const largest = Math.max(smallest, screenHeight * LARGEST_TYPE);
   for (const [level, tile] of [["full", FULL_TILE], ["named", NAMED_TILE]]) {
     const gap = Math.max(2, Math.round(screenHeight * tile.gap));
-    const fitted = fitTiles(width, height, count, gap, tile);
-    if (fitted.unit < smallest) continue;
-    const unit = Math.min(fitted.unit, largest);
-    const wide = Math.floor(Math.min(fitted.wide, STRETCH.wide * unit * tile.wide));
-    const high = Math.floor(Math.min(fitted.high, STRETCH.high * unit * tile.high));
-    return { level, columns: fitted.columns, rows: fitted.rows, gap, unit, wide, high };
+    const fitted = fitTiles(width, height, count, gap, largest, tile);
+    if (fitted.unit >= smallest) return { level, gap, ...fitted };
   }
   return { level: "heat", ...packCells(width, height, count, screenHeight * LARGEST_HEAT_CELL) };
 }
@@ -81,14 +78,17 @@ export function isKept(layout, count) {
   return count <= places && count > (places - layout.columns) * KEPT_WHILE_FILLED;
 }
 
-/** The number of columns that gives tiles the largest type. */
-function fitTiles(width, height, count, gap, { wide, high }) {
-  let best = { unit: 0 };
+/** The number of columns that gives tiles the largest type, and of those one that fills the screen. */
+function fitTiles(width, height, count, gap, largest, tile) {
+  let best = { unit: 0, columns: 0, wide: 0 };
   for (let columns = 1; columns <= Math.max(1, count); columns += 1) {
     const rows = Math.max(1, Math.ceil(count / columns));
-    const size = { wide: (width - gap * (columns - 1)) / columns, high: (height - gap * (rows - 1)) / rows };
-    const unit = Math.min(size.wide / wide, size.high / high);
-    if (unit > best.unit) best = { columns, rows, unit, ...size };
+    const place = { wide: (width - gap * (columns - 1)) / columns, high: (height - gap * (rows - 1)) / rows };
+    const unit = Math.min(largest, place.wide / tile.wide, place.high / tile.high);
+    const wide = Math.floor(Math.min(place.wide, STRETCH.wide * unit * tile.wide));
+    const high = Math.floor(Math.min(place.high, STRETCH.high * unit * tile.high));
+    const isWider = unit === best.unit && columns * wide > best.columns * best.wide;
+    if (unit > best.unit || isWider) best = { columns, rows, unit, wide, high };
   }
   return best;
 }

@@ -76,15 +76,15 @@ export class WallPanel {
   summary() {
     const { state, reason } = this.#feed.connection;
     const isKnown = this.#feed.epoch !== null;
-    const isStale = state !== "live" && (reason !== null || !isKnown);
+    const isStale = state !== "live" && reason !== null;
     const summary = isKnown ? summarise(this.#feed, nobodySaw) : null;
-    const tone = isStale ? "stale" : summary.trouble ? "trouble" : summary.agents > 0 ? "calm" : "vacant";
+    const tone = isStale ? "stale" : summary === null ? "vacant" : summary.trouble ? "trouble" : summary.agents > 0 ? "calm" : "vacant";
     if (this.element.dataset.tone !== tone) this.element.dataset.tone = tone;
     const { headline, named } = this.#parts;
-    if (isStale) setText(headline, say.cause(reason) ?? say.connection[state](0));
-    else setText(headline, say.headline(summary));
-    const about = isStale ? [] : summary.named;
-    const others = isStale ? 0 : summary.attention - about.length;
+    if (isStale) setText(headline, [say.connection.silent(), say.cause(reason)].filter((part) => part !== null).join(" · "));
+    else setText(headline, summary === null ? say.connection.connecting() : say.headline(summary));
+    const about = isStale ? [] : (summary?.named ?? []);
+    const others = isStale ? 0 : (summary?.attention ?? 0) - about.length;
     const words = about.map((entry) => [entry.metrics.agent_name, whyOf(entry)]);
     if (others > 0) words.push(["", say.andMore(others)]);
     fillList(named, words, makeNamed, (item, [name, why]) => {
