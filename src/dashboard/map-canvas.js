@@ -68,9 +68,11 @@ export class CellCanvas {
   }
 
   pulse(indices) {
+    // A wall's heat map pulses fainter: a quarter of it at once would flicker.
+    const stage = this.#isHeat ? 1 : PULSE_STAGES - 1;
     for (const index of indices) {
-      this.#pulsing.set(index, PULSE_STAGES - 1);
-      this.#draw(index, PULSE_STAGES - 1);
+      this.#pulsing.set(index, stage);
+      this.#draw(index, stage);
     }
     this.#timer ??= setTimeout(() => this.#fade(), PULSE_STEP_MS);
   }

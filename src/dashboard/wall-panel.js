@@ -12,6 +12,9 @@ import { whyOf } from "./sentence.js";
 import { say } from "./text.js";
 import { WallTile } from "./wall-tile.js";
 
+/** Ages move on by themselves when no batch has drawn for so long. */
+const REDRAW_MS = 900;
+
 const names = new Intl.Collator(undefined, { numeric: true });
 const nobodySaw = () => false;
 
@@ -28,6 +31,9 @@ export class WallPanel {
   #tiles = [];
   #map = null;
   #isResized = true;
+  /** Whether something changed that is not shown, and when all was drawn. */
+  #isChanged = true;
+  #drawnAt = -Infinity;
   #sizes;
 
   constructor(pool, feed, schedule) {
@@ -39,6 +45,7 @@ export class WallPanel {
     setText(part("wall-name"), pool.name);
     this.#sizes = new ResizeObserver(() => {
       this.#isResized = true;
+      this.#isChanged = true;
       schedule();
     });
     this.#sizes.observe(this.#parts.agents);
@@ -46,12 +53,24 @@ export class WallPanel {
 
   /** Takes note of a change of the feed. */
   note({ kind, agentId, agentIds = [] }) {
-    if (kind === "snapshot") this.#beats.clear();
+    this.#isChanged = true;
+    // A hidden page has no frames: nothing would pulse, and be noted for ever.
+    if (kind === "snapshot" || document.hidden) this.#beats.clear();
     else for (const id of agentId === undefined ? agentIds : [agentId]) this.#beats.add(id);
   }
 
-  /** Shows all agents as of now. */
+  /** Shows what changed, and ages, unless that was done a moment ago. */
+  tick() {
+    if (performance.now() - this.#drawnAt < REDRAW_MS) return;
+    this.#isChanged = true;
+    this.draw();
+  }
+
+  /** Shows all agents as of now, if something changed. */
   draw() {
+    if (!this.#isChanged) return;
+    this.#isChanged = false;
+    this.#drawnAt = performance.now();
     this.#takeAll();
     this.#drawLegend();
     const { clientWidth: width, clientHeight: height } = this.#parts.agents;

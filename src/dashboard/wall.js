@@ -12,8 +12,6 @@ import { WallPanel } from "./wall-panel.js";
 export const MAX_WALL_POOLS = 12;
 /** A wall is looked at now and then: figures once a second are enough. */
 const BATCH_MS = 1_000;
-/** Ages move on by themselves when no batch has drawn for so long. */
-const REDRAW_MS = 900;
 /** The picture moves a little now and then, so that no screen keeps it: this often, and so far. */
 const SHIFT_MS = 60_000;
 const SHIFTS = ["0 0", "2px 1px", "1px 3px", "-1px 2px", "-2px 0", "0 -1px"];
@@ -28,7 +26,6 @@ export class WallPage {
   #grid;
   #clock;
   #ramp;
-  #drawnAt = -Infinity;
   #ends = new AbortController();
 
   constructor(place, { pools, schedule }) {
@@ -62,7 +59,6 @@ export class WallPage {
   }
 
   draw() {
-    this.#drawnAt = performance.now();
     for (const panel of this.#panels) panel.draw();
     setShown(this.#ramp, this.#panels.some((panel) => panel.isHeat));
   }
@@ -71,7 +67,7 @@ export class WallPage {
     setText(this.#clock, new Date().toLocaleTimeString(navigator.languages, { timeStyle: "medium" }));
     const shift = SHIFTS[Math.floor(Date.now() / SHIFT_MS) % SHIFTS.length];
     this.#place.style.setProperty("translate", shift);
-    if (performance.now() - this.#drawnAt > REDRAW_MS) this.draw();
+    for (const panel of this.#panels) panel.tick();
   }
 
   summary() {
