@@ -1,5 +1,6 @@
 //! The page in a real browser, against a real server.
 
+mod agent;
 mod axe;
 mod connection;
 mod crowd;

@@ -55,9 +55,15 @@ pub(crate) fn now() -> Instant {
 }
 
 /// The time as the server writes it: RFC 3339, UTC, milliseconds (rounded down).
-#[expect(clippy::disallowed_methods, reason = "tests of real processes need real time")]
 pub(crate) fn wall() -> String {
-    humantime::format_rfc3339_millis(std::time::SystemTime::now()).to_string()
+    ago(0)
+}
+
+/// The moment so many seconds ago, likewise.
+#[expect(clippy::disallowed_methods, reason = "tests of real processes need real time")]
+pub(crate) fn ago(seconds: u64) -> String {
+    let then = std::time::SystemTime::now() - Duration::from_secs(seconds);
+    humantime::format_rfc3339_millis(then).to_string()
 }
 
 /// Calls `probe` every 10 ms until it returns something, for events that cannot be waited for.
