@@ -206,6 +206,35 @@ fn a_server_that_is_silent_makes_no_agent_late_and_the_page_not_live() {
 }
 
 #[test]
+fn the_notice_of_a_restart_goes_by_itself_once_all_are_back() {
+    needs!(Chromium);
+    let server = Server::start(&Setup::open().toml());
+    says(server.addr(), "agent", 10.0);
+    let browser = Browser::start();
+    browser.before_scripts(STILL_CLOCKS);
+    browser.go(&pool_url(server.addr()));
+    wait_for_exactly(&browser, &[("agent", false)]);
+    let addr = kill(server);
+    browser.until("the page waits", IS_WAITING);
+    let _back = start_at(addr);
+    browser.until_within(LONGEST_WAIT, "the page is live again", IS_LIVE);
+    browser.until("it tells of the restart", &is_shown(RESTARTED));
+    let moves_on = |ms: u32| browser.eval(&format!("window.skew += {ms}"));
+    // Who is missing is looked for longer, but not for ever.
+    moves_on(60_000);
+    let incomplete = format!("{}.includes('not been heard')", hooks::text_of(RESTARTED));
+    browser
+        .until("one is missing", &format!("{IS_LIVE} && {} && {incomplete}", is_shown(RESTARTED)));
+    says(addr, "agent", 20.0);
+    let complete = format!("{}.includes('heard again')", hooks::text_of(RESTARTED));
+    browser.until("all are back", &format!("{IS_LIVE} && {} && {complete}", is_shown(RESTARTED)));
+    moves_on(21_000);
+    browser.until("the notice is gone", &format!("{IS_LIVE} && {}", is_hidden(RESTARTED)));
+    wait_for_exactly(&browser, &[("agent", false)]);
+    assert_eq!(browser.faults_of_its_own(), []);
+}
+
+#[test]
 fn a_page_that_was_frozen_shows_the_truth_when_it_goes_on() {
     needs!(Chromium);
     let server = Server::start(&Setup::open().toml());
