@@ -22,7 +22,7 @@ export class PoolCard {
   element;
   #name;
   #free;
-  #sentence;
+  #headline;
   #map;
   #counts;
   #loads;
@@ -38,7 +38,7 @@ export class PoolCard {
     link.title = poolId;
     this.#name = link.firstElementChild;
     this.#free = part(".free");
-    this.#sentence = part(".sentence");
+    this.#headline = part(".headline");
     this.#map = part(".map").firstElementChild;
     this.#counts = part(".counts");
     this.#loads = part(".loads");
@@ -57,14 +57,11 @@ export class PoolCard {
     const { agents, cpu, memory, free, states, departed, cells } = pool;
     const { total } = agents;
     const tone = needs.attention > 0 ? "trouble" : total > 0 ? "calm" : "vacant";
-    if (this.element.dataset.tone !== tone) {
-      this.element.dataset.tone = tone;
-      this.#sentence.dataset.tone = tone;
-    }
+    if (this.element.dataset.tone !== tone) this.element.dataset.tone = tone;
     setText(this.#name, pool.name);
     setText(this.#free, total === 0 ? "" : say.freeOf(free, total));
     const words = needs.attention > 0 ? say.needs(needs) : say.headline({ agents: total, departed, unheard: 0, paused: states.paused, ...needs });
-    setText(this.#sentence.firstElementChild, words);
+    setText(this.#headline, words);
     setShown(this.#map.parentElement, total > 0);
     if (total > 0) {
       if (cells === undefined) stateBar(this.#map, states);
