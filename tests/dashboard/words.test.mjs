@@ -1,7 +1,7 @@
 // Levels, lateness, and how numbers and times are written: the edges.
 
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import test from "node:test";
 
 import { ageMs, byAge, isLate, level, mostCommon } from "../../src/dashboard/health.js";
@@ -110,4 +110,31 @@ test("every fixed text of the pages has its Chinese, and none is left over", () 
     for (const [, attributes] of text.matchAll(/<\w+([^>]*aria-label="[^>]*)>/g)) assert.match(attributes, /data-say-label=/);
   }
   assert.deepEqual([...names].sort(), Object.keys(chinese.fixed).sort());
+});
+
+test("what the server refuses with is known by its own words", () => {
+  const root = new URL("../../src/server/", import.meta.url);
+  const rust = readdirSync(root, { recursive: true })
+    .filter((name) => name.endsWith(".rs"))
+    .map((name) => readFileSync(new URL(name, root), "utf8"))
+    .join("\n")
+    .replace(/\\\n\s+/g, "");
+  const details = [
+    "a viewer token is needed, and none or a wrong one was sent",
+    "wrong viewer token",
+    "no such pool",
+    "no such path",
+    "this Host is not served here; see allowed_hosts",
+    "this Origin is neither this server's, with its scheme, nor listed; see allowed_origins, and behind a proxy with TLS trusted_proxies",
+    "the server is stopping",
+    "the server is overloaded",
+    "the workers are overloaded",
+    "no worker answered in time",
+    "the request was lost on its way; try again",
+    "internal error",
+  ];
+  for (const detail of details) {
+    assert.ok(rust.includes(`"${detail}"`), `no more said: ${detail}`);
+    assert.notEqual(chinese.say.cause(detail), detail);
+  }
 });
