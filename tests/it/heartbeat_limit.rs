@@ -6,22 +6,24 @@ use crate::support::{Conn, Dashboard, Request, Server, Setup, eventually};
 
 #[test]
 fn one_agents_flood_is_dropped_and_others_are_served() {
-    let server = Server::start(&Setup::open().toml());
+    // Few, so that the machine may be slow: the server takes pipelined heartbeats one by one.
+    let setup = Setup::open().limit("max_agent_heartbeats_per_second = 5");
+    let server = Server::start(&setup.toml());
     let addr = server.addr();
     let mut dashboard = Dashboard::join(addr, "pool-a");
     dashboard.expect("initial_metrics");
     let (mut flood, mut quiet) = (Conn::open(addr), Conn::open(addr));
     let one = Request::ping("flood", KEY_A, &heartbeat(1.0)).bytes();
-    // Sent at once, they take less than the seconds in which 1,000 would be too few.
-    flood.send(&one.repeat(1_000));
-    for cpu in 0..20 {
-        assert_eq!(quiet.ping("quiet", &heartbeat(f64::from(cpu))).status, 200);
+    flood.send(&one.repeat(500));
+    for number in 0..20 {
+        let agent = format!("quiet-{number}");
+        assert_eq!(quiet.ping(&agent, &heartbeat(1.0)).status, 200);
     }
-    let statuses: Vec<_> = (0..1_000).map(|_| flood.response().status).collect();
+    let statuses: Vec<_> = (0..500).map(|_| flood.response().status).collect();
     let taken = statuses.iter().filter(|status| **status == 200).count();
     let dropped = statuses.iter().filter(|status| **status == 429).count();
-    assert_eq!(taken + dropped, 1_000);
-    assert!(statuses[..50].iter().all(|status| *status == 200), "{taken} were taken");
+    assert_eq!(taken + dropped, 500);
+    assert!(statuses[..5].iter().all(|status| *status == 200), "{taken} were taken");
     assert!(dropped > 0);
 
     let status = Request::get("/api/v1/status").send(addr).json();
