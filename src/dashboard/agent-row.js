@@ -177,7 +177,9 @@ export class AgentRow {
 
   #drawTasks() {
     const { list, more } = this.#parts;
-    const shown = this.#byAge.slice(0, this.#mostTasks);
+    // Of one that is gone, a line says how.
+    const most = this.entry.isGone ? Math.max(1, this.#mostTasks - 1) : this.#mostTasks;
+    const shown = this.#byAge.slice(0, most);
     fillList(
       list,
       shown,

@@ -180,7 +180,7 @@ fn assert_harmless(browser: &Browser, origin: &str) {
         "[...document.querySelectorAll('{AGENTS} :is(img, script, style, a, iframe, object, link)'),
           ...document.querySelectorAll('{AGENTS} :is(.name, .type, .workspace) *')]
              .filter(element => !(element.matches('.who > a:not([onclick]), a.more')
-                 && element.pathname === '/pools/pool-a/agents/' + element.closest('.agent').dataset.agent))
+                 && (element.hidden || element.pathname === '/pools/pool-a/agents/' + element.closest('.agent').dataset.agent)))
              .map(element => element.outerHTML)"
     ));
     assert_eq!(made, json!([]));
