@@ -132,14 +132,18 @@ export class RowWindow {
   #populate(entries, first, inSight) {
     const focused = this.#body.contains(document.activeElement) ? document.activeElement : null;
     const wanted = this.#withFocused(entries, first, focused);
-    const stays = new Set(wanted.map(({ entry }) => entry));
-    for (const entry of this.#present) if (!stays.has(entry)) this.#giveUp(entry);
+    const reused = this.#giveRows(wanted, inSight);
     let next = this.#body.firstElementChild;
     for (const { entry, index } of wanted) {
-      if (entry.row === null) this.#newRow(inSight.has(entry)).show(entry);
       const { row } = entry;
       const { element } = row;
       row.place(this.#placing.at(index), index);
+      // A row that shows another agent now comes to its place later: those that stay do not move for it.
+      while (next !== null && next !== element && reused.delete(next)) {
+        const following = next.nextElementSibling;
+        this.#body.append(next);
+        next = following;
+      }
       if (element === next) {
         next = next.nextElementSibling;
       } else if (element === next?.nextElementSibling) {
@@ -155,6 +159,38 @@ export class RowWindow {
     if (focused !== null && document.activeElement !== focused) focused.focus({ preventScroll: true });
   }
 
+  /** Those that come take the rows of those that leave, where these are; returns the elements of such. */
+  #giveRows(wanted, inSight) {
+    const stays = new Set(wanted.map(({ entry }) => entry));
+    const left = [];
+    for (const entry of this.#present) {
+      if (stays.has(entry)) continue;
+      left.push(entry.row);
+      entry.row = null;
+    }
+    const reused = new Set();
+    let taken = 0;
+    for (const { entry } of wanted) {
+      if (entry.row !== null) continue;
+      // What is not drawn at once must not show what it showed before.
+      const isDrawn = inSight.has(entry);
+      if (isDrawn && taken < left.length) {
+        reused.add(left[taken].element);
+        left[taken].show(entry);
+        taken += 1;
+      } else {
+        const row = (isDrawn ? this.#spare.pop() : undefined) ?? new AgentRow(this.#poolId);
+        row.show(entry);
+      }
+    }
+    for (const row of left.slice(taken)) {
+      row.element.remove();
+      row.entry = null;
+      if (this.#spare.length < MOST_SPARE) this.#spare.push(row);
+    }
+    return reused;
+  }
+
   /** The row that has the keyboard's focus stays, out of sight too. */
   #withFocused(entries, first, focused) {
     const wanted = entries.map((entry, offset) => ({ entry, index: first + offset }));
@@ -165,19 +201,6 @@ export class RowWindow {
     if (index < first) wanted.unshift({ entry, index });
     else wanted.push({ entry, index });
     return wanted;
-  }
-
-  #newRow(isInSight) {
-    // What is not drawn at once must not show what it showed before.
-    return (isInSight ? this.#spare.pop() : undefined) ?? new AgentRow(this.#poolId);
-  }
-
-  #giveUp(entry) {
-    const { row } = entry;
-    row.element.remove();
-    row.entry = null;
-    entry.row = null;
-    if (this.#spare.length < MOST_SPARE) this.#spare.push(row);
   }
 
   #draw(inSight) {
