@@ -246,3 +246,24 @@ fn only_changed_cells_are_drawn() {
     // Kinds in turn: 5 is `other`, 77 `late`, 1999 `idle`.
     assert_eq!(drawn, 3);
 }
+
+#[test]
+fn a_canvas_has_the_pixels_of_the_screen() {
+    needs!(Chromium);
+    let (_server, browser) = page();
+    browser.eval(
+        "Object.defineProperty(window, 'devicePixelRatio', { value: 2, configurable: true }), 0",
+    );
+    make(&browser, 1_000);
+    let [pixels, size]: [f64; 2] = browser.get(
+        "(canvas => [canvas.width, canvas.clientWidth])(document.querySelector('#fleet canvas'))",
+    );
+    assert!((pixels - 2.0 * size).abs() <= 2.0, "{pixels} for {size}");
+    // Another width: another layout, which fits as well.
+    browser.eval("document.querySelector('#fleet').style.setProperty('width', '500px')");
+    browser.until(
+        "it fits",
+        "document.querySelector('#fleet canvas').clientWidth <= 500
+         && document.querySelector('#fleet canvas').clientWidth > 450",
+    );
+}
