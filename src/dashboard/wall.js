@@ -37,7 +37,7 @@ export class WallPage {
     this.crumbs = isSingle ? [[pools[0].name, poolHref(pools[0].pool_id)], [say.wall, null]] : [[say.wall, null]];
     this.feeds = shown.map((pool) => new PoolFeed({ poolId: pool.pool_id, batchMs: BATCH_MS }));
     this.#panels = shown.map((pool, index) => new WallPanel(pool, this.feeds[index], schedule));
-    this.#grid = place.querySelector(".panels");
+    this.#grid = place.querySelector(".wall-panels");
     this.#grid.append(...this.#panels.map(({ element }) => element));
     this.feeds.forEach((feed, index) => feed.addEventListener("change", ({ detail }) => this.#panels[index].note(detail)));
     const more = place.querySelector(".wall-more");
@@ -92,6 +92,9 @@ export class WallPage {
     const { columns, rows } = splitScreen(innerWidth, innerHeight, this.#panels.length);
     this.#grid.style.setProperty("grid-template-columns", `repeat(${columns}, minmax(0, 1fr))`);
     this.#grid.style.setProperty("grid-template-rows", `repeat(${rows}, minmax(0, 1fr))`);
+    // The last one takes what its row has left.
+    const last = this.#panels.length - 1;
+    this.#panels[last].element.style.setProperty("grid-column", `${(last % columns) + 1} / -1`);
   }
 }
 

@@ -64,14 +64,14 @@ fn no_serious_fault_of_accessibility() {
     let wall = format!("{}?view=wall", pool_url(open.addr()));
     let tiles = format!("document.querySelectorAll('.tile').length > 30 && {IS_LIVE}");
     look(&wall, &tiles, "a pool on a wall");
-    let panels = format!("document.querySelectorAll('.panel .tile').length > 30 && {IS_LIVE}");
+    let panels = format!("document.querySelectorAll('.wall-panel .tile').length > 30 && {IS_LIVE}");
     look(&format!("http://{}/wall", open.addr()), &panels, "all pools on a wall");
     let mut conn = Conn::open(open.addr());
     let body = json!({ "status": "idle", "cpu_usage": 5, "memory_usage": 5 });
     for index in 0..TOO_MANY_FOR_TILES {
         assert_eq!(conn.ping_as(&format!("agent-{index}"), KEY_B, &body).status, 200);
     }
-    let heat = format!("{} && {IS_LIVE}", is_shown(".panel canvas"));
+    let heat = format!("{} && {IS_LIVE}", is_shown(".wall-panel canvas"));
     let wall = format!("http://{}/wall?pools=pool-b", open.addr());
     look(&wall, &heat, "a wall's heat map");
     let cards = format!("document.querySelectorAll('{CARD}').length === 2 && {IS_LIVE}");

@@ -19,7 +19,7 @@ const OVERFLOWS: &str = r"(() => {
     const found = [];
     const { scrollWidth, scrollHeight } = document.documentElement;
     if (scrollWidth > innerWidth || scrollHeight > innerHeight) found.push(`scrolls: ${scrollWidth}×${scrollHeight}`);
-    const boxes = '.panel, .panel canvas, .wall-line, .wall-agents > *, .tile, .tile *, .wall-foot, .top';
+    const boxes = '.wall-panel, .wall-panel canvas, .wall-line, .wall-agents > *, .tile, .tile *, .wall-foot, .top';
     for (const element of document.querySelectorAll(boxes)) {
         if (!element.checkVisibility() || getComputedStyle(element).clipPath !== 'none') continue;
         const { left, top, right, bottom } = element.getBoundingClientRect();
@@ -93,7 +93,7 @@ fn all_agents_fit_every_screen() {
             // The layout of another size comes with the next frames.
             browser.until(&what, &format!("{OVERFLOWS}.length === 0"));
             let shown: Value = browser.eval(
-                "['.tile', '.tile .name', '.tile .tile-value', '.tile .tile-tasks', '.panel canvas'].map(part =>
+                "['.tile', '.tile .name', '.tile .tile-value', '.tile .tile-tasks', '.wall-panel canvas'].map(part =>
                     [...document.querySelectorAll(part)].filter(found =>
                         found.checkVisibility() && (found.tagName === 'CANVAS' || found.textContent !== '')).length)",
             );
@@ -106,7 +106,7 @@ fn all_agents_fit_every_screen() {
             // What is on the screen fills most of it, in type that can be read from afar.
             let filled: f64 = browser.get(
                 "(() => {
-                    const boxes = [...document.querySelectorAll('.tile, .panel canvas')].map(tile => tile.getBoundingClientRect());
+                    const boxes = [...document.querySelectorAll('.tile, .wall-panel canvas')].map(tile => tile.getBoundingClientRect());
                     return (Math.max(...boxes.map(({ bottom }) => bottom)) - Math.min(...boxes.map(({ top }) => top))) / innerHeight;
                 })()",
             );
@@ -192,7 +192,7 @@ fn a_wall_that_is_not_live_says_so_in_large_letters() {
     server.wait();
     browser.until("it says so", &is_shown(STALE));
     assert!(size("#connection-text") > 1.5 * small && size(STALE) > 1.5 * small);
-    browser.until("the pool too", "document.querySelector('.panel').dataset.tone === 'stale'");
+    browser.until("the pool too", "document.querySelector('.wall-panel').dataset.tone === 'stale'");
     browser.until("nothing is cut off", &format!("{OVERFLOWS}.length === 0"));
     assert_eq!(browser.eval("document.querySelectorAll('.tile').length"), 2, "what was known");
     browser.shot("wall-not-live");
@@ -208,7 +208,7 @@ fn several_pools_share_a_wall_and_keys_lead_back() {
     assert_eq!(conn.ping_as("other", KEY_B, &other).status, 200);
     let browser = Browser::start();
     let origin = format!("http://{}", server.addr());
-    let panels = "[...document.querySelectorAll('.panel')].map(panel => `${panel.dataset.pool} ${panel.querySelectorAll('.tile').length}`).join()";
+    let panels = "[...document.querySelectorAll('.wall-panel')].map(panel => `${panel.dataset.pool} ${panel.querySelectorAll('.tile').length}`).join()";
     for (address, expected, back) in [
         ("/wall", "pool-a 2,pool-b 1", "/"),
         ("/wall?pools=pool-b,pool-a", "pool-b 1,pool-a 2", "/"),
@@ -248,7 +248,7 @@ fn a_wall_has_twelve_pools_at_most_and_says_so() {
     browser.size(1280, 720);
     browser.go(&format!("http://{}/wall", server.addr()));
     browser.until("the page is live", IS_LIVE);
-    assert_eq!(browser.eval("document.querySelectorAll('.panel').length"), 12);
+    assert_eq!(browser.eval("document.querySelectorAll('.wall-panel').length"), 12);
     let more = browser.text("document.querySelector('.wall-more').textContent");
     assert!(more.starts_with("The first 12 of 14 pools"), "{more}");
     browser.until("nothing is cut off", &format!("{OVERFLOWS}.length === 0"));
