@@ -77,6 +77,13 @@ fn no_serious_fault_of_accessibility() {
     let cards = format!("document.querySelectorAll('{CARD}').length === 2 && {IS_LIVE}");
     look(&format!("http://{}/", open.addr()), &cards, "all pools");
 
+    let of_an_agent = |id: &str| format!("{}/agents/{id}", pool_url(open.addr()));
+    let has_line = "document.querySelector('.load-chart .line')?.getAttribute('d')";
+    look(&of_an_agent("builder-20"), has_line, "an agent with tasks");
+    look(&of_an_agent("builder-05"), &is_shown("#agent"), "an agent that is lost");
+    look(&of_an_agent("nobody"), &is_shown("#unknown"), "an agent that nobody knows");
+    look(&format!("http://{}/no/such/path", open.addr()), &is_shown(".message"), "no page");
+
     browser.go(&pool_url(open.addr()));
     browser.until("a crowded pool", &agents);
     open.signal(Signal::KILL);

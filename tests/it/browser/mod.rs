@@ -11,6 +11,7 @@ mod layout;
 mod list;
 mod login;
 mod map;
+mod overview;
 mod rows;
 mod soak;
 mod toolbar;

@@ -32,6 +32,7 @@ pub(crate) const SECRETS: [&str; 6] =
 pub(crate) struct Setup {
     guarded: bool,
     top: String,
+    more_pools: usize,
     limits: String,
 }
 
@@ -50,6 +51,11 @@ impl Setup {
     pub(crate) fn line(mut self, line: &str) -> Self {
         let _ = writeln!(self.top, "{line}");
         self
+    }
+
+    /// Adds so many pools, `more-000` ("More 000") and on, to which nobody reports.
+    pub(crate) fn more_pools(self, more_pools: usize) -> Self {
+        Self { more_pools, ..self }
     }
 
     /// Adds a line to `[limits]`, such as `max_dashboards = 3`.
@@ -75,12 +81,21 @@ impl Setup {
             ("open = true".to_owned(), String::new(), String::new())
         };
         let Self { top, limits, .. } = self;
+        let secret = sha256("nobody reports to these pools");
+        let more: String = (0..self.more_pools)
+            .map(|n| {
+                format!(
+                    "[[pools]]\nid = \"more-{n:03}\"\nname = \"More {n:03}\"\n\
+                     keys = [{{ app_key = \"key-more-{n}\", app_secret_sha256 = \"{secret}\" }}]\n"
+                )
+            })
+            .collect();
         let (key_a, key_a_new, key_b) = (entry(KEY_A), entry(KEY_A_NEW), entry(KEY_B));
         format!(
             "{top}\n[viewers]\n{viewers}\n\
              [[pools]]\nid = \"pool-a\"\nname = \"Pool A\"\nkeys = [{key_a}, {key_a_new}]\n{viewer_a}\n\
              [[pools]]\nid = \"pool-b\"\nkeys = [{key_b}]\n{viewer_b}\n\
-             [limits]\n{limits}"
+             {more}[limits]\n{limits}"
         )
     }
 }
