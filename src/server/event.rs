@@ -11,6 +11,7 @@ use crate::runtime::clock::UnixMillis;
 use crate::server::feed::FeedId;
 use crate::server::frame::Frames;
 use crate::server::registry::HistoryView;
+use crate::server::snapshot::SharedSnapshot;
 use crate::wire::id::{AgentId, DashboardId, PoolIndex};
 use crate::wire::{Metrics, Snapshot, Summary};
 
@@ -82,9 +83,15 @@ pub(crate) enum Batch {
     /// For the feed's dashboards: what changed after `since`. Without frames, the changes after
     /// earlier ones are lost: who has not all up to `since` asks for them.
     Updates { feed: FeedId, since: u64, frames: Arc<Frames> },
-    /// The present state of the feed's pool for dashboards that have none. A snapshot that others are
-    /// still taking may be sent in its place. No update of the feed with a change up to `since` follows.
-    Snapshot { feed: FeedId, since: u64, dashboards: Vec<DashboardId>, snapshot: Snapshot },
+    /// The state of the feed's pool, of now or of a moment ago, for dashboards that have none. A
+    /// snapshot that others are still taking may be sent in its place. No update of the feed with a
+    /// change up to `since` follows.
+    Snapshot {
+        feed: FeedId,
+        since: u64,
+        dashboards: Vec<DashboardId>,
+        snapshot: Arc<SharedSnapshot>,
+    },
     /// The answer to [`Event::Resume`] for those that lack the same: newest states of agents, the
     /// oldest change first, as the feed's messages. Where that is not all, they ask again. Of an
     /// overview, all pools, also for those that join.

@@ -15,6 +15,7 @@ pub(crate) mod registry;
 pub(crate) mod relay;
 pub(crate) mod ring;
 pub(crate) mod route;
+pub(crate) mod snapshot;
 mod sockets;
 mod start;
 pub(crate) mod subscriber;

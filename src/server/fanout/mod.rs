@@ -31,8 +31,9 @@ use crate::server::limits::{
     PING_EVERY,
 };
 use crate::server::ring::{MAX_RING_BYTES, Ring};
+use crate::server::snapshot::{SNAPSHOT_SHARED_FOR, SharedSnapshot};
+use crate::wire::KIB;
 use crate::wire::id::{DashboardId, PoolId};
-use crate::wire::{KIB, Snapshot};
 use dashboard::{Dashboard, Pumped};
 use snapshots::Snapshots;
 
@@ -129,11 +130,14 @@ struct Feed {
     ring: Ring,
     /// Bytes in the ring that idle dashboards have not been offered.
     unwritten: usize,
+    /// Until then, the ring keeps what came after this number, for who joins and gets the snapshot
+    /// of that number.
+    held: Option<(u64, Instant)>,
 }
 
 impl Feed {
     fn new(pool: Option<PoolId>) -> Self {
-        Self { pool, dashboards: BTreeMap::new(), ring: Ring::default(), unwritten: 0 }
+        Self { pool, dashboards: BTreeMap::new(), ring: Ring::default(), unwritten: 0, held: None }
     }
 }
 
@@ -227,11 +231,11 @@ impl Fanout {
                 // Each of them was attached before the hub heard of it, and so before this
                 // batch was made: with what waits now read, all of them are known.
                 self.take_controls();
-                // Who gets an older one, shared with another feed, is to ask for what came since.
+                // Who gets an older one is to ask for what came since, if that is not in the ring.
                 if let Some(feed) = self.feeds.get_mut(&feed) {
                     feed.ring.append(since, Arc::default());
                 }
-                self.snapshot(feed, dashboards, snapshot);
+                self.snapshot(feed, dashboards, &snapshot);
             }
             Batch::Changes { feed, dashboards, frames } => {
                 if feed.is_overview() {
@@ -280,11 +284,12 @@ impl Fanout {
             true
         });
         if let Some(feed) = self.feeds.get_mut(&id) {
-            feed.ring.trim(oldest);
+            let held = feed.held.filter(|(_, until)| self.now < *until).map(|(seq, _)| seq);
+            feed.ring.trim(held.map_or(oldest, |held| oldest.min(held)));
         }
     }
 
-    fn snapshot(&mut self, feed: FeedId, mut waiting: Vec<DashboardId>, mut snapshot: Snapshot) {
+    fn snapshot(&mut self, feed: FeedId, mut waiting: Vec<DashboardId>, snapshot: &SharedSnapshot) {
         waiting.retain(|id| self.waiting(feed, *id).is_some());
         let Some(Feed { pool, dashboards, .. }) = self.feeds.get(&feed) else { return };
         let (Some(pool), Some(index)) = (pool, feed.pool()) else { return };
@@ -293,8 +298,12 @@ impl Fanout {
         }
         // Who has newer states already is not to get older ones.
         let seqs = waiting.iter().filter_map(|id| dashboards.get(id)?.seq());
-        snapshot.complete_since = seqs.fold(snapshot.complete_since, u64::max);
-        let frames = self.snapshots.get(index, snapshot, pool, &self.parts.epoch);
+        let since = seqs.fold(snapshot.complete_since, u64::max);
+        let frames = self.snapshots.get(index, snapshot, since, pool, &self.parts.epoch);
+        if let (Some(frames), Some(feed)) = (&frames, self.feeds.get_mut(&feed)) {
+            let until = self.now + SNAPSHOT_SHARED_FOR;
+            feed.held = frames.last_seq().map(|seq| (seq, until));
+        }
         for id in waiting {
             let now = self.now;
             let Some(dashboard) = self.waiting(feed, id) else { continue };

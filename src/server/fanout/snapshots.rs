@@ -1,12 +1,12 @@
-//! The snapshots that dashboards of one fanout thread are taking: encoded once, shared among those
-//! who come close together, and bounded in memory, together with large batches. Sends nothing.
+//! The snapshots that dashboards of one fanout thread are taking: shared among those who come close
+//! together, and bounded in memory, together with large batches. Sends nothing.
 
-use std::io;
 use std::sync::{Arc, Weak};
 
-use crate::server::frame::{FRAGMENT_BYTES, Frames};
+use crate::server::frame::Frames;
+use crate::server::snapshot::SharedSnapshot;
+use crate::wire::MIB;
 use crate::wire::id::{PoolId, PoolIndex};
-use crate::wire::{MIB, Snapshot};
 
 /// All snapshots and large batches of a fanout thread together, in bytes: enough for two of a large pool. Beyond it
 /// those who come get one that others are still taking. A pool may always have one, so that no
@@ -33,30 +33,30 @@ impl Snapshots {
     }
 
     /// What to send where `present` is the pool's state: that, or a recent snapshot from which
-    /// the changes since lead to it. `None` when there is no memory and nothing to share.
+    /// the changes since lead to it, those after `complete_since` being known. `None` when there is
+    /// no memory and nothing to share.
     pub(super) fn get(
         &mut self,
         pool: PoolIndex,
-        present: Snapshot,
+        present: &SharedSnapshot,
+        complete_since: u64,
         id: &PoolId,
         epoch: &str,
     ) -> Option<Arc<Frames>> {
         self.taken.retain(|frames| frames.strong_count() > 0);
         let newest = self.newest[pool.0].upgrade();
-        let fits = self.fits(present.text_bytes());
+        let fits = self.fits(present.text_bytes);
         let may_be_made = newest.is_none() || fits;
-        let shared = newest.filter(|frames| frames.last_seq() >= Some(present.complete_since));
-        let agents = present.agents.len() as u64;
+        let shared = newest.filter(|frames| frames.last_seq() >= Some(complete_since));
         let is_recent = |frames: &Arc<Frames>| {
             let seq = frames.last_seq().unwrap_or_default();
-            present.seq.saturating_sub(seq) * SHARED_UNTIL < agents
+            present.seq.saturating_sub(seq) * SHARED_UNTIL < present.agents
         };
         if shared.as_ref().is_some_and(is_recent) || !may_be_made {
             return shared;
         }
-        match encode(present, id, epoch) {
+        match present.frames(id, epoch) {
             Ok(frames) => {
-                let frames = Arc::new(frames);
                 self.newest[pool.0] = Arc::downgrade(&frames);
                 self.taken.push(Arc::downgrade(&frames));
                 Some(frames)
@@ -90,21 +90,12 @@ impl Snapshots {
     }
 }
 
-fn encode(snapshot: Snapshot, id: &PoolId, epoch: &str) -> io::Result<Frames> {
-    let seq = snapshot.seq;
-    let mut frames = Frames::for_fragments(snapshot.text_bytes())?;
-    snapshot.write(id, epoch, FRAGMENT_BYTES, |part, is_last| {
-        frames.push_fragment(part.as_bytes(), is_last, 0, seq);
-    });
-    Ok(frames)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::runtime::clock::UnixMillis;
     use crate::wire::id::AgentId;
-    use crate::wire::{Metrics, Ping, SnapshotAgent, read_ping};
+    use crate::wire::{Metrics, Ping, Snapshot, SnapshotAgent, read_ping};
 
     const POOL: PoolIndex = PoolIndex(0);
 
@@ -146,7 +137,10 @@ mod tests {
     }
 
     fn get(snapshots: &mut Snapshots, present: Snapshot) -> Option<Arc<Frames>> {
-        snapshots.get(POOL, present, &PoolId::parse("p").unwrap(), "e")
+        {
+            let since = present.complete_since;
+            snapshots.get(POOL, &present.into(), since, &PoolId::parse("p").unwrap(), "e")
+        }
     }
 
     /// Shared until a quarter of the agents have changed, and only while somebody takes it.
@@ -180,7 +174,7 @@ mod tests {
         let mut snapshots = Snapshots { max_bytes: 4_000, ..Snapshots::new(2) };
         let first = get(&mut snapshots, present(10, 0)).unwrap();
         let id = PoolId::parse("q").unwrap();
-        assert!(snapshots.get(PoolIndex(1), present(10, 0), &id, "e").is_some());
+        assert!(snapshots.get(PoolIndex(1), &present(10, 0).into(), 0, &id, "e").is_some());
         assert!(Arc::ptr_eq(&first, &get(&mut snapshots, present(99, 10)).unwrap()));
         assert!(get(&mut snapshots, present(99, 11)).is_none());
         drop(first);

@@ -5,6 +5,7 @@
 
 mod batches;
 mod handle;
+mod kept;
 mod outbox;
 mod overview;
 #[cfg(test)]
@@ -32,6 +33,7 @@ use crate::wire::{self, Envelope, Snapshot};
 use batches::Schedule;
 pub(crate) use handle::{HubError, HubHandle};
 use handle::{Room, lock};
+use kept::KeptSnapshots;
 use outbox::Outbox;
 use overview::Overview;
 
@@ -76,14 +78,15 @@ pub(crate) fn hub(parts: Parts) -> (Hub, HubHandle) {
     let (urgent_sender, urgent) = bounded(1);
     let rooms: Arc<[Mutex<Room>]> = pools.iter().map(|_| Mutex::default()).collect();
     let registry = Registry::new(pools.len(), rules);
-    let (rings, schedule) = (BTreeMap::new(), Schedule::default());
+    let (rings, kept) = (BTreeMap::new(), KeptSnapshots::default());
+    let schedule = Schedule::default();
     let overview = Overview::new(Arc::clone(&pools), names);
     let outboxes = fanouts.into_iter().enumerate();
     let outbox = |(index, fanout)| Outbox::new(FanoutIndex(index), fanout);
     let hub = Hub {
         outboxes: outboxes.map(outbox).collect(),
         now: clock.now(),
-        state: State { registry, rings, schedule, overview, pools, epoch, clock, counters },
+        state: State { registry, rings, kept, schedule, overview, pools, epoch, clock, counters },
         watchers: HashMap::new(),
         inbox,
         urgent,
@@ -117,6 +120,7 @@ struct State {
     registry: Registry,
     /// By feed that somebody watches: the messages that not every fanout thread has been sent.
     rings: BTreeMap<FeedId, Ring>,
+    kept: KeptSnapshots,
     schedule: Schedule,
     overview: Overview,
     pools: Arc<[PoolId]>,
@@ -277,6 +281,7 @@ impl Hub {
     }
 
     fn tick(&mut self, now: Instant) {
+        self.state.kept.expire();
         for (pool, change) in self.state.registry.tick(now, self.state.clock.wall()) {
             self.state.counters.evictions.add_one();
             self.publish(pool, &change);
@@ -322,7 +327,7 @@ impl Hub {
     /// what all of them have.
     fn flush(&mut self) -> Result<(), HubFailure> {
         for outbox in &mut self.outboxes {
-            outbox.flush(&self.state)?;
+            outbox.flush(&mut self.state)?;
         }
         let rings = self.state.rings.iter_mut().filter(|(_, ring)| !ring.is_empty());
         for (feed, ring) in rings {

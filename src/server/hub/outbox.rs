@@ -40,10 +40,20 @@ struct Watch {
     is_queued: bool,
     /// Bytes of newest states that it has been sent since it last had all.
     conflated_bytes: usize,
-    /// What dashboards asked for: what changed after a number or, without one, a snapshot.
-    asked: BTreeMap<DashboardId, Option<u64>>,
+    asked: BTreeMap<DashboardId, Ask>,
     /// Who was answered last: the next one's turn is after it, so that nobody starves.
     answered: Option<DashboardId>,
+}
+
+/// What a dashboard asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ask {
+    /// Its first snapshot: a recent one serves.
+    Join,
+    /// A snapshot of all that it has not seen.
+    Snapshot,
+    /// What changed after this number.
+    Changes(u64),
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -90,7 +100,7 @@ impl Outbox {
     pub(super) fn join(&mut self, feed: FeedId, dashboard: DashboardId, seq: u64) {
         let new = || Watch { cursor: seq, ..Watch::default() };
         self.watches.entry(feed).or_insert_with(new).dashboards += 1;
-        self.resume(feed, dashboard, None);
+        self.ask(feed, dashboard, Ask::Join);
     }
 
     /// A dashboard of the feed leaves.
@@ -108,11 +118,15 @@ impl Outbox {
 
     /// A dashboard needs what changed after `since`, or a snapshot.
     pub(super) fn resume(&mut self, feed: FeedId, dashboard: DashboardId, since: Option<u64>) {
+        self.ask(feed, dashboard, since.map_or(Ask::Snapshot, Ask::Changes));
+    }
+
+    fn ask(&mut self, feed: FeedId, dashboard: DashboardId, ask: Ask) {
         let Some(Watch { asked, .. }) = self.watches.get_mut(&feed) else { return };
         if asked.is_empty() {
             self.requests.push_back(Request::Answer(feed));
         }
-        asked.insert(dashboard, since);
+        asked.insert(dashboard, ask);
     }
 
     /// The feed's ring has something new.
@@ -124,7 +138,7 @@ impl Outbox {
     }
 
     /// Serves requests until there is none, the channel is full or it is others' turn.
-    pub(super) fn flush(&mut self, state: &State) -> Result<(), HubFailure> {
+    pub(super) fn flush(&mut self, state: &mut State) -> Result<(), HubFailure> {
         for _ in 0..BATCHES_PER_TURN {
             let next = self.parked.take().or_else(|| self.next_batch(state));
             let Some(batch) = next else { break };
@@ -142,7 +156,7 @@ impl Outbox {
         Ok(())
     }
 
-    fn next_batch(&mut self, state: &State) -> Option<Batch> {
+    fn next_batch(&mut self, state: &mut State) -> Option<Batch> {
         loop {
             let batch = match self.requests.pop_front()? {
                 Request::Updates(feed) => self.updates(feed, state),
@@ -188,28 +202,35 @@ impl Outbox {
 
     /// What the next dashboard asked for, and others that lack the same. Whom the registry cannot bring
     /// up to date gets a snapshot. Of an overview, all get all of it.
-    fn answer(&mut self, feed: FeedId, state: &State) -> Option<Batch> {
+    fn answer(&mut self, feed: FeedId, state: &mut State) -> Option<Batch> {
         let Watch { cursor, asked, answered, .. } = self.watches.get_mut(&feed)?;
         let Some(pool) = feed.pool().filter(|_| !feed.is_overview()) else {
             let dashboards = mem::take(asked).into_keys().collect();
             return Some(Batch::Changes { feed, dashboards, frames: state.overview(feed) });
         };
         let next = asked.range((answered.map_or(Unbounded, Excluded), Unbounded)).next();
-        let (&dashboard, since) = next.or_else(|| asked.first_key_value())?;
+        let (&dashboard, &ask) = next.or_else(|| asked.first_key_value())?;
         *answered = Some(dashboard);
-        let batch = match since.and_then(|since| state.changes(feed, since)) {
+        let changes = match ask {
+            Ask::Changes(since) => state.changes(feed, since),
+            Ask::Join | Ask::Snapshot => None,
+        };
+        let batch = match changes {
             Some(frames) => {
-                let since = *since;
-                let sharers = asked.extract_if(.., |_, other| *other == since);
+                let sharers = asked.extract_if(.., |_, other| *other == ask);
                 let dashboards = sharers.map(|(id, _)| id).collect();
                 Batch::Changes { feed, dashboards, frames }
             }
             None => {
-                let is_lost = |since| state.registry.pools[pool.0].changes(since).is_none();
-                let sharers = asked.extract_if(.., |_, since| since.is_none_or(is_lost));
-                let dashboards = sharers.map(|(id, _)| id).collect();
-                let (since, snapshot) = (*cursor, state.snapshot(pool));
-                Batch::Snapshot { feed, since, dashboards, snapshot }
+                let needs_snapshot = |ask: &Ask| match ask {
+                    Ask::Changes(since) => state.registry.pools[pool.0].changes(*since).is_none(),
+                    Ask::Join | Ask::Snapshot => true,
+                };
+                let sharers = asked.extract_if(.., |_, ask| needs_snapshot(ask));
+                let (dashboards, asks): (_, Vec<_>) = sharers.unzip();
+                let have_none = asks.iter().all(|ask| *ask == Ask::Join);
+                let snapshot = state.shared_snapshot(pool, have_none);
+                Batch::Snapshot { feed, since: *cursor, dashboards, snapshot }
             }
         };
         if !asked.is_empty() {

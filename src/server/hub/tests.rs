@@ -101,7 +101,7 @@ impl Stage {
             Batch::Updates { frames, .. } => (vec![], messages(&frames)),
             Batch::Snapshot { feed, dashboards, snapshot, .. } => {
                 let id = PoolId::parse(["p", "q"][feed.pool().unwrap().0]).unwrap();
-                let text = snapshot.text(&id, "e");
+                let text = snapshot.snapshot().text(&id, "e");
                 (dashboards, vec![serde_json::from_str(&text).unwrap()])
             }
             other => panic!("{other:?}"),
@@ -735,6 +735,11 @@ impl super::Hub {
     /// The number up to which the feed's batches have been made.
     pub(crate) fn made(&self, feed: FeedId) -> Option<u64> {
         self.state.schedule.made(feed)
+    }
+
+    /// Keeps snapshots of small pools as well, and for longer.
+    pub(crate) fn keep_all_snapshots(&mut self) {
+        self.state.kept.keep_all();
     }
 
     /// With fewer departures for who is behind than the constant gives.

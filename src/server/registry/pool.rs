@@ -171,6 +171,11 @@ impl Pool {
         }
     }
 
+    /// The number since which all changes can be had.
+    pub(crate) fn complete_since(&self) -> u64 {
+        self.changes.complete_since
+    }
+
     /// The number of the last change.
     pub(crate) fn seq(&self) -> u64 {
         self.seq

@@ -328,7 +328,8 @@ impl Thread {
     /// The hub sends the snapshot of `seq` for one dashboard.
     fn answer(&mut self, id: u64, seq: u64) {
         let dashboards = vec![DashboardId(id)];
-        let batch = Batch::Snapshot { feed: FEED, since: 0, dashboards, snapshot: snapshot(seq) };
+        let snapshot = Arc::new(snapshot(seq).into());
+        let batch = Batch::Snapshot { feed: FEED, since: 0, dashboards, snapshot };
         self.batches.try_send(batch).unwrap();
         self.fanout.turn(None, None, self.now);
     }
@@ -347,6 +348,30 @@ fn nobody_gets_a_snapshot_older_than_what_it_has() {
     assert!(pipe.take().ends_with(b"\"seq\":13}"));
 }
 
+/// Who is sent a snapshot within a second of another's finds in the ring what came since, though
+/// all others have it; later it is to ask the hub.
+#[test]
+fn the_ring_keeps_what_follows_a_snapshot() {
+    let mut thread = Thread::with_room(usize::MAX);
+    thread.dashboard(1).wait();
+    thread.answer(1, 10);
+    thread.seq = 10;
+    thread.turn(1);
+    assert_eq!(thread.dashboard(1).seq(), Some(11));
+    for (id, after, seq) in [(2, 0, 11), (3, 999, 12), (4, 1_000, 10)] {
+        thread.now += Duration::from_millis(after);
+        if id > 2 {
+            thread.turn(1);
+        }
+        let Play { mut dashboard, .. } = play(usize::MAX);
+        dashboard.seq = None;
+        dashboard.wait();
+        thread.insert(id, dashboard);
+        thread.answer(id, 10);
+        assert_eq!(thread.dashboard(id).seq(), Some(seq), "{id}");
+    }
+}
+
 /// Without memory for its snapshot, and with none to share, who has had one asks later for what
 /// changed, and who has had none for a snapshot again.
 #[test]
@@ -363,12 +388,10 @@ fn who_can_have_no_snapshot_asks_later() {
     dashboard.seq = None;
     dashboard.wait();
     thread.insert(3, dashboard);
-    let snapshot = Snapshot { complete_since: 11, ..snapshot(20) };
+    let snapshot = Arc::new(Snapshot { complete_since: 11, ..snapshot(20) }.into());
     let dashboards = vec![DashboardId(3)];
-    thread
-        .batches
-        .try_send(Batch::Snapshot { feed: FEED, since: 0, dashboards, snapshot })
-        .unwrap();
+    let batch = Batch::Snapshot { feed: FEED, since: 0, dashboards, snapshot };
+    thread.batches.try_send(batch).unwrap();
     thread.fanout.turn(None, None, thread.now);
     assert_eq!(thread.fanout.postponed().collect::<Vec<_>>(), [Some(12), None]);
 }

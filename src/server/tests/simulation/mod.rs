@@ -46,6 +46,8 @@ struct Scene {
     max_departures: usize,
     /// Of each fanout thread.
     max_snapshot_bytes: usize,
+    /// The hub keeps snapshots of pools as small as these.
+    keeps_snapshots: bool,
 }
 
 impl Scene {
@@ -58,6 +60,7 @@ impl Scene {
             evict_after: Duration::from_secs(60),
             max_departures: MAX_DEPARTURE_CHANGES,
             max_snapshot_bytes: 64 * MIB,
+            keeps_snapshots: false,
         }
     }
 
@@ -78,6 +81,7 @@ impl Scene {
         if random.one_in(4) {
             scene.max_snapshot_bytes = 0;
         }
+        scene.keeps_snapshots = scene.agents % 2 == 0;
         scene
     }
 
@@ -114,7 +118,8 @@ impl Reached {
 
 /// What the schedules must come to, each at least [`TO_REACH_LEAST`] times, or they show less than it
 /// seems.
-const TO_REACH: [&str; 25] = [
+const TO_REACH: [&str; 26] = [
+    "a snapshot from before the join",
     "another snapshot: departures were forgotten",
     "another snapshot: the reader is slow",
     "batch for one who keeps up",

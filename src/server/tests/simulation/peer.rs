@@ -101,6 +101,8 @@ pub(super) struct Peer {
     pub(super) id: DashboardId,
     pub(super) feed: FeedId,
     pub(super) fanout: usize,
+    /// The pool's last change then.
+    joined_at: u64,
     pub(super) pipe: Arc<Pipe>,
     /// Bytes a step; without it, the socket always has room.
     pub(super) rate: Option<usize>,
@@ -135,9 +137,16 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    pub(super) fn new(id: DashboardId, feed: FeedId, fanout: usize, rate: Option<usize>) -> Self {
+    pub(super) fn new(
+        id: DashboardId,
+        feed: FeedId,
+        fanout: usize,
+        rate: Option<usize>,
+        joined_at: u64,
+    ) -> Self {
         Self {
             id,
+            joined_at,
             feed,
             fanout,
             pipe: Arc::default(),
@@ -302,6 +311,9 @@ impl Peer {
             );
             let why = if is_slow { "the reader is slow" } else { "departures were forgotten" };
             reached.add_because("another snapshot", why);
+        }
+        if self.seq.is_none() && seq < self.joined_at {
+            reached.add("a snapshot from before the join");
         }
         reached.add("snapshot");
         for (agent, beat) in states {

@@ -109,6 +109,9 @@ impl World {
             counters: Arc::clone(&counters),
         });
         hub.limit_departures(scene.max_departures);
+        if scene.keeps_snapshots {
+            hub.keep_all_snapshots();
+        }
         let fanouts = receivers.into_iter().map(|batches| {
             let (mut fanout, fanout_handle) = fanout(fanout::Parts {
                 batches,
@@ -204,7 +207,8 @@ impl World {
         let id = DashboardId(self.joined);
         self.joined += 1;
         let fanout = self.random.below(self.fanouts.len());
-        let peer = Peer::new(id, feed, fanout, rate);
+        let seq = feed.pool().map_or(0, |pool| self.pools[pool.0].seq());
+        let peer = Peer::new(id, feed, fanout, rate, seq);
         let socket = Arc::<Pipe>::clone(&peer.pipe);
         self.control(fanout, id, feed, Action::Attach { socket, greeting: GREETING.to_vec() });
         self.handle.join(id, feed, FanoutIndex(fanout)).unwrap();
