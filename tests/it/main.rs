@@ -35,6 +35,7 @@ mod seed_examples;
 mod shutdown;
 mod signals;
 mod slow;
+mod snapshots;
 mod stderr;
 mod support;
 mod task;
