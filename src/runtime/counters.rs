@@ -56,6 +56,8 @@ counters! {
     worker_panics,
     /// Heartbeats that became an agent's newest state.
     heartbeats,
+    /// Of those, the ones of an agent that beats too often, which dashboards were not told of at once.
+    deferred,
     /// Heartbeats that were dropped: a newer one or a goodbye came before them, or may have.
     stale,
     /// Of agents.

@@ -8,7 +8,7 @@ use crate::wire::{KIB, MIB};
 macro_rules! limits {
     ($($(#[$doc:meta])* $name:ident: $type:ty = $default:expr,)*) => {
         /// What a server's clients may make it hold, and for how long. Sizes in bytes. The file's
-        /// table `[limits]` may set the first ten, for which load or machine give a reason. The
+        /// table `[limits]` may set the first eleven, for which load or machine give a reason. The
         /// others suit every load and machine: only tests set them.
         #[derive(Debug, Clone, PartialEq, Eq)]
         pub(crate) struct Limits {
@@ -39,6 +39,9 @@ limits! {
     /// Heartbeats of one agent within a second that are taken; those beyond it get 429. Far more than any
     /// rhythm that makes sense, and few enough that one agent cannot keep the server busy.
     max_agent_heartbeats_per_second: usize = 50,
+    /// Updates of one agent that dashboards get in a second; what comes sooner is deferred, and the newest
+    /// state follows. An agent beats every few seconds, and when a task starts or ends.
+    max_agent_updates_per_second: usize = 4,
     /// All requests and responses that the door holds. Responses over 64 KiB for which there is no
     /// room are refused with 503; beyond it, the connection that has made no progress for longest, in
     /// sending a request or taking a response, is closed.

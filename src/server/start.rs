@@ -64,6 +64,7 @@ impl Server {
             tick: MAX_EVICTION_TICK.min(config.evict_after / 4),
             max_agents_per_pool: shared.limits.max_agents_per_pool,
             max_pool_bytes: shared.limits.max_pool_bytes,
+            max_updates_per_second: shared.limits.max_agent_updates_per_second,
         };
         let (hub, fanouts) = shared.spawn_core(rules, sizes.fanouts)?;
         let gate = Arc::new(config.gate);

@@ -73,6 +73,8 @@ pub(crate) struct Snapshot {
     pub server_time: UnixMillis,
     /// The pool's count of changes when it was taken.
     pub seq: u64,
+    /// Tells the states of one count of changes apart: rises with each heartbeat and departure.
+    pub version: u64,
     /// A dashboard whose state is of this count of changes, or a later one, can be brought up to date
     /// without a new snapshot.
     pub complete_since: u64,
@@ -312,6 +314,7 @@ mod tests {
             departures: DepartureTotals { lost: 70, goodbyes: 3 },
             server_time: UnixMillis(5),
             seq: 4,
+            version: 4,
             complete_since: 0,
         };
         let reserved = snapshot.text_bytes();

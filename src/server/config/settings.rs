@@ -116,7 +116,7 @@ pub(super) fn evict_after(field: &mut Duration) -> Setting<'_> {
 }
 
 /// The limits that the file may set, in the order of the documentation.
-fn settings(limits: &mut Limits) -> [Setting<'_>; 10] {
+fn settings(limits: &mut Limits) -> [Setting<'_>; 11] {
     let count = |name, field, max| Setting { name, field: Field::Count(field), min: 1, max };
     let bytes = |name, field, min: usize, max: usize| Setting {
         name,
@@ -141,6 +141,8 @@ fn settings(limits: &mut Limits) -> [Setting<'_>; 10] {
             &mut limits.max_agent_heartbeats_per_second,
             1_000_000,
         ),
+        // Beyond it no agent beats that anybody watches; each takes memory per agent.
+        count("max_agent_updates_per_second", &mut limits.max_agent_updates_per_second, 1_000),
         // With less, one request might not fit.
         bytes("max_buffered_bytes", &mut limits.max_buffered_bytes, MIB, 64 * KIB * MIB),
         // With less, a healthy client on a busy network would be cut off; more than a day limits
@@ -177,7 +179,7 @@ pub(super) fn read_limits(root: &Value<'_>) -> Limits {
 }
 
 /// Name and value of each limit that the file may set.
-pub(crate) fn settable_limits(limits: &Limits) -> [(&'static str, String); 10] {
+pub(crate) fn settable_limits(limits: &Limits) -> [(&'static str, String); 11] {
     settings(&mut limits.clone()).map(|setting| (setting.name, setting.show_value()))
 }
 

@@ -115,7 +115,7 @@ fn missing_settings_have_their_defaults() {
     assert_eq!(config.limits, Limits::default());
     // On loopback, without [viewers], agents may report and nobody may see the dashboards.
     assert!(!config.gate.is_open && config.gate.viewer(None).is_none());
-    assert_eq!(settable_limits(&config.limits).len(), 10);
+    assert_eq!(settable_limits(&config.limits).len(), 11);
 }
 
 #[test]

@@ -132,6 +132,7 @@ mod tests {
             departures: Default::default(),
             server_time: UnixMillis(0),
             seq,
+            version: seq,
             complete_since,
         }
     }

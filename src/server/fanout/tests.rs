@@ -35,6 +35,7 @@ const RULES: Rules = Rules {
     tick: Duration::from_secs(1),
     max_agents_per_pool: 1_000,
     max_pool_bytes: 1 << 30,
+    max_updates_per_second: usize::MAX,
 };
 
 struct Stage {

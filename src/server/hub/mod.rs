@@ -160,7 +160,9 @@ impl Hub {
         if self.has_requests() {
             return;
         }
-        let next_at = self.state.schedule.next_at();
+        let State { registry, schedule, .. } = &self.state;
+        let next_at = [schedule.next_at(), registry.next_announcement()];
+        let next_at = next_at.into_iter().flatten().min();
         let has_come = |select: &mut Select<'_>| match next_at {
             Some(at) => select.ready_deadline(at).is_ok(),
             None => {
@@ -206,6 +208,9 @@ impl Hub {
                 break;
             }
         }
+        for (pool, change) in self.state.registry.announce_due(self.now) {
+            self.publish(pool, &change);
+        }
         self.make_batches();
         self.flush()?;
         Ok(flow)
@@ -217,10 +222,17 @@ impl Hub {
         match event {
             Event::Heartbeat { pool, agent, metrics, stamp, reply } => {
                 let cost = metrics.cost_bytes();
-                let verdict = match self.state.registry.heartbeat(pool, &agent, metrics, stamp) {
+                let registry = &mut self.state.registry;
+                let verdict = match registry.heartbeat(pool, &agent, metrics, stamp, self.now) {
                     Ok(change) => {
                         self.state.counters.heartbeats.add_one();
-                        self.publish(pool, &change);
+                        match change {
+                            Some(change) => self.publish(pool, &change),
+                            None => {
+                                self.state.counters.deferred.add_one();
+                                self.note_population(pool);
+                            }
+                        }
                         Verdict::Accepted
                     }
                     Err(Verdict::Stale) => {
@@ -240,6 +252,12 @@ impl Hub {
                 }
             }
             Event::Join { dashboard, feed, fanout } => {
+                // Its snapshot is to have all that was heard before.
+                if let Some(pool) = feed.pool() {
+                    for change in self.state.registry.announce_all(pool, self.now) {
+                        self.publish(pool, &change);
+                    }
+                }
                 let seq = self.state.join(feed, self.now);
                 self.watchers.insert(dashboard, (feed, fanout));
                 self.state.rings.entry(feed).or_default();
@@ -260,7 +278,8 @@ impl Hub {
                 }
             }
             Event::Snapshot { pool, reply } => {
-                let _ = reply.try_send(self.state.snapshot(pool));
+                let pool = &self.state.registry.pools[pool.0];
+                let _ = reply.try_send(pool.newest_snapshot(self.state.clock.wall()));
             }
             Event::History { pool, agents, reply } => {
                 let (pool, clock) = (&self.state.registry.pools[pool.0], &self.state.clock);
@@ -307,10 +326,14 @@ impl Hub {
         }
     }
 
-    /// Tells workers how full the pool is now, and dashboards what changed: the message is made
-    /// once, if anyone watches.
-    fn publish(&mut self, pool: PoolIndex, change: &Change) {
+    /// Tells workers how full the pool is now.
+    fn note_population(&self, pool: PoolIndex) {
         lock(&self.rooms[pool.0]).note(self.state.registry.pools[pool.0].population());
+    }
+
+    /// The same, and tells dashboards what changed: the message is made once, if anyone watches.
+    fn publish(&mut self, pool: PoolIndex, change: &Change) {
+        self.note_population(pool);
         self.state.schedule.note(pool);
         let feed = FeedId::Updates(pool);
         if !self.state.rings.contains_key(&feed) {

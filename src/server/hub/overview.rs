@@ -160,6 +160,7 @@ mod tests {
         tick: Duration::from_secs(1),
         max_agents_per_pool: 1_000,
         max_pool_bytes: 1 << 20,
+        max_updates_per_second: usize::MAX,
     };
 
     /// Three pools, and a hand that feeds them.
@@ -191,7 +192,7 @@ mod tests {
             self.number += 1;
             let (at, wall) = self.time(ms);
             let stamp = Stamp { number: self.number, at, wall };
-            self.registry.heartbeat(PoolIndex(pool), &agent, metrics, stamp).unwrap();
+            self.registry.heartbeat(PoolIndex(pool), &agent, metrics, stamp, stamp.at).unwrap();
         }
 
         /// What a look at `ms` sends to these feeds, as `feed seq: pools`.

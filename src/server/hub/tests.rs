@@ -22,6 +22,8 @@ use crate::wire::{HISTORY_BYTES, Metrics, Ping, read_ping};
 
 pub(super) const POOL: PoolIndex = PoolIndex(0);
 const OTHER: PoolIndex = PoolIndex(1);
+/// More updates of one agent in a second than a test makes.
+const NO_LIMIT: usize = usize::MAX;
 const EVICT_AFTER: Duration = Duration::from_secs(10);
 const TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -55,6 +57,7 @@ fn stage_with(fanout_room: usize, max_agents: usize, windows: Receiver<Instant>)
             tick: Duration::from_secs(1),
             max_agents_per_pool: max_agents,
             max_pool_bytes: (1 << 20) + 1_000 * HISTORY_BYTES,
+            max_updates_per_second: NO_LIMIT,
         },
         timeout: TIMEOUT,
         ticks: tick_receiver,
@@ -608,6 +611,7 @@ pub(super) fn polled(
             tick: Duration::from_secs(1),
             max_agents_per_pool: max_agents,
             max_pool_bytes: 1 << 30,
+            max_updates_per_second: NO_LIMIT,
         },
         timeout: TIMEOUT,
         ticks: crossbeam_channel::never(),

@@ -3,6 +3,7 @@
 //! returned as data for the hub to carry out.
 
 mod changes;
+mod deferred;
 mod departures;
 mod goodbyes;
 mod history;
@@ -19,6 +20,7 @@ use crate::runtime::clock::UnixMillis;
 use crate::server::event::{Stamp, Verdict};
 use crate::wire::id::{AgentId, PoolIndex};
 use crate::wire::{Departure, Metrics};
+use deferred::Deferrals;
 use goodbyes::Goodbyes;
 pub(crate) use history::HistoryView;
 pub(crate) use pool::Pool;
@@ -33,6 +35,8 @@ pub(crate) struct Rules {
     pub max_agents_per_pool: usize,
     /// [`Metrics::cost_bytes`] of one pool's agents together, and the histories of those that departed.
     pub max_pool_bytes: usize,
+    /// Of one agent, in any second.
+    pub max_updates_per_second: usize,
 }
 
 #[derive(Debug)]
@@ -41,6 +45,7 @@ pub(crate) struct Registry {
     /// By [`PoolIndex`]. Only the registry changes them.
     pub pools: Vec<Pool>,
     goodbyes: Goodbyes,
+    deferrals: Deferrals,
     last_tick: Option<Instant>,
 }
 
@@ -61,6 +66,14 @@ pub(crate) enum ChangeKind {
     Departed(Arc<Departure>),
 }
 
+/// What became of a heartbeat that was taken.
+#[derive(Debug)]
+enum Heard {
+    Announced(Change),
+    /// It is to be announced then.
+    Deferred(Instant),
+}
+
 /// What became of a goodbye.
 #[derive(Debug, PartialEq)]
 pub(crate) enum GoodbyeOutcome {
@@ -76,10 +89,13 @@ impl Registry {
             rules,
             pools: (0..pools).map(|_| Pool::default()).collect(),
             goodbyes: Goodbyes::default(),
+            deferrals: Deferrals::default(),
             last_tick: None,
         }
     }
 
+    /// What dashboards are to be told at `now`: nothing yet of an agent that beats too often.
+    ///
     /// # Errors
     /// The [`Verdict`] that it was not taken: stale, or the pool is full. It is never
     /// [`Verdict::Accepted`].
@@ -89,9 +105,45 @@ impl Registry {
         agent: &AgentId,
         metrics: Metrics,
         stamp: Stamp,
-    ) -> Result<Change, Verdict> {
+        now: Instant,
+    ) -> Result<Option<Change>, Verdict> {
         let has_left = || self.goodbyes.is_stale(pool, agent, stamp.number);
-        self.pools[pool.0].heartbeat(agent, metrics, stamp, has_left, &self.rules)
+        let heard = self.pools[pool.0].heartbeat(agent, metrics, stamp, now, has_left, &self.rules);
+        match heard? {
+            Heard::Announced(change) => Ok(Some(change)),
+            Heard::Deferred(due) => {
+                self.deferrals.insert(due, pool, agent.clone());
+                Ok(None)
+            }
+        }
+    }
+
+    /// When the next state that was deferred is to be announced.
+    pub(crate) fn next_announcement(&self) -> Option<Instant> {
+        self.deferrals.next_at()
+    }
+
+    /// Announces the states that were deferred until `now`, or before.
+    pub(crate) fn announce_due(&mut self, now: Instant) -> Vec<(PoolIndex, Change)> {
+        let mut announced = Vec::new();
+        while let Some(deferred) = self.deferrals.take_due(now) {
+            announced.extend(self.announce(deferred, now));
+        }
+        announced
+    }
+
+    /// Announces all of a pool's states that were deferred: somebody is about to see them.
+    pub(crate) fn announce_all(&mut self, pool: PoolIndex, now: Instant) -> Vec<Change> {
+        let deferred = self.deferrals.take_of(pool).into_iter();
+        deferred.filter_map(|it| Some(self.announce(it, now)?.1)).collect()
+    }
+
+    fn announce(
+        &mut self,
+        (due, pool, agent): (Instant, PoolIndex, AgentId),
+        now: Instant,
+    ) -> Option<(PoolIndex, Change)> {
+        Some((pool, self.pools[pool.0].announce(agent, due, now)?))
     }
 
     pub(crate) fn goodbye(

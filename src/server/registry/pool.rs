@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::changes::Changes;
+use super::deferred::{Announced, Deferral};
 use super::departures::Departures;
 use super::history::{History, HistoryView, Track};
 use super::late::late_after;
-use super::{Change, ChangeKind, GoodbyeOutcome, Rules};
+use super::{Change, ChangeKind, GoodbyeOutcome, Heard, Rules};
 use crate::runtime::clock::UnixMillis;
 use crate::server::event::{Stamp, Verdict};
 use crate::wire::history::Sample;
@@ -19,10 +20,13 @@ use crate::wire::{Departure, Metrics, Reason, Snapshot, SnapshotAgent};
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
     pub(super) agents: HashMap<AgentId, Agent>,
-    /// The sum of the agents' [`Metrics::cost_bytes`].
+    /// The sum of the agents' [`Metrics::cost_bytes`], of those that dashboards have where they are not
+    /// the newest, too.
     bytes: usize,
     /// Rises by one with each change that dashboards see.
     seq: u64,
+    /// Heartbeats that were deferred.
+    deferred: u64,
     pub(super) departures: Departures,
     /// Has the track of each agent in `departures`.
     history: History,
@@ -34,8 +38,12 @@ pub(crate) struct Pool {
 
 #[derive(Debug)]
 pub(super) struct Agent {
+    /// The newest.
     pub(super) metrics: Arc<Metrics>,
-    /// The pool's sequence number with its newest state.
+    /// What dashboards have instead of that, for now.
+    deferral: Option<Deferral>,
+    announced: Announced,
+    /// The pool's sequence number with the state that dashboards have.
     seq: u64,
     /// Of the newest heartbeat.
     stamp: Stamp,
@@ -47,30 +55,37 @@ pub(super) struct Agent {
 }
 
 impl Pool {
-    /// `has_left` tells of an agent that is not known whether it left after this heartbeat.
+    /// Dashboards are told at `now`. `has_left` tells of an agent that is not known whether it left after this heartbeat.
     pub(super) fn heartbeat(
         &mut self,
         id: &AgentId,
         metrics: Metrics,
         stamp: Stamp,
+        now: Instant,
         has_left: impl FnOnce() -> bool,
         rules: &Rules,
-    ) -> Result<Change, Verdict> {
+    ) -> Result<Heard, Verdict> {
         let agents = self.agents.len();
         let mut entry = self.agents.entry(id.clone());
-        let known = match &entry {
-            Entry::Occupied(known) => Some(known.get()),
+        let mut known = match &mut entry {
+            Entry::Occupied(known) => Some(known.get_mut()),
             Entry::Vacant(_) => None,
         };
         let may_have_left = || stamp.number < self.evicted_up_to || has_left();
-        if known.map_or_else(may_have_left, |known| stamp.number < known.stamp.number) {
+        let is_older = |known: &Agent| stamp.number < known.stamp.number;
+        if known.as_deref().map_or_else(may_have_left, is_older) {
             return Err(Verdict::Stale);
         }
         if known.is_none() && agents >= rules.max_agents_per_pool {
             return Err(Verdict::TooManyAgents);
         }
-        let before = known.map_or(0, |known| known.metrics.cost_bytes());
-        let cost = metrics.cost_bytes();
+        let (max_updates, mut wait_until) = (rules.max_updates_per_second, None);
+        let (mut before, mut cost) = (0, metrics.cost_bytes());
+        if let Some(known) = &mut known {
+            before = known.cost_bytes();
+            wait_until = known.announced.wait_until(now, max_updates);
+            cost += wait_until.map_or(0, |_| known.shown().cost_bytes());
+        }
         let bytes = self.bytes - before + cost;
         // Refused is not heard: what is shown of the agent must not pass for its state.
         if cost > before && bytes + self.history.departed_bytes(id) > rules.max_pool_bytes {
@@ -80,18 +95,37 @@ impl Pool {
             self.departures.forget(id);
         }
         self.bytes = bytes;
-        self.seq += 1;
-        self.changes.heard(id.clone(), self.seq, known.map(|known| known.seq));
-        let mut agent = Agent::heard(known, metrics, self.seq, stamp);
-        let track = match &mut entry {
-            Entry::Occupied(known) => known.get_mut().track.take(),
-            Entry::Vacant(_) => self.history.remove_departed(id),
+        let (agent, older, track) = match entry {
+            Entry::Occupied(known) => {
+                let agent = known.into_mut();
+                agent.hear(metrics, stamp, wait_until);
+                let (older, track) = (agent.seq, agent.track.take());
+                (agent, Some(older), track)
+            }
+            Entry::Vacant(vacant) => {
+                let agent = vacant.insert(Agent::new(metrics, stamp));
+                (agent, None, self.history.remove_departed(id))
+            }
         };
         let (sample, late_after) = (Sample::from(&*agent.metrics), late_after(agent.interval));
         agent.track = Some(self.history.hear(track, sample, stamp.at, late_after));
-        let kind = agent.update();
-        entry.insert_entry(agent);
-        Ok(Change { seq: self.seq, agent: id.clone(), kind })
+        if let Some(due) = wait_until {
+            self.deferred += 1;
+            return Ok(Heard::Deferred(due));
+        }
+        self.seq += 1;
+        self.changes.heard(id.clone(), self.seq, older);
+        Ok(Heard::Announced(agent.announce(id.clone(), self.seq, now)))
+    }
+
+    /// The newest state of an agent that was deferred until `due`, if it still is.
+    pub(super) fn announce(&mut self, id: AgentId, due: Instant, now: Instant) -> Option<Change> {
+        let agent = self.agents.get_mut(&id)?;
+        let deferral = agent.deferral.take_if(|deferral| deferral.due == due)?;
+        self.bytes -= deferral.shown.cost_bytes();
+        self.seq += 1;
+        self.changes.heard(id.clone(), self.seq, Some(agent.seq));
+        Some(agent.announce(id, self.seq, now))
     }
 
     pub(super) fn goodbye(&mut self, id: &AgentId, stamp: Stamp) -> GoodbyeOutcome {
@@ -134,8 +168,9 @@ impl Pool {
         now: Instant,
         at: UnixMillis,
     ) -> Option<Change> {
-        let (agent, Agent { metrics, seq: older, track, .. }) = self.agents.remove_entry(id)?;
-        self.bytes -= metrics.cost_bytes();
+        let (agent, known) = self.agents.remove_entry(id)?;
+        self.bytes -= known.cost_bytes();
+        let Agent { metrics, seq: older, track, .. } = known;
         self.seq += 1;
         let departure = Arc::new(Departure {
             agent: agent.clone(),
@@ -155,10 +190,24 @@ impl Pool {
         Some(Change { seq: self.seq, agent, kind: ChangeKind::Departed(departure) })
     }
 
+    /// For dashboards: what those have that have all.
     pub(crate) fn snapshot(&self, server_time: UnixMillis) -> Snapshot {
+        self.snapshot_of(server_time, Agent::shown)
+    }
+
+    /// For other readers: the newest states.
+    pub(crate) fn newest_snapshot(&self, server_time: UnixMillis) -> Snapshot {
+        self.snapshot_of(server_time, |agent| &agent.metrics)
+    }
+
+    fn snapshot_of(
+        &self,
+        server_time: UnixMillis,
+        metrics: impl Fn(&Agent) -> &Arc<Metrics>,
+    ) -> Snapshot {
         let agents = self.agents.iter().map(|(id, agent)| SnapshotAgent {
             agent: id.clone(),
-            metrics: Arc::clone(&agent.metrics),
+            metrics: Arc::clone(metrics(agent)),
             interval_ms: agent.interval_ms(),
         });
         Snapshot {
@@ -167,6 +216,7 @@ impl Pool {
             departures: self.departures.totals(),
             server_time,
             seq: self.seq,
+            version: self.seq + self.deferred,
             complete_since: self.changes.complete_since,
         }
     }
@@ -224,18 +274,51 @@ impl Pool {
 }
 
 impl Agent {
-    /// The agent with its newest heartbeat, `known` being what it was before.
-    fn heard(known: Option<&Self>, metrics: Metrics, seq: u64, stamp: Stamp) -> Self {
-        let interval = known.map(|known| {
-            let gap = stamp.at.saturating_duration_since(known.stamp.at);
-            known.interval.map_or(gap, |interval| smooth(interval, gap))
-        });
-        let heard = known.map_or(stamp.at, |known| known.heard.max(stamp.at));
-        Self { metrics: Arc::new(metrics), seq, stamp, heard, interval, track: None }
+    /// An agent with its first heartbeat, which has yet to be announced.
+    fn new(metrics: Metrics, stamp: Stamp) -> Self {
+        Self {
+            metrics: Arc::new(metrics),
+            deferral: None,
+            announced: Announced::default(),
+            seq: 0,
+            stamp,
+            heard: stamp.at,
+            interval: None,
+            track: None,
+        }
+    }
+
+    /// Takes a newer heartbeat, of which dashboards are told at `wait_until`, or now.
+    fn hear(&mut self, metrics: Metrics, stamp: Stamp, wait_until: Option<Instant>) {
+        let gap = stamp.at.saturating_duration_since(self.stamp.at);
+        self.interval = Some(self.interval.map_or(gap, |interval| smooth(interval, gap)));
+        self.heard = self.heard.max(stamp.at);
+        self.stamp = stamp;
+        let shown = Arc::clone(self.shown());
+        self.deferral = wait_until.map(|due| Deferral { shown, due });
+        self.metrics = Arc::new(metrics);
+    }
+
+    /// Dashboards are told of the newest state, as the pool's change `seq`.
+    fn announce(&mut self, agent: AgentId, seq: u64, now: Instant) -> Change {
+        self.announced.note(now);
+        self.seq = seq;
+        Change { seq, agent, kind: self.update() }
+    }
+
+    /// The state that dashboards have.
+    fn shown(&self) -> &Arc<Metrics> {
+        self.deferral.as_ref().map_or(&self.metrics, |deferral| &deferral.shown)
+    }
+
+    /// Of all that is kept of it.
+    fn cost_bytes(&self) -> usize {
+        let shown = self.deferral.as_ref().map_or(0, |deferral| deferral.shown.cost_bytes());
+        self.metrics.cost_bytes() + shown
     }
 
     fn update(&self) -> ChangeKind {
-        let metrics = Arc::clone(&self.metrics);
+        let metrics = Arc::clone(self.shown());
         ChangeKind::Update { metrics, interval_ms: self.interval_ms() }
     }
 

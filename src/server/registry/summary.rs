@@ -100,7 +100,7 @@ mod tests {
         let read = read_ping(body.to_string().as_bytes(), &id(agent), UnixMillis(0));
         let Ok(Ping::Metrics(metrics)) = read else { panic!("{read:?}") };
         let stamp = play.stamp(ms);
-        play.registry.heartbeat(POOL, &id(agent), metrics, stamp).unwrap();
+        play.registry.heartbeat(POOL, &id(agent), metrics, stamp, stamp.at).unwrap();
     }
 
     fn figures(play: &Play, ms: u64) -> Figures {
@@ -199,7 +199,9 @@ mod tests {
         assert_eq!(lost(&play, 10_001), (1, 0, Some(10_001)));
         for (ms, agent, tasks) in [(20_000, "a", 2), (30_000, "b", 3)] {
             let stamp = play.stamp(ms);
-            play.registry.heartbeat(POOL, &id(agent), metrics(agent, 1.0, tasks), stamp).unwrap();
+            play.registry
+                .heartbeat(POOL, &id(agent), metrics(agent, 1.0, tasks), stamp, stamp.at)
+                .unwrap();
             play.goodbye(ms, agent);
         }
         assert_eq!(lost(&play, 30_000), (3, 5, Some(30_000)));
@@ -219,7 +221,9 @@ mod tests {
         let lose = |play: &mut Play, number| {
             let agent = format!("a-{number}");
             let stamp = play.stamp(0);
-            play.registry.heartbeat(POOL, &id(&agent), metrics(&agent, 1.0, 1), stamp).unwrap();
+            play.registry
+                .heartbeat(POOL, &id(&agent), metrics(&agent, 1.0, 1), stamp, stamp.at)
+                .unwrap();
             play.goodbye(number, &agent);
         };
         for number in 0..60 {

@@ -19,6 +19,9 @@ const OTHER: PoolIndex = PoolIndex(1);
 const EVICT_AFTER: u64 = 10_000;
 const TICK: u64 = 1_000;
 
+/// In place of a sequence number: dashboards are told later.
+pub(super) const DEFERRED: u64 = 0;
+
 /// A registry and a hand that feeds it.
 pub(super) struct Play {
     pub(super) registry: Registry,
@@ -36,6 +39,7 @@ pub(super) fn play_with(change: impl FnOnce(&mut Rules)) -> Play {
         tick: Duration::from_millis(TICK),
         max_agents_per_pool: 100,
         max_pool_bytes: 1 << 20,
+        max_updates_per_second: usize::MAX,
     };
     change(&mut rules);
     Play { registry: Registry::new(2, rules), base: Clock::start().now(), number: 0 }
@@ -77,8 +81,9 @@ impl Play {
         cpu: f64,
         stamp: Stamp,
     ) -> Result<u64, Verdict> {
-        let update = self.registry.heartbeat(POOL, &id(agent), metrics(agent, cpu, 0), stamp)?;
-        Ok(update.seq)
+        let metrics = metrics(agent, cpu, 0);
+        let update = self.registry.heartbeat(POOL, &id(agent), metrics, stamp, stamp.at)?;
+        Ok(update.map_or(DEFERRED, |update| update.seq))
     }
 
     pub(super) fn beat(&mut self, ms: u64, agent: &str) -> Result<u64, Verdict> {
@@ -265,7 +270,7 @@ fn pools_do_not_see_one_another() {
     let mut play = play();
     play.beat(0, "a").unwrap();
     let stamp = play.stamp(1);
-    play.registry.heartbeat(OTHER, &id("a"), metrics("a", 99.0, 0), stamp).unwrap();
+    play.registry.heartbeat(OTHER, &id("a"), metrics("a", 99.0, 0), stamp, stamp.at).unwrap();
     assert_eq!(play.look(POOL)["metrics"][0]["cpu_usage"], 1.0);
     assert_eq!(play.look(OTHER)["metrics"][0]["cpu_usage"], 99.0);
     play.goodbye(2, "a");
@@ -300,7 +305,7 @@ fn losses_and_goodbyes_are_bounded_apart() {
     let mut play = play();
     let working = |play: &mut Play, agent: &str| {
         let stamp = play.stamp(0);
-        play.registry.heartbeat(POOL, &id(agent), metrics(agent, 1.0, 1), stamp).unwrap();
+        play.registry.heartbeat(POOL, &id(agent), metrics(agent, 1.0, 1), stamp, stamp.at).unwrap();
     };
     play.beat(0, "silent").unwrap();
     assert_eq!(play.tick(10_001), ["silent"]);
@@ -341,7 +346,7 @@ fn losses_and_goodbyes_are_bounded_apart() {
 fn a_departure_says_what_was_running() {
     let mut play = play();
     let stamp = play.stamp(0);
-    play.registry.heartbeat(POOL, &id("a"), metrics("a", 1.0, 2), stamp).unwrap();
+    play.registry.heartbeat(POOL, &id("a"), metrics("a", 1.0, 2), stamp, stamp.at).unwrap();
     play.goodbye(77, "a");
     let departed = &play.look(POOL)["departed"][0];
     assert_eq!(departed["running_tasks"].as_array().unwrap().len(), 2);
@@ -371,7 +376,7 @@ fn a_pools_bytes_are_bounded() {
     assert_eq!(play.pool().population(), (2, 2 * small));
     assert_eq!(play.beat(1, "c"), Err(Verdict::TooManyBytes));
     let stamp = play.stamp(9_000);
-    let bigger = play.registry.heartbeat(POOL, &id("a"), metrics("a", 1.0, 1), stamp);
+    let bigger = play.registry.heartbeat(POOL, &id("a"), metrics("a", 1.0, 1), stamp, stamp.at);
     assert_eq!(bigger, Err(Verdict::TooManyBytes));
     assert_eq!(play.beat(9_000, "b"), Ok(3));
     assert_eq!(play.look(POOL)["metrics"][0]["interval_ms"], Value::Null, "nor for its rhythm");

@@ -36,8 +36,9 @@ fn start_with(sizes: Sizes, counters: &Arc<Counters>) -> Server {
     let overrides =
         Overrides { listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))], evict_after: None };
     let mut config = Config::dev(&overrides).unwrap();
-    // The tests have few agents, and some of them much to say.
+    // The tests have few agents, and some of them much to say, all of which is to be seen.
     config.limits.max_agent_heartbeats_per_second = usize::MAX;
+    config.limits.max_agent_updates_per_second = usize::MAX;
     Server::start(config, sizes, Clock::start(), Arc::clone(counters)).unwrap()
 }
 

@@ -51,24 +51,24 @@ pub(crate) struct SnapshotBody(Mutex<LastBody>);
 
 #[derive(Debug, Default)]
 struct LastBody {
-    seq: u64,
+    version: u64,
     server_time_ms: u64,
     bytes: Weak<SharedBody>,
 }
 
 impl SnapshotBody {
-    /// The body for the state `seq` at this time: the last one, or one that `encode` makes.
-    fn get(&self, seq: u64, server_time: UnixMillis, encode: impl FnOnce() -> Vec<u8>) -> Body {
+    /// The body for the state `version` at this time: the last one, or one that `encode` makes.
+    fn get(&self, version: u64, server_time: UnixMillis, encode: impl FnOnce() -> Vec<u8>) -> Body {
         let server_time_ms = server_time.0;
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.seq == seq
+        if last.version == version
             && last.server_time_ms.abs_diff(server_time_ms) < SHARED_BODY_MS
             && let Some(bytes) = last.bytes.upgrade()
         {
             return Body::Shared(bytes);
         }
         let bytes = SharedBody::new(encode());
-        *last = LastBody { seq, server_time_ms, bytes: Arc::downgrade(&bytes) };
+        *last = LastBody { version, server_time_ms, bytes: Arc::downgrade(&bytes) };
         Body::Shared(bytes)
     }
 }
@@ -159,9 +159,9 @@ impl Handlers {
         };
         let snapshot = self.hub.snapshot(PoolIndex(index))?;
         let (id, shared) = (&self.pools[index].id, &self.snapshot_bodies[index]);
-        let (seq, server_time) = (snapshot.seq, snapshot.server_time);
+        let (version, server_time) = (snapshot.version, snapshot.server_time);
         let encode = || snapshot.text(id, &self.epoch).into_bytes();
-        Ok(Response::json(200, shared.get(seq, server_time, encode)))
+        Ok(Response::json(200, shared.get(version, server_time, encode)))
     }
 
     /// As above.
@@ -252,7 +252,7 @@ mod tests {
     #[test]
     fn readers_of_one_state_share_its_body_while_one_of_them_holds_it() {
         let shared = SnapshotBody::default();
-        let made = |seq, text: &str| shared.get(seq, UnixMillis(0), || text.into());
+        let made = |version, text: &str| shared.get(version, UnixMillis(0), || text.into());
         let first = made(1, "first");
         assert_eq!(made(1, "first again").as_bytes(), b"first");
         assert_eq!(made(2, "second").as_bytes(), b"second", "another state");

@@ -152,6 +152,7 @@ fn a_hub_that_hangs_is_named_before_the_door_gives_up() {
             tick: DEADLINE,
             max_agents_per_pool: 1,
             max_pool_bytes: MIB,
+            max_updates_per_second: usize::MAX,
         },
         timeout: limits.hub_timeout(),
         windows: crossbeam_channel::bounded(0).1,

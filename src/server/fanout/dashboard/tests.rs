@@ -303,6 +303,7 @@ fn snapshot(seq: u64) -> Snapshot {
         departures: Default::default(),
         server_time: UnixMillis(0),
         seq,
+        version: seq,
         complete_since: 0,
     }
 }

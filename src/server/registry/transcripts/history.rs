@@ -218,7 +218,9 @@ fn a_history_may_be_of_some_agents() {
     }
     play.goodbye(0, "b");
     let stamp = play.stamp(0);
-    play.registry.heartbeat(OTHER, &id("other"), metrics("other", 1.0, 0), stamp).unwrap();
+    play.registry
+        .heartbeat(OTHER, &id("other"), metrics("other", 1.0, 0), stamp, stamp.at)
+        .unwrap();
     assert_eq!(play.known_at(0), ["a", "b", "c"]);
     let some = play.history_of(0, &["c", "nobody", "b", "c", "other"]);
     let some: Vec<_> = some["agents"].as_object().unwrap().keys().collect();

@@ -265,6 +265,7 @@ impl World {
         // Promise 4.
         for peer in &self.peers {
             let pool = &self.pools[peer.feed.pool().unwrap().0];
+            assert!(pool.is_all_told());
             assert_eq!(peer.seq, Some(pool.seq()), "dashboard {}", peer.id);
             let present = pool.as_of(pool.seq()).filter_map(|it| Some((it.agent, it.state?)));
             assert_eq!(peer.view, present.collect(), "dashboard {}", peer.id);

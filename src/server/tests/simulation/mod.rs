@@ -48,6 +48,8 @@ struct Scene {
     max_snapshot_bytes: usize,
     /// The hub keeps snapshots of pools as small as these.
     keeps_snapshots: bool,
+    /// Of one agent, in any second.
+    max_updates: usize,
 }
 
 impl Scene {
@@ -61,6 +63,7 @@ impl Scene {
             max_departures: MAX_DEPARTURE_CHANGES,
             max_snapshot_bytes: 64 * MIB,
             keeps_snapshots: false,
+            max_updates: usize::MAX,
         }
     }
 
@@ -75,6 +78,7 @@ impl Scene {
         let mut scene = Self::new(agents, tasks, 1 + random.below(8));
         // Shorter than a request is in flight, and longer than goodbyes are remembered.
         scene.evict_after = Duration::from_secs(random.one_of(&[4, 60, 60, 300]));
+        scene.max_updates = random.one_of(&[usize::MAX, usize::MAX, 1, 4]);
         if random.one_in(2) {
             scene.max_departures = random.below(4);
         }
@@ -118,13 +122,16 @@ impl Reached {
 
 /// What the schedules must come to, each at least [`TO_REACH_LEAST`] times, or they show less than it
 /// seems.
-const TO_REACH: [&str; 26] = [
+const TO_REACH: [&str; 29] = [
     "a snapshot from before the join",
     "another snapshot: departures were forgotten",
     "another snapshot: the reader is slow",
     "batch for one who keeps up",
     "batch for others",
     "cut off",
+    "deferred at a look",
+    "deferred: again",
+    "deferred: newly",
     "departure",
     "departure in a batch",
     "eviction",

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use super::agent_id;
+use super::{Reached, Scene, agent_id};
 use crate::server::event::Stamp;
 use crate::server::feed::FeedId;
 
@@ -31,6 +31,8 @@ pub(super) struct Pool {
     max_departures: usize,
     complete_since: u64,
     evict_after: Duration,
+    /// Of one agent, in any second.
+    max_updates: usize,
     /// The newest stamp of an evicted agent.
     evicted_up_to: u64,
     /// When the batches of each feed were made, by the number of their newest change.
@@ -47,10 +49,22 @@ struct Agent {
     heard: Option<Instant>,
     /// Sequence numbers.
     changes: Vec<u64>,
+    /// When dashboards were told of it, since it came.
+    told: Vec<Instant>,
+    /// The heartbeat that they are yet to be told of.
+    deferred: Option<Deferred>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Deferred {
+    due: Instant,
+    beat: Beat,
+    stamp: u64,
 }
 
 impl Pool {
-    pub(super) fn new(evict_after: Duration, max_departures: usize) -> Self {
+    pub(super) fn new(scene: Scene) -> Self {
+        let Scene { evict_after, max_departures, max_updates, .. } = scene;
         Self {
             changes: Vec::new(),
             agents: BTreeMap::new(),
@@ -58,6 +72,7 @@ impl Pool {
             max_departures,
             complete_since: 0,
             evict_after,
+            max_updates,
             evicted_up_to: 0,
             batches: BTreeMap::new(),
         }
@@ -88,16 +103,71 @@ impl Pool {
         stamp.number < self.evicted_up_to
     }
 
-    pub(super) fn heartbeat(&mut self, agent: usize, beat: Beat, stamp: Stamp) {
+    pub(super) fn heartbeat(
+        &mut self,
+        agent: usize,
+        beat: Beat,
+        stamp: Stamp,
+        now: Instant,
+        reached: &mut Reached,
+    ) {
         if self.is_stale(agent, stamp) || (self.is_late(stamp) && !self.is_known(agent)) {
             return;
         }
         let known = self.agents.entry(agent).or_default();
         known.heard = Some(known.heard.map_or(stamp.at, |heard| heard.max(stamp.at)));
+        let limiting = known.told.iter().rev().nth(self.max_updates - 1);
+        if let Some(due) = limiting.map(|at| *at + Duration::from_secs(1))
+            && now < due
+        {
+            let replaced =
+                known.deferred.replace(Deferred { due, beat, stamp: stamp.number }).is_some();
+            known.newest = stamp.number;
+            reached.add_because("deferred", if replaced { "again" } else { "newly" });
+            return;
+        }
+        known.deferred = None;
+        known.told.push(now);
         if let Some(last) = known.changes.last() {
             self.departures.remove(last);
         }
         self.change(Change { agent, state: Some(beat), stamp: stamp.number });
+    }
+
+    /// Dashboards are told of what was deferred until `now`.
+    pub(super) fn announce_due(&mut self, now: Instant, reached: &mut Reached) {
+        self.announce(now, |due| due <= now);
+        let is_late = |agent: &Agent| agent.deferred.is_some_and(|it| it.due <= now);
+        assert!(!self.agents.values().any(is_late));
+        let waiting = self.agents.values().filter(|agent| agent.deferred.is_some());
+        reached.add_many("deferred at a look", waiting.count());
+    }
+
+    /// Somebody joins, who is to have all that was heard before.
+    pub(super) fn announce_all(&mut self, now: Instant) {
+        self.announce(now, |_| true);
+    }
+
+    fn announce(&mut self, now: Instant, is_due: impl Fn(Instant) -> bool) {
+        let deferred = self.agents.iter().filter_map(|(agent, known)| {
+            known.deferred.filter(|it| is_due(it.due)).map(|it| (it.due, agent_id(*agent), *agent))
+        });
+        let mut deferred: Vec<_> = deferred.collect();
+        deferred.sort_unstable();
+        for (_, _, agent) in deferred {
+            let known = self.agents.get_mut(&agent).unwrap();
+            known.told.push(now);
+            let Deferred { beat, stamp, .. } = known.deferred.take().unwrap();
+            self.change(Change { agent, state: Some(beat), stamp });
+        }
+    }
+
+    /// Whether dashboards that have all show the newest heartbeat of each agent that is there.
+    pub(super) fn is_all_told(&self) -> bool {
+        self.agents.values().all(|agent| {
+            let told = agent.changes.last().map(|last| self.at(*last).stamp);
+            agent.heard.is_none() || told == Some(agent.newest)
+        })
     }
 
     pub(super) fn goodbye(&mut self, agent: usize, stamp: Stamp) {
@@ -130,7 +200,9 @@ impl Pool {
 
     fn depart(&mut self, agent: usize, stamp: u64) {
         self.change(Change { agent, state: None, stamp });
-        self.agents.entry(agent).or_default().heard = None;
+        let known = self.agents.entry(agent).or_default();
+        (known.heard, known.deferred) = (None, None);
+        known.told.clear();
         self.departures.insert(self.seq());
         if self.departures.len() > self.max_departures {
             self.complete_since = self.departures.pop_first().unwrap();

@@ -92,6 +92,7 @@ impl World {
             tick: TICK,
             max_agents_per_pool: 1_000_000,
             max_pool_bytes: 1 << 40,
+            max_updates_per_second: scene.max_updates,
         };
         let (ticks, tick_receiver) = bounded(1);
         let (senders, receivers): (Vec<_>, Vec<_>) =
@@ -125,7 +126,7 @@ impl World {
             fanout.limit_snapshots(scene.max_snapshot_bytes);
             (fanout, fanout_handle)
         });
-        Self {
+        let mut world = Self {
             random: Random(seed),
             scene,
             base,
@@ -139,7 +140,7 @@ impl World {
             handle,
             counters,
             conflations: 0,
-            pools: std::array::from_fn(|_| Pool::new(scene.evict_after, scene.max_departures)),
+            pools: std::array::from_fn(|_| Pool::new(scene)),
             peers: Vec::new(),
             joined: 0,
             stamps: 0,
@@ -147,7 +148,10 @@ impl World {
             full_at: None,
             metrics,
             reached: Reached::default(),
-        }
+        };
+        // Without a tick before it, a stall cannot be told from silence.
+        world.tick();
+        world
     }
 
     fn stamp(&mut self) -> Stamp {
@@ -188,12 +192,20 @@ impl World {
             Some(beat) => {
                 let metrics = self.metrics.get(agent, beat, self.scene.tasks).clone();
                 self.handle.heartbeat(pool, id, metrics, stamp).unwrap();
-                truth.heartbeat(agent, beat, stamp);
+                truth.heartbeat(agent, beat, stamp, self.now, &mut self.reached);
             }
             None => {
                 self.handle.goodbye(pool, id, stamp).unwrap();
                 truth.goodbye(agent, stamp);
             }
+        }
+        self.handle_at_once();
+    }
+
+    /// Where updates are deferred it matters when the hub handles what it is told.
+    fn handle_at_once(&mut self) {
+        if self.scene.max_updates < usize::MAX {
+            self.empty_inbox();
         }
     }
 
@@ -213,6 +225,8 @@ impl World {
         self.control(fanout, id, feed, Action::Attach { socket, greeting: GREETING.to_vec() });
         self.handle.join(id, feed, FanoutIndex(fanout)).unwrap();
         self.peers.push(peer);
+        self.pools[feed.pool().unwrap().0].announce_all(self.now);
+        self.handle_at_once();
     }
 
     pub(super) fn control(
@@ -261,13 +275,13 @@ impl World {
     fn tick(&mut self) {
         self.empty_inbox();
         self.ticks.send(self.now).unwrap();
-        self.poll_hub();
         let gap = self.now - self.last_tick;
         let away = if gap > 2 * TICK { gap } else { Duration::ZERO };
         for pool in &mut self.pools {
             let evicted = pool.tick(self.now, away);
             self.reached.add_many("eviction", evicted);
         }
+        self.poll_hub();
         self.last_tick = self.now;
         self.next_tick = self.now + TICK;
     }
@@ -275,6 +289,9 @@ impl World {
     /// The hub has its turn. Whether it has more to do.
     pub(super) fn poll_hub(&mut self) -> bool {
         let has_more = self.hub.poll_at(self.now);
+        for pool in &mut self.pools {
+            pool.announce_due(self.now, &mut self.reached);
+        }
         for peer in &self.peers {
             let pool = &mut self.pools[peer.feed.pool().unwrap().0];
             if let Some(seq) = self.hub.made(peer.feed) {
