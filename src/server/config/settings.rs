@@ -135,14 +135,13 @@ fn settings(limits: &mut Limits) -> [Setting<'_>; 11] {
         count("max_agents_per_pool", &mut limits.max_agents_per_pool, 1_000_000),
         // One heartbeat of MAX_BODY_BYTES at least.
         bytes("max_pool_bytes", &mut limits.max_pool_bytes, 64 * KIB, 64 * KIB * MIB),
-        // A million a second is more than the server can take.
+        // A million a second is more than the server can take, or tell of.
         count(
             "max_agent_heartbeats_per_second",
             &mut limits.max_agent_heartbeats_per_second,
             1_000_000,
         ),
-        // Beyond it no agent beats that anybody watches; each takes memory per agent.
-        count("max_agent_updates_per_second", &mut limits.max_agent_updates_per_second, 1_000),
+        count("max_agent_updates_per_second", &mut limits.max_agent_updates_per_second, 1_000_000),
         // With less, one request might not fit.
         bytes("max_buffered_bytes", &mut limits.max_buffered_bytes, MIB, 64 * KIB * MIB),
         // With less, a healthy client on a busy network would be cut off; more than a day limits

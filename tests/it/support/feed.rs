@@ -30,6 +30,12 @@ impl Dashboard {
         Self::join_with(addr, pool, None)
     }
 
+    /// Joins a pool with `?batch_ms=` and this value.
+    pub(crate) fn join_batches(addr: SocketAddr, pool: &str, batch_ms: u16) -> Self {
+        let stream = TcpStream::connect_timeout(&addr, DEADLINE).unwrap();
+        Self::open_at(stream, addr, &format!("/{pool}/metrics?batch_ms={batch_ms}"))
+    }
+
     /// Sends a token in the query, as the seed's snippet would.
     pub(crate) fn join_with(addr: SocketAddr, pool: &str, token: Option<&str>) -> Self {
         let stream = TcpStream::connect_timeout(&addr, DEADLINE).unwrap();
@@ -52,11 +58,15 @@ impl Dashboard {
     }
 
     fn open(stream: TcpStream, addr: SocketAddr, path: &str, token: Option<&str>) -> Self {
+        let query = token.map(|token| format!("?token={token}")).unwrap_or_default();
+        Self::open_at(stream, addr, &format!("{path}{query}"))
+    }
+
+    fn open_at(stream: TcpStream, addr: SocketAddr, path: &str) -> Self {
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
         stream.set_write_timeout(Some(DEADLINE)).unwrap();
-        let query = token.map(|token| format!("?token={token}")).unwrap_or_default();
-        let uri = format!("ws://{addr}/ws/agent-pools{path}{query}");
+        let uri = format!("ws://{addr}/ws/agent-pools{path}");
         let request = ClientRequestBuilder::new(uri.parse().unwrap());
         // The default of 128 KiB is too much for hundreds of dashboards.
         let config = WebSocketConfig::default().read_buffer_size(8 * 1024);
@@ -81,7 +91,7 @@ impl Dashboard {
     }
 
     /// The next message for which `wanted` is true; discards those before it.
-    pub(crate) fn until(&mut self, wanted: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) fn until(&mut self, mut wanted: impl FnMut(&Value) -> bool) -> Value {
         loop {
             let message = self.next();
             if wanted(&message) {

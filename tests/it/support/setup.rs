@@ -64,10 +64,11 @@ impl Setup {
         self
     }
 
-    /// One agent may send as many heartbeats as it likes, as thousands together might: for tests of
-    /// load that need no more than a few.
+    /// One agent may send as many heartbeats as it likes, and dashboards see them all, as thousands
+    /// together might: for tests of load that need no more than a few.
     pub(crate) fn busy_agents(self) -> Self {
         self.limit("max_agent_heartbeats_per_second = 1_000_000")
+            .limit("max_agent_updates_per_second = 1_000_000")
     }
 
     pub(crate) fn toml(&self) -> String {
