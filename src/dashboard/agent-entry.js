@@ -82,7 +82,7 @@ export class AgentEntry {
 
   /** Whether it should have been heard by now, be it live or not heard since a restart. */
   isOverdue(heardAt) {
-    return !this.isDeparted && isLate(this.metrics, heardAt, this.unheardSince ?? this.metrics.last_update_time);
+    return !this.isDeparted && isLate(this.metrics, heardAt, this.unheardSince ?? undefined);
   }
 
   /** What a filter's text is looked for in. */

@@ -16,6 +16,8 @@ import { WallPage } from "./wall.js";
 const TICK_MS = 1_000;
 /** Figures of whole pools are worked out anew this often at most. */
 const SUMMARY_MS = 250;
+/** Or so much sooner, in a frame that draws agents anyway: batches do not come to the millisecond. */
+const SUMMARY_SLACK_MS = 100;
 
 /** The notice of a restart stays this long once every agent was heard again: to be read. */
 const RESTART_READ_MS = 20_000;
@@ -193,7 +195,10 @@ function schedule() {
   requestAnimationFrame(() => {
     framePending = false;
     page?.draw();
-    summaryTimer ??= setTimeout(drawSummary, Math.max(0, summaryAt + SUMMARY_MS - performance.now()));
+    const left = summaryAt + SUMMARY_MS - performance.now();
+    // A frame of its own costs as much again.
+    if (left <= SUMMARY_SLACK_MS) drawSummary();
+    else summaryTimer ??= setTimeout(drawSummary, left);
   });
 }
 

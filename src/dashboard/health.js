@@ -70,10 +70,22 @@ export function ageMs(time, now) {
  * Whether the agent's heartbeat is overdue by its own rhythm, as of the feed's last message; counted
  * from `since` where the server was not there before.
  */
-export function isLate(agent, heardAt, since = agent.last_update_time) {
-  const age = ageMs(since, heardAt);
-  return age !== null && age > lateAfterMs(agent);
+export function isLate(agent, heardAt, since) {
+  const at = since === undefined ? heardOf(agent) : parseTime(since);
+  return at !== null && heardAt !== null && heardAt - at > lateAfterMs(agent);
 }
+
+/** When the agent was heard: parsed once for each of its objects, which are judged again and again. */
+function heardOf(agent) {
+  let at = heardTimes.get(agent);
+  if (at === undefined) {
+    at = parseTime(agent.last_update_time);
+    heardTimes.set(agent, at);
+  }
+  return at;
+}
+
+const heardTimes = new WeakMap();
 
 /** How long the agent may be silent before it is late. */
 export function lateAfterMs(agent) {
