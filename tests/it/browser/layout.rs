@@ -12,8 +12,8 @@ use crate::support::{Browser, Conn, Server, Setup};
 /// Width and height of a telephone, a laptop and a wall.
 pub(super) const PEOPLES_WIDTHS: [(u32, u32); 3] = [(360, 740), (1280, 800), (3840, 2160)];
 
-/// What sticks out of the window at its sides. What scrolls by itself may, and so may what is
-/// there for screen readers only.
+/// What sticks out of the window at its sides. What scrolls by itself may, and so may what is cut with
+/// an ellipsis, and what is there for screen readers only.
 const STICKING_OUT: &str = r"(() => {
     const width = document.documentElement.clientWidth;
     const found = [];
@@ -24,9 +24,10 @@ const STICKING_OUT: &str = r"(() => {
         if (!element.checkVisibility() || style.clipPath !== 'none') return;
         const box = element.getBoundingClientRect();
         if (box.width > 0 && box.height > 0 && (box.left < -0.5 || box.right > width + 0.5)) {
-            found.push(`${element.outerHTML.slice(0, 120)}: ${box.left} to ${box.right} of ${width}`);
+            found.push(`${element.outerHTML.slice(0, 120).toWellFormed()}: ${box.left} to ${box.right} of ${width}`);
         }
         if (style.overflowX === 'auto' || style.overflowX === 'scroll') return;
+        if (style.overflowX === 'hidden' && style.textOverflow === 'ellipsis') return;
         for (const child of element.children) look(child);
     };
     look(document.body);

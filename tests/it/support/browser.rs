@@ -237,6 +237,11 @@ impl Browser {
 
     fn metrics_after_collection(&self) -> BTreeMap<String, f64> {
         call!(self.tab, "HeapProfiler.collectGarbage", {});
+        self.metrics_as_they_are()
+    }
+
+    /// The browser's metrics of the page, without a collection, which costs the page time.
+    pub(crate) fn metrics_as_they_are(&self) -> BTreeMap<String, f64> {
         let reply = call!(self.tab, "Performance.getMetrics", {});
         let metrics = reply["metrics"].as_array().unwrap();
         metrics
