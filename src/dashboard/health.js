@@ -21,6 +21,8 @@ export const LOSS_MS = 3_600_000;
 
 /** States that are named; further ones are one number. Agents may call their state anything. */
 export const MAX_STATES = 20;
+/** Names as people order them: `runner-9` comes before `runner-10`. */
+const names = new Intl.Collator(undefined, { numeric: true });
 /** Agents that a summary names among those that need attention. */
 export const MAX_NAMED = 3;
 
@@ -227,10 +229,17 @@ export function summarise(feed, isSeen) {
   };
 }
 
-/** The first `most` of those in trouble: by urgency, then by name. */
+/** The first `most` of those in trouble: by urgency, then by name. Without ordering all, which may be thousands. */
 function mostUrgent(troubled, most) {
-  const byName = (a, b) => (a.metrics.agent_name < b.metrics.agent_name ? -1 : 1);
-  return troubled.sort((a, b) => a.trouble - b.trouble || byName(a, b)).slice(0, most);
+  const isBefore = (a, b) => a.trouble < b.trouble || (a.trouble === b.trouble && names.compare(a.metrics.agent_name, b.metrics.agent_name) < 0);
+  const first = [];
+  for (const entry of troubled) {
+    if (first.length === most && !isBefore(entry, first[most - 1])) continue;
+    const place = first.findIndex((other) => isBefore(entry, other));
+    first.splice(place < 0 ? first.length : place, 0, entry);
+    if (first.length > most) first.pop();
+  }
+  return first;
 }
 
 /**

@@ -31,9 +31,8 @@ export class Sentence {
     setText(headline, say.headline(summary));
     setShown(named, summary.named.length > 0);
     fillList(named, summary.named, makeEntry, (entry, about) => this.#showEntry(entry, about));
-    const others = summary.attention - summary.named.length;
-    setShown(rest, others > 0);
-    if (others > 0) setText(rest, say.andMore(others));
+    setShown(rest, summary.attention > 1);
+    if (summary.attention > 1) setText(rest, say.showAll(summary.attention));
     setShown(goodbyes, summary.goodbyes > 0);
     if (summary.goodbyes > 0) setText(goodbyes, say.goodbyes(summary.goodbyes));
     setShown(seen, summary.lost > 0);

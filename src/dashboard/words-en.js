@@ -133,6 +133,7 @@ export const say = {
   whyLost: (tasks) => (tasks === 0 ? "lost" : `lost with ${count(tasks, "task", "tasks")}`),
   whyMemory: (used) => `memory ${percent(used)}`,
   whyDisk: (used) => `disk ${percent(used)}`,
+  showAll: (number) => `show all ${number}`,
   andMore: (number) => `and ${number} more`,
   goodbyes: (number) => `${number} said goodbye`,
   markSeen: (number) => `Seen: ${count(number, "loss needs", "losses need")} no more attention`,

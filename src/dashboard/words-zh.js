@@ -157,6 +157,7 @@ export const say = {
   whyLost: (tasks) => (tasks === 0 ? "失联" : `失联，带有 ${tasks} 个任务`),
   whyMemory: (used) => `内存 ${percent(used)}`,
   whyDisk: (used) => `磁盘 ${percent(used)}`,
+  showAll: (number) => `显示全部 ${number} 个`,
   andMore: (number) => `还有 ${number} 个`,
   goodbyes: (number) => `${number} 个已主动下线`,
   markSeen: (number) => `已知悉：${number} 个失联不再需要关注`,

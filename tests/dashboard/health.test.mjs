@@ -111,12 +111,14 @@ test("a pool in figures", () => {
 });
 
 test("few are named, the most urgent first, and always the same", () => {
-  const agents = Array.from({ length: 2_000 }, (_, n) => agent({ agent_name: `n${String(n).padStart(4, "0")}`, status: n === 1_500 ? "error" : "idle", memory_usage: 90 }));
-  for (const order of [agents, agents.toReversed()]) {
+  const agents = Array.from({ length: 2_000 }, (_, n) => agent({ agent_name: `n${n}`, status: n === 1_500 ? "error" : "idle", memory_usage: 90 }));
+  for (const order of [agents, agents.toReversed(), [...agents.slice(900), ...agents.slice(0, 900)]]) {
     const { attention, named } = summarise(feedOf({ agents: order }));
     assert.equal(named.length, MAX_NAMED);
-    assert.deepEqual([attention, ...named.map(({ metrics }) => metrics.agent_name)], [2_000, "n1500", "n0000", "n0001"]);
+    assert.deepEqual([attention, ...named.map(({ metrics }) => metrics.agent_name)], [2_000, "n1500", "n0", "n1"]);
   }
+  const named = summarise(feedOf({ agents: ["n10", "n9", "n2"].map((agent_name) => agent({ agent_name, memory_usage: 90 })) })).named;
+  assert.deepEqual(named.map(({ metrics }) => metrics.agent_name), ["n2", "n9", "n10"], "as people order them");
 });
 
 test("room is on who is idle, or below its capacity; slots are told where all tell theirs", () => {

@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::hooks::{self, AGENTS, CURL, IS_LIVE, is_hidden, is_shown, pool_url};
 use super::layout::{assert_fits, crowd};
+use crate::support::setup::{KEY_A, TOKEN_A};
 use crate::support::tools::needs;
 use crate::support::{Browser, Conn, Server, Setup};
 
@@ -158,14 +159,6 @@ fn density_is_a_choice_that_is_remembered() {
     assert_eq!(browser.faults(), []);
 }
 
-/// What the list of pools says to a viewer of all pools, as a page would hear it.
-const WITH_KEY: &str = "const ask = fetch;
-    window.fetch = async (...what) => {
-        const pools = await (await ask(...what)).json();
-        pools.pools[0].app_keys = ['odd key', 'ci-runner'];
-        return Response.json(pools);
-    };";
-
 #[test]
 fn an_empty_pools_commands_are_copied_with_its_key() {
     needs!(Chromium);
@@ -175,11 +168,10 @@ fn an_empty_pools_commands_are_copied_with_its_key() {
         "Object.defineProperty(navigator, 'clipboard', { value: {
              writeText: async text => { window.copied = text; } } })",
     );
-    browser.before_scripts(WITH_KEY);
     browser.go(&pool_url(server.addr()));
     browser.until("the line is there", &is_shown(CURL));
     let line = browser.text(&hooks::text_of(CURL));
-    assert!(line.contains("X-App-Key: ci-runner"), "{line}");
+    assert!(line.contains(&format!("X-App-Key: {}", KEY_A.key)), "{line}");
     assert!(line.contains("X-App-Secret: SECRET"), "{line}");
     browser.click(".command button");
     browser.until("it is copied", "window.copied");
@@ -192,11 +184,12 @@ fn an_empty_pools_commands_are_copied_with_its_key() {
 #[test]
 fn where_the_clipboard_is_closed_a_command_is_selected() {
     needs!(Chromium);
-    let server = Server::start(&Setup::open().toml());
+    let server = Server::start(&Setup::guarded().toml());
     let browser = Browser::start();
     // As on plain http from another machine.
     browser.before_scripts("Object.defineProperty(navigator, 'clipboard', { value: undefined })");
-    browser.go(&pool_url(server.addr()));
+    // A viewer of one pool is not told its keys.
+    browser.go(&format!("{}?token={TOKEN_A}", pool_url(server.addr())));
     browser.until("the line is there", &is_shown(CURL));
     browser.click(".command button");
     let told = hooks::text_of(".command [role=status]");

@@ -89,7 +89,10 @@ fn the_sentence_says_who_needs_attention_and_the_list_begins_with_them() {
     // A fourth is counted, not named, and all four are one press away.
     assert_eq!(conn.ping("d-calm", &working("idle", 95.0, 0)).status, 200);
     browser.until("it is counted", &says("4 need attention, 2 tasks were lost"));
-    browser.until("the rest", &format!("{} === 'and 1 more'", hooks::text_of(".sentence .rest")));
+    browser.until(
+        "all are offered",
+        &format!("{} === 'show all 4'", hooks::text_of(".sentence .rest")),
+    );
     browser.click(".sentence .rest");
     wait_for_order(&browser, &["e-lost", "c-error", "b-full", "d-calm"]);
     browser.eval("history.replaceState(null, '', location.pathname), 0");
