@@ -252,6 +252,8 @@ function dismissRestart() {
   restartedAt = null;
   for (const feed of page.feeds) feed.dismissUnheard?.();
   drawHeader();
+  // The button that was pressed goes with the notice.
+  $("main").focus({ preventScroll: true });
 }
 
 /** The server started anew: its pools may be others now. */

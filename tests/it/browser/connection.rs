@@ -113,6 +113,7 @@ fn a_server_that_was_killed_and_came_back_is_shown_as_it_is_now() {
     notice("Every agent that was live before has been heard again");
     browser.click(&format!("{RESTARTED} button"));
     browser.until("the notice is gone", &is_hidden(RESTARTED));
+    assert_eq!(browser.eval("document.activeElement.id"), "main", "the focus was lost");
     wait_for_exactly(&browser, &[("after", false), ("before", false), ("both", false)]);
     assert_eq!(browser.eval("window.sameDocument"), true, "the page was loaded anew");
     assert_eq!(browser.faults_of_its_own(), []);
