@@ -2,13 +2,14 @@
 // load, with a short pulse on a heartbeat. Draws what it is given and knows no feed.
 
 import { CellCanvas } from "./map-canvas.js";
+import { CellCursor } from "./map-cursor.js";
+import { LARGEST_CELL, MAP_HEIGHT, packCells, snapToPixels } from "./map-layout.js";
 import { CellLinks } from "./map-links.js";
-import { LARGEST_CELL, MAP_HEIGHT, packCells } from "./map-layout.js";
 import { setShown, setText } from "./parts.js";
 
 export { drawCells, forgetCells, stateBar } from "./map-strip.js";
 
-/** Above so many cells, links in the DOM cost too much: one canvas draws them all. */
+/** Up to so many cells, each is a link; above, one link goes from cell to cell. */
 export const MOST_LINKS = 400;
 
 /** Between a cell and its details, in CSS pixels. */
@@ -27,7 +28,7 @@ const MOVES = {
 /**
  * Fills `place`. `label` names the map; `hrefOf(id)` is an agent's address; `hint` is the id of the
  * element that says the same in words; `height`, in CSS pixels, is kept to where possible, `largest`
- * is the largest cell, and with `isHeat` load is strength of colour, on a canvas, whatever the number.
+ * is the largest cell, and with `isHeat` load is strength of colour, whatever the size.
  *
  * A cell is `{id, name, kind, load, words}`: `kind` one of `KINDS` (map-paint.js), `load` 0 to 100 or
  * null, `words` the details as a text, or a function that makes it: it is called for the one cell that
@@ -41,7 +42,9 @@ export class FleetMap {
   #isHeat;
   #cells = [];
   #indices = new Map();
-  #drawing = null;
+  #canvas;
+  /** Links, or one: `CellLinks` or `CellCursor`. */
+  #links = null;
   #layout = null;
   #width = 0;
   /** The tab stop, and the cell whose details are shown: -1 for none. */
@@ -58,6 +61,7 @@ export class FleetMap {
     this.#height = height;
     this.#largest = largest;
     this.#isHeat = isHeat;
+    this.#canvas = new CellCanvas(isHeat);
     place.classList.add("fleet-map");
     place.setAttribute("role", "group");
     place.setAttribute("aria-label", label);
@@ -66,7 +70,7 @@ export class FleetMap {
     this.#detail.setAttribute("aria-hidden", "true");
     this.#detail.append(document.createElement("bdi"), document.createElement("span"));
     this.#detail.hidden = true;
-    place.replaceChildren(this.#detail);
+    place.replaceChildren(this.#canvas.element, this.#detail);
     this.#listen();
     this.#sizes.observe(place);
   }
@@ -75,7 +79,7 @@ export class FleetMap {
   show(cells, { beats = [] } = {}) {
     const isSame = cells.length === this.#cells.length && cells.every(({ id, name }, index) => id === this.#cells[index].id && name === this.#cells[index].name);
     if (isSame) {
-      cells.forEach((cell, index) => this.#drawing.paint(index, cell));
+      cells.forEach((cell, index) => this.#paint(index, cell));
       this.#cells = [...cells];
     } else {
       this.#build([...cells]);
@@ -90,7 +94,7 @@ export class FleetMap {
       const index = this.#indices.get(cell.id);
       if (index === undefined) continue;
       this.#cells[index] = cell;
-      this.#drawing.paint(index, cell);
+      this.#paint(index, cell);
     }
     this.#pulse(beats);
     this.#showDetail();
@@ -106,14 +110,15 @@ export class FleetMap {
   stop() {
     this.#ends.abort();
     this.#sizes.disconnect();
-    this.#drawing?.stop();
+    this.#canvas.stop();
   }
 
   #listen() {
     const { signal } = this.#ends;
     const on = (type, action) => this.#place.addEventListener(type, action, { signal });
-    on("pointermove", (event) => event.pointerType !== "touch" && this.#look(this.#drawing?.indexAt(event) ?? -1));
-    on("pointerdown", (event) => event.pointerType === "touch" && this.#look(this.#drawing?.indexAt(event) ?? -1));
+    const point = ({ clientX, clientY }) => this.#look(this.#canvas.indexAt(clientX, clientY, globalThis.devicePixelRatio));
+    on("pointermove", (event) => event.pointerType !== "touch" && point(event));
+    on("pointerdown", (event) => event.pointerType === "touch" && point(event));
     on("pointerleave", () => this.#look(this.#hasFocus ? this.#active : -1));
     on("focusin", ({ target }) => {
       const index = this.#indices.get(target.dataset.agent);
@@ -121,7 +126,7 @@ export class FleetMap {
     });
     on("focusout", () => this.#look(-1));
     on("keydown", (event) => this.#key(event));
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.#drawing?.recolour(), { signal });
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.#canvas.recolour(), { signal });
   }
 
   get #hasFocus() {
@@ -140,7 +145,7 @@ export class FleetMap {
     const index = MOVES[event.key](this.#active, this.#layout.columns, this.#cells.length);
     if (index < 0 || index >= this.#cells.length) return;
     this.#activate(index);
-    this.#drawing.focus(index);
+    this.#focus(index);
     this.#look(index, true);
   }
 
@@ -152,52 +157,63 @@ export class FleetMap {
     const detailedId = this.#cells[this.#detailed]?.id;
     this.#cells = cells;
     this.#indices = new Map(cells.map(({ id }, index) => [id, index]));
-    const Drawing = this.#isHeat || cells.length > MOST_LINKS ? CellCanvas : CellLinks;
-    if (!(this.#drawing instanceof Drawing)) {
-      this.#drawing?.stop();
-      this.#drawing?.element.remove();
-      this.#drawing = new Drawing(this.#hrefOf, this.#isHeat);
-      this.#place.prepend(this.#drawing.element);
+    const Links = this.#isHeat || cells.length > MOST_LINKS ? CellCursor : CellLinks;
+    if (!(this.#links instanceof Links)) {
+      this.#links?.element.remove();
+      this.#links = new Links(this.#hrefOf);
+      this.#canvas.element.after(this.#links.element);
     }
-    this.#drawing.build(cells);
+    this.#canvas.build(cells);
+    this.#links.build(cells);
     this.#active = -1;
     this.#resize(true);
     this.#detailed = this.#indices.get(detailedId) ?? -1;
     if (cells.length === 0) return;
     this.#activate(this.#indices.get(activeId) ?? Math.min(Math.max(before, 0), cells.length - 1), before);
-    if (hadFocus) this.#drawing.focus(this.#active);
+    if (hadFocus) this.#focus(this.#active);
   }
 
   #resize(isNew = false) {
     const width = this.#place.clientWidth;
-    if (this.#drawing === null || width === 0 || (width === this.#width && !isNew)) return;
+    if (this.#links === null || width === 0 || (width === this.#width && !isNew)) return;
     this.#width = width;
-    this.#layout = packCells(width, this.#height, this.#cells.length, this.#largest);
-    this.#drawing.place(this.#layout);
-    if (this.#active >= 0 && this.#cells.length > 0) this.#drawing.activate(this.#active, this.#active);
+    const ratio = globalThis.devicePixelRatio;
+    this.#layout = snapToPixels(packCells(width, this.#height, this.#cells.length, this.#largest), ratio);
+    this.#canvas.place(this.#layout, ratio);
+    this.#links.place(this.#layout);
+    if (this.#active >= 0 && this.#cells.length > 0) this.#links.activate(this.#active, this.#active);
     this.#showDetail();
+  }
+
+  #paint(index, cell) {
+    this.#canvas.paint(index, cell);
+    this.#links.mark(index, cell.kind);
+  }
+
+  #focus(index) {
+    this.#links.elementAt(index).focus({ preventScroll: true });
   }
 
   #activate(index, before = this.#active) {
     this.#active = index;
-    if (this.#layout !== null) this.#drawing.activate(index, before);
+    if (this.#layout !== null) this.#links.activate(index, before);
   }
 
   #pulse(beats) {
-    if (this.#calm.matches || this.#drawing === null) return;
+    if (this.#calm.matches) return;
     const indices = [];
     for (const id of beats) {
       const index = this.#indices.get(id);
       if (index !== undefined) indices.push(index);
     }
-    if (indices.length > 0) this.#drawing.pulse(indices);
+    if (indices.length > 0) this.#canvas.pulse(indices);
   }
 
   /** Shows the details of the cell at `index`; -1 for none. `isMoved` by a key: say so. */
   #look(index, isMoved = false) {
     if (index === this.#detailed && !isMoved) return;
     const before = this.#cells[this.#detailed];
-    if (before !== undefined && index !== this.#detailed) this.#drawing.describe(this.#detailed, before.name);
+    if (before !== undefined && index !== this.#detailed) this.#links.describe(this.#detailed, before.name);
     this.#detailed = index;
     if (index >= 0) this.#activate(index);
     this.#showDetail(isMoved);
@@ -211,8 +227,8 @@ export class FleetMap {
     const [name, text] = this.#detail.children;
     setText(name, cell.name);
     setText(text, words);
-    this.#drawing.describe(this.#detailed, `${cell.name}: ${words}`, isMoved);
-    const { offsetLeft, offsetTop, offsetHeight } = this.#drawing.elementAt(this.#detailed);
+    this.#links.describe(this.#detailed, `${cell.name}: ${words}`, isMoved);
+    const { offsetLeft, offsetTop, offsetHeight } = this.#links.elementAt(this.#detailed);
     const left = Math.max(0, Math.min(offsetLeft, this.#place.clientWidth - this.#detail.offsetWidth));
     this.#detail.style.setProperty("left", `${left}px`);
     this.#detail.style.setProperty("top", `${offsetTop + offsetHeight + DETAIL_GAP}px`);

@@ -1,154 +1,125 @@
-// A map's cells on one canvas: thousands. Above the cell that is pointed at or focused lies a link, so
-// that all that links do works: keys, another tab, the focus ring.
+// Draws a map's cells on a canvas, and pulses. Knows of no pointer, key or agent.
 
 import { coloursOf, paintCell, PULSE_STAGES, stepOf } from "./map-paint.js";
 
-/** Each stage of a pulse lasts this long. */
-const PULSE_STEP_MS = 130;
+/** A pulse fades by a stage with the next heartbeats, but not sooner than this, */
+const FADE_AFTER_MS = 150;
+/** and by itself after this, longer than a batch takes: each fading by itself costs a frame of its own. */
+const FADE_AT_LAST_MS = 350;
 
-/** The drawing part of a `FleetMap`, which says which cell is where. */
+/** The drawing part of a `FleetMap`. */
 export class CellCanvas {
-  element = document.createElement("div");
-  #canvas = document.createElement("canvas");
-  #link = document.createElement("a");
-  #live = document.createElement("span");
+  element = document.createElement("canvas");
   #context;
-  #hrefOf;
   #isHeat;
   #colours = null;
   #cells = [];
   #drawn = [];
-  #layout = null;
-  /** Device pixels in a CSS pixel, and sizes in device pixels. */
-  #ratio = 1;
+  #columns = 0;
+  /** Of a cell, and from one to the next, in device pixels. */
   #size = 0;
   #pitch = 0;
   /** The stage of the pulse of the cells that have one, by index. */
   #pulsing = new Map();
+  #fadedAt = -Infinity;
   #timer = null;
 
-  constructor(hrefOf, isHeat) {
-    this.#hrefOf = hrefOf;
+  constructor(isHeat) {
     this.#isHeat = isHeat;
-    this.element.className = "cells-canvas";
-    this.#canvas.setAttribute("aria-hidden", "true");
-    this.#link.className = "cursor";
-    this.#live.className = "unseen";
-    this.#live.setAttribute("aria-live", "polite");
-    this.element.append(this.#canvas, this.#link, this.#live);
-    this.#context = this.#canvas.getContext("2d");
+    this.element.setAttribute("aria-hidden", "true");
+    this.#context = this.element.getContext("2d");
   }
 
+  /** Shows `cells` from now on, once they have a place. */
   build(cells) {
     this.#cells = cells;
     this.#pulsing.clear();
-    if (this.#layout !== null) this.place(this.#layout);
   }
 
-  /** Lays the cells out as `packCells` says, in whole device pixels, and draws them all. */
-  place(layout) {
-    this.#layout = layout;
-    this.#ratio = globalThis.devicePixelRatio;
-    this.#size = Math.max(1, Math.round(layout.cell * this.#ratio));
-    this.#pitch = Math.max(this.#size + 1, Math.floor((layout.cell + layout.gap) * this.#ratio));
-    const gap = this.#pitch - this.#size;
-    this.#canvas.width = Math.max(1, layout.columns * this.#pitch - gap);
-    this.#canvas.height = Math.max(1, Math.ceil(this.#cells.length / layout.columns) * this.#pitch - gap);
-    this.#canvas.style.setProperty("width", `${this.#canvas.width / this.#ratio}px`);
-    this.#canvas.style.setProperty("height", `${this.#canvas.height / this.#ratio}px`);
-    const side = `${this.#size / this.#ratio}px`;
-    this.#link.style.setProperty("width", side);
-    this.#link.style.setProperty("height", side);
+  /** Lays the cells out as `snapToPixels` says, for a screen of `ratio`, and draws them all. */
+  place({ cell, gap, columns }, ratio) {
+    this.#columns = columns;
+    this.#size = Math.round(cell * ratio);
+    this.#pitch = Math.round((cell + gap) * ratio);
+    const spare = this.#pitch - this.#size;
+    const rows = Math.ceil(this.#cells.length / columns);
+    this.element.width = Math.max(1, columns * this.#pitch - spare);
+    this.element.height = Math.max(1, rows * this.#pitch - spare);
+    this.element.style.setProperty("width", `${this.element.width / ratio}px`);
+    this.element.style.setProperty("height", `${this.element.height / ratio}px`);
     this.#drawAll();
   }
 
+  /** Draws the cell at `index`, which is `cell` now, if it looks different. */
   paint(index, cell) {
     this.#cells[index] = cell;
-    if (this.#drawn[index] !== keyOf(cell)) this.#draw(index, this.#pulsing.get(index) ?? 0);
+    if (this.#columns > 0 && this.#drawn[index] !== keyOf(cell)) this.#draw(index);
   }
 
   pulse(indices) {
+    if (this.#columns === 0) return;
+    if (performance.now() - this.#fadedAt >= FADE_AFTER_MS) this.#fade();
     // A wall's heat map pulses fainter: a quarter of it at once would flicker.
     const stage = this.#isHeat ? 1 : PULSE_STAGES - 1;
     for (const index of indices) {
       this.#pulsing.set(index, stage);
-      this.#draw(index, stage);
+      this.#draw(index);
     }
-    this.#timer ??= setTimeout(() => this.#fade(), PULSE_STEP_MS);
-  }
-
-  #fade() {
-    this.#timer = null;
-    for (const [index, stage] of this.#pulsing) {
-      if (stage === 1) this.#pulsing.delete(index);
-      else this.#pulsing.set(index, stage - 1);
-      this.#draw(index, stage - 1);
-    }
-    if (this.#pulsing.size > 0) this.#timer = setTimeout(() => this.#fade(), PULSE_STEP_MS);
-  }
-
-  /** Moves the link to the cell at `index`. */
-  activate(index) {
-    const { id, name } = this.#cells[index];
-    this.#link.dataset.agent = id;
-    this.#link.href = this.#hrefOf(id);
-    this.#link.setAttribute("aria-label", name);
-    const { columns } = this.#layout;
-    this.#link.style.setProperty("left", `${((index % columns) * this.#pitch) / this.#ratio}px`);
-    this.#link.style.setProperty("top", `${(Math.floor(index / columns) * this.#pitch) / this.#ratio}px`);
-  }
-
-  describe(index, text, isMoved) {
-    this.#link.setAttribute("aria-label", text);
-    if (isMoved) this.#live.textContent = text;
-  }
-
-  focus() {
-    this.#link.focus({ preventScroll: true });
-  }
-
-  indexAt({ clientX, clientY }) {
-    if (this.#layout === null) return -1;
-    const box = this.#canvas.getBoundingClientRect();
-    const at = (offset) => Math.floor((offset * this.#ratio) / this.#pitch);
-    const [column, row] = [at(clientX - box.left), at(clientY - box.top)];
-    const { columns } = this.#layout;
-    if (column < 0 || row < 0 || column >= columns) return -1;
-    const index = row * columns + column;
-    return index < this.#cells.length ? index : -1;
-  }
-
-  /** The link, which is at the active cell. */
-  elementAt() {
-    return this.#link;
+    this.#fadeLater();
   }
 
   /** The colour scheme is another. */
   recolour() {
     this.#colours = null;
-    this.#drawAll();
+    if (this.#columns > 0) this.#drawAll();
+  }
+
+  /** The index of the cell at a place of the window, or -1. */
+  indexAt(clientX, clientY, ratio) {
+    const box = this.element.getBoundingClientRect();
+    const at = (offset) => Math.floor((offset * ratio) / this.#pitch);
+    const [column, row] = [at(clientX - box.left), at(clientY - box.top)];
+    if (column < 0 || row < 0 || column >= this.#columns) return -1;
+    const index = row * this.#columns + column;
+    return index < this.#cells.length ? index : -1;
   }
 
   stop() {
     clearTimeout(this.#timer);
   }
 
-  #drawAll() {
-    if (this.#layout === null || !this.element.isConnected) return;
-    this.#context.clearRect(0, 0, this.#canvas.width, this.#canvas.height);
-    this.#drawn = [];
-    for (let index = 0; index < this.#cells.length; index += 1) this.#draw(index, 0);
+  #fade() {
+    this.#fadedAt = performance.now();
+    for (const [index, stage] of this.#pulsing) {
+      if (stage === 1) this.#pulsing.delete(index);
+      else this.#pulsing.set(index, stage - 1);
+      this.#draw(index);
+    }
   }
 
-  #draw(index, stage) {
-    this.#colours ??= coloursOf(this.#canvas);
+  #fadeLater() {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => {
+      this.#fade();
+      if (this.#pulsing.size > 0) this.#fadeLater();
+    }, FADE_AT_LAST_MS);
+  }
+
+  #drawAll() {
+    this.#context.clearRect(0, 0, this.element.width, this.element.height);
+    this.#drawn = [];
+    for (let index = 0; index < this.#cells.length; index += 1) this.#draw(index);
+  }
+
+  #draw(index) {
+    this.#colours ??= coloursOf(this.element);
     const cell = this.#cells[index];
-    const { columns } = this.#layout;
-    const x = (index % columns) * this.#pitch;
-    const y = Math.floor(index / columns) * this.#pitch;
+    const x = (index % this.#columns) * this.#pitch;
+    const y = Math.floor(index / this.#columns) * this.#pitch;
     if (this.#drawn[index] !== undefined) this.#context.clearRect(x, y, this.#size, this.#size);
     this.#drawn[index] = keyOf(cell);
-    paintCell(this.#context, this.#colours, cell, x, y, this.#size, { pulse: stage, isHeat: this.#isHeat });
+    const pulse = this.#pulsing.get(index) ?? 0;
+    paintCell(this.#context, this.#colours, cell, x, y, this.#size, { pulse, isHeat: this.#isHeat });
   }
 }
 

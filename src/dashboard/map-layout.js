@@ -45,6 +45,13 @@ export function packCells(width, height, count, largest = LARGEST_CELL) {
   }
 }
 
+/** `layout` of `packCells` in whole device pixels, of which `ratio` are a CSS pixel: sharp, and not wider. */
+export function snapToPixels(layout, ratio) {
+  const size = Math.max(1, Math.round(layout.cell * ratio));
+  const pitch = Math.max(size + 1, Math.floor((layout.cell + layout.gap) * ratio));
+  return { ...layout, cell: size / ratio, gap: (pitch - size) / ratio };
+}
+
 /** As many equal panels as there are `pools`, each as near to the screen's own shape as it gets. */
 export function splitScreen(width, height, pools) {
   let best = null;

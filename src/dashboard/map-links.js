@@ -1,49 +1,47 @@
-// A map's cells as links in the DOM: up to a few hundred. One of them is the tab stop.
+// A link for each cell of a map, above what the canvas draws: up to a few hundred. One of them is the
+// tab stop.
 
-import { LOAD_STEPS, stepOf } from "./map-paint.js";
-
-/** A pulse is at its brightest for this long; how it fades is in map.css. */
-const PULSE_MS = 150;
-
-/** The drawing part of a `FleetMap`, which says which cell is where. */
+/** What can be pointed at and focused in a `FleetMap` of a few hundred cells. */
 export class CellLinks {
   element = document.createElement("div");
   #hrefOf;
-  #cells = [];
-  #pulsing = new Set();
-  #timer = null;
+  #links = [];
 
   constructor(hrefOf) {
     this.#hrefOf = hrefOf;
-    this.element.className = "cells";
+    this.element.className = "cell-links";
   }
 
   /** Makes as many links as there are `cells`, each to its agent. */
   build(cells) {
-    while (this.#cells.length > cells.length) this.#cells.pop().link.remove();
-    while (this.#cells.length < cells.length) {
+    while (this.#links.length > cells.length) this.#links.pop().link.remove();
+    while (this.#links.length < cells.length) {
       const link = document.createElement("a");
-      link.className = "cell";
       link.tabIndex = -1;
       this.element.append(link);
-      this.#cells.push({ link, id: null, name: null, kind: null, step: null });
+      this.#links.push({ link, id: null, name: null, kind: null });
     }
-    cells.forEach((cell, index) => {
-      const drawn = this.#cells[index];
-      if (drawn.id !== cell.id) {
-        drawn.id = cell.id;
-        drawn.link.dataset.agent = cell.id;
-        drawn.link.href = this.#hrefOf(cell.id);
+    cells.forEach(({ id, name, kind }, index) => {
+      const known = this.#links[index];
+      if (known.id !== id) {
+        known.link.dataset.agent = id;
+        known.link.href = this.#hrefOf(id);
       }
-      if (drawn.name !== cell.name) {
-        drawn.name = cell.name;
-        drawn.link.setAttribute("aria-label", cell.name);
-      }
-      this.paint(index, cell);
+      if (known.name !== name) known.link.setAttribute("aria-label", name);
+      Object.assign(known, { id, name });
+      this.mark(index, kind);
     });
   }
 
-  /** Lays the cells out as `packCells` says. */
+  /** The cell at `index` is of `kind`. */
+  mark(index, kind) {
+    const known = this.#links[index];
+    if (known.kind === kind) return;
+    known.kind = kind;
+    known.link.dataset.kind = kind;
+  }
+
+  /** Lays the links out as `snapToPixels` says. */
   place({ cell, gap, columns }) {
     const { style } = this.element;
     style.setProperty("grid-template-columns", `repeat(${columns}, ${cell}px)`);
@@ -51,60 +49,18 @@ export class CellLinks {
     style.setProperty("gap", `${gap}px`);
   }
 
-  /** Shows kind and load of the cell at `index`, where they changed. */
-  paint(index, { kind, load }) {
-    const drawn = this.#cells[index];
-    if (drawn.kind !== kind) {
-      drawn.kind = kind;
-      drawn.link.dataset.kind = kind;
-    }
-    const step = stepOf(load);
-    if (drawn.step !== step) {
-      drawn.step = step;
-      drawn.link.style.setProperty("--load", `${(100 * step) / LOAD_STEPS}%`);
-    }
-  }
-
-  pulse(indices) {
-    for (const index of indices) {
-      const { link } = this.#cells[index];
-      link.classList.add("beat");
-      this.#pulsing.add(link);
-    }
-    this.#timer ??= setTimeout(() => {
-      this.#timer = null;
-      for (const link of this.#pulsing) link.classList.remove("beat");
-      this.#pulsing.clear();
-    }, PULSE_MS);
-  }
-
   /** Makes the cell at `index` the tab stop instead of the one at `before`. */
   activate(index, before) {
-    if (this.#cells[before] !== undefined) this.#cells[before].link.tabIndex = -1;
-    this.#cells[index].link.tabIndex = 0;
+    if (this.#links[before] !== undefined) this.#links[before].link.tabIndex = -1;
+    this.#links[index].link.tabIndex = 0;
   }
 
   /** What a screen reader says of the cell at `index`, from now on. */
   describe(index, text) {
-    this.#cells[index].link.setAttribute("aria-label", text);
-  }
-
-  focus(index) {
-    this.#cells[index].link.focus({ preventScroll: true });
-  }
-
-  /** The index of the cell that an event of a pointer is about, or -1. */
-  indexAt({ target }) {
-    return this.#cells.findIndex(({ link }) => link === target);
+    this.#links[index].link.setAttribute("aria-label", text);
   }
 
   elementAt(index) {
-    return this.#cells[index].link;
-  }
-
-  recolour() {}
-
-  stop() {
-    clearTimeout(this.#timer);
+    return this.#links[index].link;
   }
 }

@@ -83,7 +83,7 @@ export function paintCell(context, colours, { kind, load }, x, y, size, { pulse 
     paintGround(context, isRound, x, y, size);
     context.fillStyle = colours.fill[kind];
     if (isRound) fillSegment(context, x, y, size, filled);
-    else context.fillRect(x, y + size - filled, size, filled);
+    else fillRounded(context, x, y + size - filled, size, filled, filled < size ? [0, 0, size / 5, size / 5] : size / 5);
   }
   if (pulse > 0) {
     context.globalAlpha = pulse / (PULSE_STAGES - 1);
@@ -97,7 +97,15 @@ export function paintCell(context, colours, { kind, load }, x, y, size, { pulse 
 /** An idle agent's cell is a disc, all others are squares. */
 function paintGround(context, isRound, x, y, size) {
   if (isRound) fillSegment(context, x, y, size, size);
-  else context.fillRect(x, y, size, size);
+  else if (size < SMALLEST_FILLED) context.fillRect(x, y, size, size);
+  else fillRounded(context, x, y, size, size, size / 5);
+}
+
+function fillRounded(context, x, y, width, height, radii) {
+  if (height === 0) return;
+  context.beginPath();
+  context.roundRect(x, y, width, height, radii);
+  context.fill();
 }
 
 /** A frame, of a loss with a cross: nobody is there, or nobody knows. */

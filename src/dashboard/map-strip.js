@@ -1,7 +1,7 @@
 // A pool in its card: cells as small as they must be, or a bar by state. Pictures only, without a
 // pulse, hidden from screen readers: the card says it in words.
 
-import { packCells } from "./map-layout.js";
+import { packCells, snapToPixels } from "./map-layout.js";
 import { coloursOf, KINDS, paintCell } from "./map-paint.js";
 
 /** The height that the cells of a card keep to, and the largest cell, in CSS pixels. */
@@ -66,10 +66,10 @@ function draw(element) {
   // Not on the page yet, or hidden: the observer tells of its size.
   if (width === 0) return;
   const cells = readCells(text);
-  const layout = packCells(width, STRIP_HEIGHT, cells.length, LARGEST_STRIP_CELL);
   const ratio = globalThis.devicePixelRatio;
-  const size = Math.max(1, Math.round(layout.cell * ratio));
-  const pitch = Math.max(size + 1, Math.floor((layout.cell + layout.gap) * ratio));
+  const layout = snapToPixels(packCells(width, STRIP_HEIGHT, cells.length, LARGEST_STRIP_CELL), ratio);
+  const size = Math.round(layout.cell * ratio);
+  const pitch = Math.round((layout.cell + layout.gap) * ratio);
   const canvas = element.firstElementChild;
   const context = canvas.getContext("2d");
   resize(canvas, Math.max(1, layout.columns * pitch), Math.max(1, layout.rows * pitch), ratio);

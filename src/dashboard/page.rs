@@ -22,7 +22,7 @@ macro_rules! file {
 }
 
 /// Other sites' pages import metrics-client.js, which imports the `client-*.js` beside it.
-static FILES: [File; 57] = [
+static FILES: [File; 58] = [
     file!("index.html"),
     file!("login.html"),
     file!("style.css"),
@@ -54,6 +54,7 @@ static FILES: [File; 57] = [
     file!("fleet-map.js"),
     file!("map.css"),
     file!("map-canvas.js"),
+    file!("map-cursor.js"),
     file!("map-layout.js"),
     file!("map-links.js"),
     file!("map-paint.js"),
