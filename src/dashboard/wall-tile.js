@@ -5,7 +5,11 @@ import { level } from "./health.js";
 import { copy, setShown, setText } from "./parts.js";
 import { say } from "./text.js";
 
-/** `level` is the layout's: `full` or `named`. */
+/** What stays of the end of a name that is too long, in letters: agents of one kind differ there. */
+const TAIL = 6;
+/** Only names of these letters are cut in the middle: others join letters, or read the other way. */
+const PLAIN = /^[ -~]+$/;
+
 export class WallTile {
   element = copy("wall-tile").firstElementChild;
   #parts;
@@ -32,7 +36,7 @@ export class WallTile {
     if (this.#metrics !== metrics) {
       this.#metrics = metrics;
       if (this.element.dataset.agent !== metrics.agent_id) this.element.dataset.agent = metrics.agent_id;
-      setText(name, metrics.agent_name);
+      showName(name, metrics.agent_name);
       const load = loadOf(metrics);
       mark.style.setProperty("--load", `${Math.round(load ?? 0)}%`);
       setShown(loads, load !== null);
@@ -48,6 +52,13 @@ export class WallTile {
     const none = judged.kind === "lost" ? "" : say.noTask;
     setText(tasks, number === 0 ? none : say.tasksWithAge(number, longest === null ? null : longest.age));
   }
+}
+
+/** `element` has a part that is cut off where there is no room, and one that is not. */
+function showName(element, name) {
+  const cut = PLAIN.test(name) ? Math.max(0, name.length - TAIL) : name.length;
+  setText(element.firstElementChild, name.slice(0, cut));
+  setText(element.lastElementChild, name.slice(cut));
 }
 
 /** A slim bar in the seed's colours, with its figure. */

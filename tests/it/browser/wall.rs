@@ -111,6 +111,14 @@ fn all_agents_fit_every_screen() {
                 })()",
             );
             assert!(filled > 0.6, "{what}: {filled}");
+            if level == "named" {
+                // Of a long name both ends are seen: the last letters tell agents apart.
+                let tail: f64 = browser.get(
+                    "(tile => tile.getBoundingClientRect().right - tile.querySelector('.name').lastElementChild.getBoundingClientRect().right)
+                     ([...document.querySelectorAll('.tile')].find(tile => tile.textContent.includes('builder-without')))",
+                );
+                assert!(tail >= 0.0, "{what}: the end of a name is {tail} px out of its tile");
+            }
             if level != "heat" {
                 let type_px: f64 = browser.get(
                     "parseFloat(getComputedStyle(document.querySelector('.tile .name')).fontSize)",
