@@ -26,9 +26,9 @@ export class Overview {
   /** What is to be drawn: ids of pools, or null for all. */
   #changed = null;
   #marks = readMarks(browserStorage());
-  /** By pool: how many agents it had before the server restarted. */
+  /** By pool: how many agents it had before the server restarted, and has now. */
   #before = new Map();
-  #totals = new Map();
+  #agents = new Map();
 
   constructor(place, { schedule }) {
     place.replaceChildren(copy("overview-page"));
@@ -44,6 +44,7 @@ export class Overview {
     addEventListener("storage", ({ key }) => {
       if (key !== SEEN_KEY) return;
       this.#marks = readMarks(browserStorage());
+      this.#judge(this.#feed.pools.keys());
       this.#changed = null;
       schedule();
     });
@@ -62,20 +63,23 @@ export class Overview {
     const { pools } = this.#feed;
     const ids = this.#changed ?? pools.keys();
     this.#changed = new Set();
-    for (const id of ids) {
-      const pool = pools.get(id);
-      const needs = needsOf(pool, this.#unseen(pool));
-      this.#needs.set(id, needs);
-      this.#card(id).show(pool, needs);
-    }
+    for (const id of ids) this.#card(id).show(pools.get(id), this.#needs.get(id));
     if (this.#cards.size > pools.size) this.#sweep();
     this.#place();
+    this.#drawHeadline();
   }
 
   tick() {}
 
   summary() {
     if (this.#feed.epoch === null) return null;
+    const { attention } = this.#totals();
+    const words = attention > 0 ? say.state(attention, "attention") : null;
+    return { words, trouble: attention > 0, unheard: this.#missing() };
+  }
+
+  /** All pools in figures. */
+  #totals() {
     const total = { pools: this.#feed.pools.size, agents: 0, troubled: 0, attention: 0, tasksLost: 0 };
     for (const [id, { attention, tasksLost }] of this.#needs) {
       total.agents += this.#feed.pools.get(id)?.agents.total ?? 0;
@@ -83,27 +87,41 @@ export class Overview {
       total.tasksLost += tasksLost;
       if (attention > 0) total.troubled += 1;
     }
+    return total;
+  }
+
+  #drawHeadline() {
     const { about, sentence, headline } = this.#parts;
-    setShown(about, true);
-    const trouble = total.attention > 0;
-    sentence.dataset.tone = trouble ? "trouble" : total.agents > 0 ? "calm" : "vacant";
+    const total = this.#totals();
+    const tone = total.attention > 0 ? "trouble" : total.agents > 0 ? "calm" : "vacant";
+    if (sentence.dataset.tone !== tone) sentence.dataset.tone = tone;
     setText(headline, say.poolsHeadline(total));
-    return { words: trouble ? say.state(total.attention, "attention") : null, trouble, unheard: this.#missing() };
+    setShown(about, true);
   }
 
   #note({ kind, poolIds, restarted }) {
-    if (restarted) this.#before = new Map(this.#totals);
+    if (restarted) this.#before = new Map(this.#agents);
     if (kind === "snapshot") {
       this.#changed = null;
-      this.#totals.clear();
+      this.#agents.clear();
+      this.#needs.clear();
     } else for (const id of poolIds) this.#changed?.add(id);
-    for (const id of poolIds ?? this.#feed.pools.keys()) this.#totals.set(id, this.#feed.pools.get(id).agents.total);
+    for (const id of poolIds ?? this.#feed.pools.keys()) this.#agents.set(id, this.#feed.pools.get(id).agents.total);
+    this.#judge(poolIds ?? this.#feed.pools.keys());
+  }
+
+  /** Not only when it draws: a hidden page has no frames, but its title is seen. */
+  #judge(ids) {
+    for (const id of ids) {
+      const pool = this.#feed.pools.get(id);
+      this.#needs.set(id, needsOf(pool, this.#unseen(pool)));
+    }
   }
 
   /** How many agents fewer there are than before a restart, at least: which, the overview cannot know. */
   #missing() {
     let missing = 0;
-    for (const [id, before] of this.#before) missing += Math.max(0, before - (this.#totals.get(id) ?? 0));
+    for (const [id, before] of this.#before) missing += Math.max(0, before - (this.#agents.get(id) ?? 0));
     return missing;
   }
 
@@ -133,7 +151,6 @@ export class Overview {
       if (this.#feed.pools.has(id)) continue;
       card.remove();
       this.#cards.delete(id);
-      this.#needs.delete(id);
     }
   }
 

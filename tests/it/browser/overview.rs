@@ -58,8 +58,11 @@ fn two_hundred_pools_come_over_one_connection() {
     assert!(browser.text(&text_of("#count")).starts_with("8 of 200"));
     browser.reload();
     browser.until("the filter stays", &format!("{SHOWN}.length === 8"));
-    browser.eval("document.querySelector('#search').focus()");
+    browser.click("#search");
+    browser.until("the filter has the focus", "document.activeElement.id === 'search'");
     browser.type_text(" no such");
+    let typed = "document.querySelector('#search').value.includes(' no such')";
+    browser.until("what was typed is there", typed);
     browser.until("nothing is left", &is_shown("#nothing"));
     browser.click("#clear");
     browser.until("all are back", &format!("{SHOWN}.length === 200"));
@@ -102,6 +105,15 @@ fn pools_that_need_someone_come_first() {
         browser.until("it is well again", &says("pool-b", "calm", "The one agent is well"));
         browser.until("the order is as before", &order(["pool-a", "pool-b"]));
     }
+
+    // A tab that is not looked at tells by its title.
+    let cover = browser.cover();
+    browser.until("the page is covered", "document.hidden");
+    beat("error", 1.0, 1.0, &none);
+    browser.until("the title tells", "document.title === '1 needs attention · agent-metrics'");
+    drop(cover);
+    beat("idle", 1.0, 1.0, &none);
+    browser.until("it is well again", &says("pool-b", "calm", "The one agent is well"));
 
     // A goodbye with running tasks lost them, until someone has seen it.
     let task = json!([{
