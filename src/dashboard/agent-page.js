@@ -74,11 +74,8 @@ export class AgentPage {
   }
 
   draw() {
-    const { agents, departed, unheard, epoch } = this.#feed;
-    if (epoch === null) return;
-    const entry = unheard.get(this.#agentId);
-    this.#metrics = agents.get(this.#agentId) ?? departed.get(this.#agentId) ?? entry?.last ?? null;
-    this.#unheardSince = this.#isDeparted ? null : (entry?.since ?? null);
+    if (this.#feed.epoch === null) return;
+    this.#find();
     const { unknown, unknownText, agent } = this.#parts;
     setShown(unknown, this.#metrics === null);
     setShown(agent, this.#metrics !== null);
@@ -102,12 +99,22 @@ export class AgentPage {
   }
 
   summary() {
+    // A hidden page is not drawn, but its title is seen.
+    this.#find();
     if (this.#metrics === null) return null;
     const { kind, trouble } = this.#judge();
     const isTrouble = needsAttention(trouble);
     const words = isTrouble ? whyOf({ metrics: this.#metrics, kind, trouble }) : null;
     const unheard = [...this.#feed.unheard.values()].filter(({ last }) => last.last_update_time !== undefined);
     return { words, trouble: isTrouble, unheard: unheard.length };
+  }
+
+  /** Looks for the agent in the feed. */
+  #find() {
+    const { agents, departed, unheard } = this.#feed;
+    const entry = unheard.get(this.#agentId);
+    this.#metrics = agents.get(this.#agentId) ?? departed.get(this.#agentId) ?? entry?.last ?? null;
+    this.#unheardSince = this.#isDeparted ? null : (entry?.since ?? null);
   }
 
   get #isDeparted() {

@@ -89,6 +89,12 @@ fn an_agent_has_a_page_with_all_it_does() {
     browser.until("how is said", &says(ABOUT, "said goodbye"));
     browser.until("what it held is said", &says(".agent-tasks h2", "Was running 1 task"));
     browser.until("its loads are not said", &is_hidden(".agent-loads"));
+    // A tab that is not looked at tells by its title.
+    let cover = browser.cover();
+    browser.until("the page is covered", "document.hidden");
+    assert_eq!(conn.ping("builder-1", &error).status, 200);
+    browser.until("the title tells", "document.title.startsWith('error · Builder one')");
+    drop(cover);
     assert_eq!(browser.faults(), []);
 }
 
