@@ -63,7 +63,7 @@ export class Chart {
   constructor(place) {
     place.append(copy("load-chart"));
     const part = (selector) => place.querySelector(selector);
-    this.#parts = { svg: part("svg"), cpu: part(".line.cpu"), memory: part(".line.memory"), plot: part(".plot"), times: part(".times"), pointer: part(".pointer"), at: part(".at"), cpuValue: part(".cpu-value"), memoryValue: part(".memory-value"), empty: part(".no-data") };
+    this.#parts = { svg: part("svg"), cpu: part(".line.cpu"), memory: part(".line.memory"), marksLine: part(".marks"), plot: part(".plot"), times: part(".times"), pointer: part(".pointer"), at: part(".at"), cpuValue: part(".cpu-value"), memoryValue: part(".memory-value"), empty: part(".no-data") };
     const { plot } = this.#parts;
     plot.addEventListener("pointermove", (event) => {
       const { left, width } = plot.getBoundingClientRect();
@@ -89,14 +89,19 @@ export class Chart {
     }
     this.#points = points;
     const known = points.filter(({ cpu }) => cpu !== null);
-    const { svg, cpu, memory, times, empty } = this.#parts;
+    const { svg, cpu, memory, marksLine, times, empty } = this.#parts;
     cpu.setAttribute("d", pathOf(points, "cpu", now));
     memory.setAttribute("d", pathOf(points, "memory", now));
     setShown(empty, known.length === 0);
     svg.setAttribute("aria-label", known.length === 0 ? say.chartEmpty : say.chartWords(rangeOf(known, "cpu"), rangeOf(known, "memory")));
-    fillList(times, marksOf(now), () => document.createElement("span"), (mark, at) => {
+    const marks = marksOf(now);
+    marksLine.setAttribute("d", marks.map((at) => `M${xOf(at, now).toFixed(1)} 0V100`).join(""));
+    fillList(times, marks, () => document.createElement("span"), (mark, at) => {
       setText(mark, clockTime(at));
-      mark.style.setProperty("inset-inline-start", `${xOf(at, now) / (WIDTH / 100)}%`);
+      // At the ends the text stays within the chart.
+      const place = xOf(at, now) / (WIDTH / 100);
+      mark.style.setProperty("inset-inline-start", `${place}%`);
+      mark.style.setProperty("transform", `translateX(-${place}%)`);
     });
     this.#drawPointer();
   }
