@@ -125,8 +125,15 @@ mod tests {
     fn snapshot(text_bytes: usize, server_time: u64) -> Arc<SharedSnapshot> {
         let (agents, departed) = (Vec::new(), Vec::new());
         let (server_time, departures) = (UnixMillis(server_time), Default::default());
-        let snapshot =
-            Snapshot { agents, departed, departures, server_time, seq: 1_000, complete_since: 0, version: 1_000 };
+        let snapshot = Snapshot {
+            agents,
+            departed,
+            departures,
+            server_time,
+            seq: 1_000,
+            complete_since: 0,
+            version: 1_000,
+        };
         let mut shared = SharedSnapshot::from(snapshot);
         (shared.agents, shared.text_bytes) = (1_600, text_bytes);
         Arc::new(shared)
