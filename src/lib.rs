@@ -28,9 +28,11 @@
 //! and sends it to tiny_http, in one batch with others that came at the same time; one of the
 //! [`workers`] parses the body ([`wire`]), hands it to the [`hub`] and responds over a channel to the
 //! door, as soon as the hub has the heartbeat in its queue. The hub lets heartbeats gather for up to
-//! 10 ms; its [`registry`] takes each or finds that a newer one came before it. The message is made and
-//! framed once, kept in the pool's [`ring`], and sent to each [`fanout`] thread that has dashboards of
-//! the pool, which writes it to all of them.
+//! 10 ms; its [`registry`] takes each, finds that a newer one came before it, or defers what an agent
+//! sends too often. The message is made and framed once, kept in the [`feed`]'s [`ring`], and sent to
+//! each [`fanout`] thread that has dashboards of the feed, which writes it to all of them. A feed of
+//! batches gets nothing then: only that its pool has changed is noted, and when its time has come one
+//! message is made of all that did.
 //!
 //! What holds everywhere: [`wire`], [`registry`] and [`frame`] know no clock, socket or thread; the
 //! hub waits for no fanout thread; every queue and wait has a bound ([`limits`]). Every thread that we
@@ -47,6 +49,7 @@
 //! [`hub`]: server::hub
 //! [`registry`]: server::registry
 //! [`fanout`]: server::fanout
+//! [`feed`]: server::feed
 //! [`frame`]: server::frame
 //! [`ring`]: server::ring
 //! [`limits`]: server::limits
