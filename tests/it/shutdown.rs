@@ -17,7 +17,7 @@ const GOING_AWAY: u16 = 1001;
 
 #[test]
 fn sigterm_with_300_dashboards_reading_and_20_not() {
-    let mut server = Server::start(&Setup::open().toml());
+    let mut server = Server::start(&Setup::open().busy_agents().toml());
     let addr = server.addr();
     let mut readers: Vec<_> = (0..300).map(|_| Dashboard::join(addr, "pool-a")).collect();
     let sleepers: Vec<_> = (0..20).map(|_| sleeper(addr, "pool-b")).collect();
