@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -11,7 +11,7 @@ use crate::refusals::assert_problem;
 use crate::support::http::heartbeat;
 use crate::support::setup::{KEY_A, TOKEN_ALL};
 use crate::support::status::Status;
-use crate::support::wait::pause;
+use crate::support::wait::{now, pause};
 use crate::support::{Conn, Dashboard, Request, Server, Setup};
 
 /// What a page that applies a feed's messages shows: CPU by agent.
@@ -129,7 +129,7 @@ fn at_most_one_batch_comes_in_a_period() {
     for dashboard in [&mut batched, &mut plain] {
         dashboard.expect("initial_metrics");
     }
-    let start = Instant::now();
+    let start = now();
     ping(&mut conn, "first", 1.0);
     batched.expect("metrics_batch");
     let first = start.elapsed();
@@ -221,6 +221,31 @@ fn nothing_comes_twice_after_the_snapshot() {
     // A stall may have had the first batch come before the second one joined.
     assert!(all.ends_with(&["c".to_owned(), "d".to_owned()]), "{all:?}");
     assert_eq!((since, heard), (3, vec!["c".to_owned(), "d".to_owned()]));
+}
+
+/// Many agents come in one message, which goes out in fragments.
+#[test]
+fn many_agents_come_in_one_batch() {
+    const AGENTS: usize = 1_500;
+    let server = Server::start(&Setup::open().toml());
+    let addr = server.addr();
+    let mut dashboard = Dashboard::join_batches(addr, "pool-a", 5_000);
+    let mut view = View::default();
+    view.apply(&dashboard.expect("initial_metrics"));
+    let mut conn = Conn::open(addr);
+    for agent in 0..AGENTS {
+        ping(&mut conn, &format!("agent-{agent}"), 7.0);
+    }
+    let mut largest = 0;
+    while view.seq < AGENTS as u64 {
+        let batch = dashboard.expect("metrics_batch");
+        largest = largest.max(batch["metrics"].as_array().unwrap().len());
+        view.apply(&batch);
+    }
+    assert_eq!(view.agents.len(), AGENTS);
+    // However slow the machine: a period has 5 s.
+    assert!(largest >= 500, "at most {largest} agents in a batch");
+    assert_eq!(Status::read(addr).counter("batches_split"), 0);
 }
 
 /// Bad values are refused in the contract's order: after everything that comes before the upgrade.

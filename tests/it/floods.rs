@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::support::flood::heavy;
 use crate::support::http::heartbeat;
 use crate::support::status::Status;
-use crate::support::wait::pause;
+use crate::support::wait::{now, pause};
 use crate::support::{Conn, Dashboard, Request, Server, Setup};
 
 /// Of one agent, in any second: the default.
@@ -17,7 +17,7 @@ const MAX_UPDATES: usize = 4;
 
 /// Beats as fast as it is answered for so long, and then says so. How often it did.
 fn flood(conn: &mut Conn, time: Duration) -> u64 {
-    let (start, mut beats) = (Instant::now(), 0);
+    let (start, mut beats) = (now(), 0);
     while start.elapsed() < time {
         assert_eq!(conn.ping("flood", &heartbeat(1.0)).status, 200);
         beats += 1;
@@ -48,7 +48,7 @@ fn a_flooding_agent_drowns_nobody() {
         let quiet = scope.spawn(move || {
             let mut conn = Conn::open(addr);
             let beat = |agent: usize| {
-                let begun = Instant::now();
+                let begun = now();
                 assert_eq!(conn.ping(&format!("quiet-{agent}"), &heartbeat(5.0)).status, 200);
                 pause(FLOOD / 2 / AGENTS as u32);
                 begun
@@ -63,7 +63,7 @@ fn a_flooding_agent_drowns_nobody() {
         };
         while !is_done(&updates) {
             let update = plain.expect("metrics_update");
-            updates.push((Instant::now(), update["metrics"].clone()));
+            updates.push((now(), update["metrics"].clone()));
         }
         (flood.join().unwrap(), quiet.join().unwrap(), updates)
     });

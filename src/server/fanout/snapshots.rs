@@ -182,6 +182,26 @@ mod tests {
         assert_eq!(get(&mut snapshots, present(99, 11)).unwrap().last_seq(), Some(99));
     }
 
+    /// Large batches count with snapshots, while somebody takes them; small ones do not.
+    #[test]
+    fn large_batches_are_bounded() {
+        let large = |bytes| {
+            let mut frames = Frames::for_fragments(bytes).unwrap();
+            frames.push_fragment(&vec![b'x'; bytes], true, 1, 2);
+            Arc::new(frames)
+        };
+        let mut snapshots = Snapshots { max_bytes: 4_000, ..Snapshots::new(1) };
+        let first = large(3_000);
+        assert!(snapshots.admit(&first));
+        assert!(!snapshots.admit(&large(1_500)) && snapshots.admit(&large(900)));
+        let mut small = Frames::default();
+        small.push_text(&"x".repeat(5_000), 1);
+        assert!(snapshots.admit(&Arc::new(small)));
+        drop(first);
+        assert!(snapshots.admit(&large(3_900)));
+        assert_eq!(snapshots.kept(), 1);
+    }
+
     /// Somebody who is still taking an old one keeps nobody else of the pool waiting.
     #[test]
     fn there_is_always_room_for_a_pools_only_recent_snapshot() {

@@ -336,6 +336,40 @@ impl Thread {
     }
 }
 
+/// A large batch that there is no memory for is a gap: who has all before it asks for the parts.
+#[test]
+fn a_batch_without_memory_is_a_gap() {
+    let mut thread = Thread::with_room(usize::MAX);
+    thread.fanout.limit_snapshots(1_000);
+    let batch = |since, bytes: usize| {
+        let mut frames = Frames::for_fragments(bytes).unwrap();
+        frames.push_fragment(&vec![b'x'; bytes], true, since, since + 5);
+        Batch::Updates { feed: FEED, since, frames: Arc::new(frames) }
+    };
+    thread.batches.try_send(batch(0, 900)).unwrap();
+    thread.fanout.turn(None, None, thread.now);
+    assert!(thread.pipe.take().len() > 900);
+    thread.batches.try_send(batch(5, 1_100)).unwrap();
+    thread.fanout.turn(None, None, thread.now);
+    assert!(thread.pipe.take().is_empty());
+    assert_eq!(thread.fanout.parts.counters.batches_split.get(), 1);
+    assert_eq!(thread.fanout.postponed().collect::<Vec<_>>(), [Some(5)], "nobody runs the hub");
+}
+
+/// Who gets an older snapshot, which one of another feed is taking, asks for what came between: of its
+/// own feed nothing follows that would tell it.
+#[test]
+fn who_shares_another_feeds_snapshot_asks_for_what_came_since() {
+    let (mut thread, pipe) = Thread::with_a_slow_reader();
+    thread.dashboard(2).seq = None;
+    let dashboards = vec![DashboardId(2)];
+    let batch = Batch::Snapshot { feed: FEED, since: 13, dashboards, snapshot: snapshot(13) };
+    thread.batches.try_send(batch).unwrap();
+    thread.fanout.turn(None, None, thread.now);
+    assert!(pipe.take().ends_with(b"\"seq\":10}"));
+    assert_eq!(thread.fanout.postponed().collect::<Vec<_>>(), [Some(10)]);
+}
+
 /// A snapshot that others are taking is not shared with one who has newer states already; who has
 /// none gets it.
 #[test]

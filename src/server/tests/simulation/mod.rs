@@ -10,6 +10,7 @@
 mod generator;
 mod model;
 mod peer;
+mod pipe;
 mod world;
 
 use std::collections::BTreeMap;
@@ -21,7 +22,7 @@ use crate::server::limits::MAX_DEPARTURE_CHANGES;
 use crate::wire::id::{AgentId, PoolIndex};
 use crate::wire::{HISTORY_BYTES, MIB};
 use generator::Random;
-pub(crate) use peer::Pipe;
+pub(crate) use pipe::Pipe;
 use world::{MetricsCache, World};
 
 /// Schedules that `make test` runs.

@@ -9,7 +9,8 @@ use serde_json::json;
 
 use super::generator::Random;
 use super::model::{Beat, Pool};
-use super::peer::{Peer, Pipe};
+use super::peer::Peer;
+use super::pipe::Pipe;
 use super::{GREETING, POOLS, Reached, STEP, Scene, TICK, agent_id};
 use crate::runtime::clock::{Clock, UnixMillis};
 use crate::runtime::counters::Counters;
