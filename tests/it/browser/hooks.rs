@@ -122,11 +122,16 @@ pub(super) fn has_agents(count: usize) -> String {
     format!("document.querySelector('.agents')?.ariaRowCount === '{}'", count + 1)
 }
 
-/// Gives the agents room for three tasks each and a larger chart.
-pub(super) fn roomy(browser: &Browser) {
-    browser.eval(
-        "document.querySelector('.agents').dataset.density = 'roomy',
-         dispatchEvent(new Event('resize'))",
+/// Gives the agents room for three tasks each and a larger chart, or takes it; the browser keeps it.
+pub(super) fn roomy(browser: &Browser, is_roomy: bool) {
+    browser.eval(&format!(
+        "(button => button.ariaPressed === '{is_roomy}' || button.click())
+             (document.querySelector('#density'))"
+    ));
+    let density = if is_roomy { "roomy" } else { "compact" };
+    browser.until(
+        density,
+        &format!("document.querySelector('.agents').dataset.density === '{density}'"),
     );
 }
 

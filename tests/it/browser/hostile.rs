@@ -49,7 +49,7 @@ fn whatever_an_agent_says_is_text() {
         assert_eq!(answer.status, 200, "{}", answer.text());
     }
     browser.until("all are there", &count(texts.len()));
-    hooks::roomy(&browser);
+    hooks::roomy(&browser, true);
     for (index, text) in texts.iter().enumerate() {
         assert_is_text(&drawn(&browser, &format!("agent-{index:02}")), text);
     }
@@ -67,7 +67,6 @@ fn whatever_an_agent_says_is_text() {
     browser.until("all have departed", &told);
     browser.reload();
     browser.until("all are there again", &count(texts.len()));
-    hooks::roomy(&browser);
     for (index, text) in texts.iter().enumerate() {
         assert_is_text(&drawn(&browser, &format!("agent-{index:02}")), text);
     }

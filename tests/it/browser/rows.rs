@@ -156,7 +156,7 @@ fn tasks_are_shown_with_their_ages_which_count_up() {
     let browser = Browser::open(&pool_url(server.addr()));
     let compact = row_with(&browser, "agent", "is there", |row| row.tasks.len() == 1);
     assert_eq!((compact.tasks[0].kind.as_str(), compact.more.as_str()), ("compile", "+2"));
-    hooks::roomy(&browser);
+    hooks::roomy(&browser, true);
     let first = row_with(&browser, "agent", "has all tasks", |row| row.tasks.len() == 3);
     assert_eq!(first.more, "");
     assert_eq!((first.name.as_str(), first.id.as_str()), ("Builder One", "agent"));
