@@ -2,6 +2,7 @@
 // DOM. Every other language has the same members.
 
 import { isPageWord, ownStatus } from "./health.js";
+import { MAX_DEPARTED } from "./metrics-client.js";
 import { percent, spanIn } from "./numbers.js";
 
 const units = {
@@ -135,7 +136,8 @@ export const say = {
   whyDisk: (used) => `disk ${percent(used)}`,
   showAll: (number) => `show all ${number}`,
   andMore: (number) => `and ${number} more`,
-  goodbyes: (number) => `${number} said goodbye`,
+  /** No more are remembered, so that there may have been more. */
+  goodbyes: (number) => `${number < MAX_DEPARTED ? number : `at least ${number}`} said goodbye`,
   markSeen: (number) => `Seen: ${count(number, "loss needs", "losses need")} no more attention`,
   map: "Map of the agents",
   copied: "Copied",

@@ -2,6 +2,7 @@
 // `data-say` names. Pure; no DOM. The same members as words-en.js.
 
 import { isPageWord, ownStatus } from "./health.js";
+import { MAX_DEPARTED } from "./metrics-client.js";
 import { percent, spanIn } from "./numbers.js";
 
 const units = {
@@ -159,7 +160,7 @@ export const say = {
   whyDisk: (used) => `磁盘 ${percent(used)}`,
   showAll: (number) => `显示全部 ${number} 个`,
   andMore: (number) => `还有 ${number} 个`,
-  goodbyes: (number) => `${number} 个已主动下线`,
+  goodbyes: (number) => `${number < MAX_DEPARTED ? "" : "至少 "}${number} 个已主动下线`,
   markSeen: (number) => `已知悉：${number} 个失联不再需要关注`,
   map: "Agent 地图",
   copied: "已复制",

@@ -83,6 +83,28 @@ function shape(words, path = "") {
   );
 }
 
+test("the sentence says what needs someone, or that all is well, and only that", () => {
+  const none = { agents: 0, departed: 0, unheard: 0, attention: 0, paused: 0, tasksLost: 0 };
+  const cases = [
+    [{}, "Nothing reported yet", "还没有上报"],
+    [{ departed: 2 }, "No agent reports any more", "已经没有 Agent 在上报"],
+    [{ unheard: 3 }, "3 not heard yet since the restart", "3 个重启后尚未上报"],
+    [{ agents: 1 }, "The one agent is well", "1 个全部正常"],
+    [{ agents: 40, departed: 2 }, "All 40 well", "40 个全部正常"],
+    [{ agents: 40, paused: 3 }, "37 well, 3 paused", "37 个正常，3 个暂停"],
+    [{ agents: 3, paused: 3 }, "3 paused", "3 个暂停"],
+    [{ agents: 40, unheard: 1 }, "40 well, 1 not heard yet since the restart", "40 个正常，1 个重启后尚未上报"],
+    [{ agents: 40, attention: 1 }, "1 needs attention", "1 个需要关注"],
+    [{ agents: 40, attention: 3, tasksLost: 2 }, "3 need attention, 2 tasks were lost", "3 个需要关注，丢失了 2 个任务"],
+    [{ attention: 1, tasksLost: 1, departed: 1 }, "1 needs attention, 1 task was lost", "1 个需要关注，丢失了 1 个任务"],
+  ];
+  for (const [summary, inEnglish, inChinese] of cases) {
+    assert.equal(english.say.headline({ ...none, ...summary }), inEnglish);
+    assert.equal(chinese.say.headline({ ...none, ...summary }), inChinese);
+  }
+  assert.deepEqual([49, 50].map(english.say.goodbyes), ["49 said goodbye", "at least 50 said goodbye"]);
+});
+
 test("both languages say the same things", () => {
   assert.deepEqual(shape(chinese.say).sort(), shape(english.say).sort());
 });
