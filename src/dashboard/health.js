@@ -1,5 +1,7 @@
 // What the numbers mean: levels, lateness, and a pool in a few figures. Pure; no DOM, no clock.
 
+import { MAX_DEPARTED } from "./metrics-client.js";
+
 /** From here on a load is "warm" (yellow), in percent. */
 export const WARM_PERCENT = 70;
 /** From here on a load is "hot" (red), in percent. */
@@ -220,6 +222,8 @@ export function summarise(feed, isSeen) {
     attention: troubled.length,
     named: mostUrgent(troubled, MAX_NAMED),
     lost: count.lost,
+    // The feed holds no more: there may have been others.
+    isCut: count.lost >= MAX_DEPARTED,
     tasksLost: count.tasksLost,
     ...statesOf(kinds, own, count),
     room: { free: room.free, slots: room.isTold && room.slots > 0 ? { free: room.slotsFree, all: room.slots } : null },

@@ -6,6 +6,9 @@ import { TROUBLE } from "./health.js";
 import { fillList, setShown, setText } from "./parts.js";
 import { say } from "./text.js";
 
+/** A name of spaces, or of what has no width, would be a link that nobody sees. */
+const VISIBLE = /[\p{L}\p{N}\p{P}\p{S}]/u;
+
 /** The sentence in `element`. `markSeen` is called when its button is pressed. */
 export class Sentence {
   #poolId;
@@ -33,7 +36,7 @@ export class Sentence {
     fillList(named, summary.named, makeEntry, (entry, about) => this.#showEntry(entry, about));
     setShown(rest, summary.attention > 1);
     if (summary.attention > 1) setText(rest, say.showAll(summary.attention));
-    setShown(goodbyes, summary.goodbyes > 0);
+    setShown(goodbyes, summary.goodbyes > 0 && !summary.trouble);
     if (summary.goodbyes > 0) setText(goodbyes, say.goodbyes(summary.goodbyes));
     setShown(seen, summary.lost > 0);
     if (summary.lost > 0) seen.setAttribute("aria-label", say.markSeen(summary.lost));
@@ -44,8 +47,9 @@ export class Sentence {
     const [link, why] = entry.children;
     const href = agentHref(this.#poolId, agentId);
     if (link.getAttribute("href") !== href) link.setAttribute("href", href);
-    setText(link.firstElementChild, name);
-    if (link.title !== name) link.title = name;
+    const shown = VISIBLE.test(name) ? name : agentId;
+    setText(link.firstElementChild, shown);
+    if (link.title !== shown) link.title = shown;
     setText(why, whyOf(about));
   }
 }

@@ -118,10 +118,10 @@ export const say = {
     return `Room on ${room.free} of ${count(agents, "agent", "agents")}`;
   },
   // One pool: the sentence on top, and what goes with it.
-  headline: ({ agents, departed, unheard, attention, paused, tasksLost }) => {
+  headline: ({ agents, departed, unheard, attention, paused, tasksLost, isCut }) => {
     if (attention > 0) {
       const lost = tasksLost > 0 ? `, ${count(tasksLost, "task was", "tasks were")} lost` : "";
-      return `${stateCounts.attention(attention)}${lost}`;
+      return `${isCut ? "At least " : ""}${stateCounts.attention(attention)}${lost}`;
     }
     if (agents + departed + unheard === 0) return "Nothing reported yet";
     const well = agents - paused;

@@ -145,8 +145,8 @@ export const say = {
     if (room.slots !== null) return `${room.slots.all} 个任务槽中有 ${room.slots.free} 个空闲`;
     return `${agents} 个 Agent 中有 ${room.free} 个可以接新任务`;
   },
-  headline: ({ agents, departed, unheard, attention, paused, tasksLost }) => {
-    if (attention > 0) return `${stateCounts.attention(attention)}${tasksLost > 0 ? `，丢失了 ${tasksLost} 个任务` : ""}`;
+  headline: ({ agents, departed, unheard, attention, paused, tasksLost, isCut }) => {
+    if (attention > 0) return `${isCut ? "至少 " : ""}${stateCounts.attention(attention)}${tasksLost > 0 ? `，丢失了 ${tasksLost} 个任务` : ""}`;
     if (agents + departed + unheard === 0) return "还没有上报";
     const well = agents - paused;
     const parts = [];

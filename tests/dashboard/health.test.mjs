@@ -5,6 +5,7 @@ import assert from "node:assert/strict";
 import test from "node:test";
 
 import { judge, kindOf, kindOfDeparture, LOSS_MS, MAX_NAMED, MAX_STATES, ownStatus, summarise, TROUBLE } from "../../src/dashboard/health.js";
+import { MAX_DEPARTED } from "../../src/dashboard/metrics-client.js";
 import { MAX_SEEN, Seen, SEEN_KEY } from "../../src/dashboard/seen.js";
 import * as chinese from "../../src/dashboard/words-zh.js";
 import * as english from "../../src/dashboard/words-en.js";
@@ -108,6 +109,12 @@ test("a pool in figures", () => {
   assert.deepEqual([seen.trouble, seen.attention, seen.states.map(({ state, calm }) => [state, calm])], [false, 0, [["idle", false], ["lost", true]]]);
   const empty = summarise(feedOf({}));
   assert.deepEqual([empty.cpu, empty.trouble, empty.states], [null, false, []]);
+});
+
+test("where the feed holds as many losses as it can there may be more", () => {
+  const losses = (number) => Array.from({ length: number }, () => loss());
+  assert.deepEqual([MAX_DEPARTED - 1, MAX_DEPARTED].map((number) => summarise(feedOf({ departed: losses(number) })).isCut), [false, true]);
+  assert.equal(summarise(feedOf({ departed: losses(MAX_DEPARTED) }), () => true).isCut, false, "those before were seen too");
 });
 
 test("few are named, the most urgent first, and always the same", () => {

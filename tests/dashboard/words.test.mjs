@@ -84,7 +84,7 @@ function shape(words, path = "") {
 }
 
 test("the sentence says what needs someone, or that all is well, and only that", () => {
-  const none = { agents: 0, departed: 0, unheard: 0, attention: 0, paused: 0, tasksLost: 0 };
+  const none = { agents: 0, departed: 0, unheard: 0, attention: 0, paused: 0, tasksLost: 0, isCut: false };
   const cases = [
     [{}, "Nothing reported yet", "还没有上报"],
     [{ departed: 2 }, "No agent reports any more", "已经没有 Agent 在上报"],
@@ -96,6 +96,7 @@ test("the sentence says what needs someone, or that all is well, and only that",
     [{ agents: 40, unheard: 1 }, "40 well, 1 not heard yet since the restart", "40 个正常，1 个重启后尚未上报"],
     [{ agents: 40, attention: 1 }, "1 needs attention", "1 个需要关注"],
     [{ agents: 40, attention: 3, tasksLost: 2 }, "3 need attention, 2 tasks were lost", "3 个需要关注，丢失了 2 个任务"],
+    [{ attention: 50, tasksLost: 60, isCut: true }, "At least 50 need attention, 60 tasks were lost", "至少 50 个需要关注，丢失了 60 个任务"],
     [{ attention: 1, tasksLost: 1, departed: 1 }, "1 needs attention, 1 task was lost", "1 个需要关注，丢失了 1 个任务"],
   ];
   for (const [summary, inEnglish, inChinese] of cases) {
