@@ -58,6 +58,24 @@ fn a_viewer_logs_in_after_a_wrong_try() {
     assert_eq!(browser.faults_of_its_own(), []);
 }
 
+/// Who was on the way to something arrives there.
+#[test]
+fn a_login_keeps_the_address() {
+    needs!(Chromium);
+    let server = Server::start(&Setup::guarded().toml());
+    assert_eq!(Conn::open(server.addr()).ping("agent", &heartbeat(1.0)).status, 200);
+    let url = format!("{}/agents/agent", pool_url(server.addr()));
+    let browser = Browser::open(&url);
+    browser.until("its field has the focus", &format!("document.activeElement.matches('{TOKEN}')"));
+    browser.until("the title says so", "document.title.startsWith('Login needed')");
+    browser.type_text(TOKEN_A);
+    browser.press("Enter");
+    browser.until("the agent is shown", &is_shown("#agent"));
+    assert_eq!(browser.text("location.href"), url);
+    assert_eq!(browser.text("document.activeElement.id"), "main");
+    assert_eq!(browser.faults_of_its_own(), []);
+}
+
 #[test]
 fn a_viewer_logs_out_and_the_page_shows_nothing_any_more() {
     needs!(Chromium);
