@@ -105,6 +105,8 @@ fn the_chart_shows_what_was_before_the_page_was_opened() {
     let server = Server::start(&Setup::open().toml());
     let mut conn = Conn::open(server.addr());
     assert_eq!(conn.ping("agent", &heartbeat(80.0)).status, 200);
+    // From here on nothing of it can be in the feed's figures.
+    assert_eq!(conn.ping("agent", &json!({ "status": "offline" })).status, 200);
     let browser = Browser::open(&agent_url(&server, "agent"));
     browser.until("a point of the server's", &format!("{LINES}.every(line => line !== '')"));
     let label = "document.querySelector('.load-chart svg').ariaLabel";
