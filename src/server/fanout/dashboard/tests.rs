@@ -363,7 +363,8 @@ fn who_shares_another_feeds_snapshot_asks_for_what_came_since() {
     let (mut thread, pipe) = Thread::with_a_slow_reader();
     thread.dashboard(2).seq = None;
     let dashboards = vec![DashboardId(2)];
-    let batch = Batch::Snapshot { feed: FEED, since: 13, dashboards, snapshot: snapshot(13) };
+    let snapshot = Arc::new(snapshot(13).into());
+    let batch = Batch::Snapshot { feed: FEED, since: 13, dashboards, snapshot };
     thread.batches.try_send(batch).unwrap();
     thread.fanout.turn(None, None, thread.now);
     assert!(pipe.take().ends_with(b"\"seq\":10}"));
