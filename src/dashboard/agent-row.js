@@ -205,12 +205,13 @@ export class AgentRow {
 
   #drawChart(now, windowMs) {
     const { cpuLine, memoryLine, title } = this.#parts;
-    const { history, metrics } = this.entry;
+    const { history, metrics, isGone } = this.entry;
     if (history === null) return;
-    const state = history.stateAt(now, windowMs);
+    const state = `${history.stateAt(now, windowMs)} ${isGone}`;
     if (state === this.#chart) return;
     this.#chart = state;
-    const { cpu, memory } = history.paths(now, windowMs, lateAfterMs(metrics), CHART_WIDTH);
+    // Of one that is gone nothing is taken to be as it was.
+    const { cpu, memory } = history.paths(now, windowMs, isGone ? -Infinity : lateAfterMs(metrics), CHART_WIDTH);
     cpuLine.setAttribute("d", cpu);
     memoryLine.setAttribute("d", memory);
     setText(title, say.trend(windowMs));

@@ -58,6 +58,7 @@ test("a chart's line is of one point a step, in its window, and broken where the
   assert.equal(pathsAt(50, 40_000).cpu, "M262.5 75.0h37.5", "what is older than the window is left out");
   assert.equal(pathsAt(60, 40_000).cpu, "M187.5 75.0h37.5H300", "in time, it is taken to be as it was");
   assert.equal(pathsAt(80, 40_000).cpu, "M37.5 75.0h37.5", "and no longer");
+  assert.equal(history.paths(START + 60_000, 40_000, -Infinity, 300).cpu, "M187.5 75.0h37.5", "nor where it is gone");
   const { cpu } = pathsAt(50);
   history.add(START, 1, 1, 15_000);
   history.add(NaN, 1, 1, 15_000);
