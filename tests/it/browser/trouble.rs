@@ -132,12 +132,19 @@ fn a_loss_is_red_until_someone_has_seen_it_in_any_tab() {
         assert_eq!(conn.ping("e-lost", &json!({ "status": "offline" })).status, 200);
         browser.eval(&lost_again).as_bool().filter(|&is_told| is_told)
     });
+    let idle = "#chips [data-state=idle]";
+    browser.eval(&format!("document.querySelector({idle:?}).focus(), 0"));
     let other = browser.cover();
     other.go(&pool_url(server.addr()));
     let button = format!("document.querySelector({SEEN:?})");
     other.until("the other tab has it too", &format!("{button}?.hidden === false"));
     other.until("it is pressed", &format!("{button}.click(), true"));
     browser.until("this tab knows", &says("2 need attention"));
+    // What is calm stands further back: buttons that move keep the focus.
+    let order = "[...document.querySelectorAll('#chips button')].map(chip => chip.dataset.state)";
+    let calm = json!(["failed", "high", "busy", "idle", "lost", "offline"]);
+    assert_eq!(browser.eval(order), calm);
+    assert_eq!(browser.eval(&format!("document.activeElement.matches({idle:?})")), true);
     assert_eq!(browser.faults(), []);
 }
 
