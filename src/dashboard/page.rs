@@ -22,10 +22,11 @@ macro_rules! file {
 }
 
 /// Other sites' pages import metrics-client.js, which imports the `client-*.js` beside it.
-static FILES: [File; 58] = [
+static FILES: [File; 59] = [
     file!("index.html"),
     file!("login.html"),
     file!("style.css"),
+    file!("messages.css"),
     file!("agents.css"),
     file!("pool.css"),
     file!("overview.css"),
