@@ -103,7 +103,7 @@ export class PoolFeed extends Feed {
     this.agents = new Map(message.metrics.map(readAgent).filter(isRecord).map((agent) => [agent.agent_id, agent]));
     this.departed = new Map();
     this.departures = { lost: 0, goodbyes: 0 };
-    for (const departure of oldestFirst(message.departed)) {
+    for (const departure of oldestFirst(readDepartures(message.departed).reverse())) {
       if (!this.agents.has(departure.agent_id)) this.#keepDeparture(departure);
     }
     this.departures = readTotals(message.departures) ?? this.departures;
@@ -163,7 +163,7 @@ export class PoolFeed extends Feed {
   /** Departures come before updates: an agent may depart and return within one batch. */
   #takeBatch({ metrics, offline, seq }) {
     const departedIds = new Set();
-    for (const departure of oldestFirst(offline)) {
+    for (const departure of oldestFirst(readDepartures(offline))) {
       const agentId = departure.agent_id;
       if (!departedIds.has(agentId) && !this.#isNews(agentId, seq)) continue;
       departedIds.add(agentId);
@@ -254,8 +254,12 @@ function isLoss({ reason, running_tasks }) {
   return reason === "timeout" || running_tasks.length > 0;
 }
 
-/** The server says the newest first, also of one millisecond; sorting leaves such in their order. */
+/** The departures in `list` that can be read, in its order. */
+function readDepartures(list) {
+  return Array.isArray(list) ? list.map(readDeparture).filter(isRecord) : [];
+}
+
+/** Of one millisecond they stay as they are: a snapshot begins with the newest, a batch with the oldest. */
 function oldestFirst(departures) {
-  const read = Array.isArray(departures) ? departures.map(readDeparture).filter(isRecord) : [];
-  return read.reverse().sort((a, b) => parseTime(a.at) - parseTime(b.at));
+  return departures.sort((a, b) => parseTime(a.at) - parseTime(b.at));
 }

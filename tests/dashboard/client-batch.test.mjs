@@ -48,6 +48,10 @@ test("departures of one batch are kept in the order of time, as many as ever", (
   newest().batch(1, [], list.toReversed());
   assert.deepEqual([...feed.departed.keys()], list.slice(10).map(({ agent_id }) => agent_id));
   assert.equal(feed.departures.goodbyes, MAX_DEPARTED + 10);
+  // Of one millisecond: a batch says the oldest first.
+  const together = list.map(({ agent_id }) => departure(`${agent_id}-b`, { at: at(99) }));
+  newest().batch(2, [], together);
+  assert.deepEqual([...feed.departed.keys()], together.slice(10).map(({ agent_id }) => agent_id));
 });
 
 test("a batch is news for those agents of which nothing newer is held, and for nobody else", () => {
