@@ -157,6 +157,7 @@ fn density_is_a_choice_that_is_remembered() {
     browser.until("it is roomy", &is(true));
     browser.reload();
     browser.until("it is roomy still", &is(true));
+    browser.until("the agents are there", &is_shown(AGENTS));
     browser.click("#density");
     browser.until("it is compact again", &is(false));
     browser.reload();
