@@ -426,10 +426,10 @@ fn a_chart_follows_the_heartbeats_and_grows_with_time() {
         let selector = format!("{} .chart svg {line}", hooks::agent("agent"));
         browser.text(&format!("document.querySelector({selector:?})?.getAttribute('d') ?? ''"))
     };
-    // A height is the percentage down from the top.
+    // A height is the percentage down from the top. The load before was perhaps of another step.
     says(server.addr(), 40.0);
     eventually("both lines are where the loads are", || {
-        (line(".line.cpu").contains(" 60.0h") && line(".line.memory").contains(" 40.0h"))
+        (line(".line.cpu").contains(" 60.0") && line(".line.memory").contains(" 40.0"))
             .then_some(())
     });
     eventually("the next step has its point", || {
