@@ -73,6 +73,9 @@ const BATCH_MS: &str = "batch_ms";
 const MIN_BATCH_MS: u16 = 50;
 const MAX_BATCH_MS: u16 = 5_000;
 
+/// No update waits longer for its time, whatever the feed.
+pub(crate) const MAX_PERIOD: Duration = Duration::from_millis(MAX_BATCH_MS as u64);
+
 /// Few, so that many dashboards share a batch: 5,000 clients with 5,000 values cost no more.
 const CLASSES_MS: [u16; 7] = [MIN_BATCH_MS, 100, 250, 500, 1_000, 2_500, MAX_BATCH_MS];
 

@@ -23,7 +23,7 @@ use thiserror::Error;
 use crate::runtime::clock::Clock;
 use crate::runtime::counters::Counters;
 use crate::server::event::{Batch, Event, FanoutIndex, Verdict};
-use crate::server::feed::FeedId;
+use crate::server::feed::{FeedId, MAX_PERIOD};
 use crate::server::frame::Frames;
 use crate::server::limits::{HUB_INBOX, MAX_BATCH_BYTES};
 use crate::server::registry::{Change, ChangeKind, GoodbyeOutcome, Registry, Rules};
@@ -148,7 +148,10 @@ impl Hub {
         while self.turn(self.state.clock.now())?.is_continue() {
             self.wait();
         }
-        // Dashboards get what came before the end, as far as there is capacity.
+        // Dashboards get what came before the end, as far as there is capacity; what is deferred and
+        // batches do not wait for their time.
+        self.now += MAX_PERIOD;
+        self.tell_what_is_due();
         while self.has_requests() {
             self.flush()?;
         }
@@ -208,12 +211,17 @@ impl Hub {
                 break;
             }
         }
+        self.tell_what_is_due();
+        self.flush()?;
+        Ok(flow)
+    }
+
+    /// Announces what was deferred until now, and makes the batches that may go.
+    fn tell_what_is_due(&mut self) {
         for (pool, change) in self.state.registry.announce_due(self.now) {
             self.publish(pool, &change);
         }
         self.make_batches();
-        self.flush()?;
-        Ok(flow)
     }
 
     /// The closed list of what changes or reads the hub's state. A reply whose receiver has given up

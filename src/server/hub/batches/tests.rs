@@ -262,3 +262,19 @@ fn a_large_batch_is_one_message_in_fragments() {
         other => panic!("{other:?}"),
     }
 }
+
+/// What waits for its time goes out before the end.
+#[test]
+fn the_end_waits_for_no_period() {
+    let mut stage = stage(&[feed(5_000)]);
+    stage.beat(&["a"]);
+    stage.one(0);
+    stage.beat(&["b"]);
+    stage.handle.shutdown();
+    let Stage { hub, batches, .. } = stage;
+    assert_eq!(hub.run(), Ok(()));
+    match &batches.try_iter().collect::<Vec<_>>()[..] {
+        [Batch::Updates { frames, .. }] => assert_eq!(agents(&message(frames))[0], ["b"]),
+        other => panic!("{other:?}"),
+    }
+}
