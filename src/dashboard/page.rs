@@ -22,11 +22,12 @@ macro_rules! file {
 }
 
 /// Other sites' pages import metrics-client.js, which imports the `client-*.js` beside it.
-static FILES: [File; 59] = [
+static FILES: [File; 60] = [
     file!("index.html"),
     file!("login.html"),
     file!("style.css"),
     file!("messages.css"),
+    file!("agent-row.css"),
     file!("agents.css"),
     file!("pool.css"),
     file!("overview.css"),
