@@ -206,6 +206,8 @@ export class AgentRow {
   #drawChart(now, windowMs) {
     const { cpuLine, memoryLine, title } = this.#parts;
     const { history, metrics, isGone } = this.entry;
+    // An empty chart has its name too.
+    setText(title, say.trend(windowMs));
     if (history === null) return;
     const state = `${history.stateAt(now, windowMs)} ${isGone}`;
     if (state === this.#chart) return;
@@ -214,7 +216,6 @@ export class AgentRow {
     const { cpu, memory } = history.paths(now, windowMs, isGone ? -Infinity : lateAfterMs(metrics), CHART_WIDTH);
     cpuLine.setAttribute("d", cpu);
     memoryLine.setAttribute("d", memory);
-    setText(title, say.trend(windowMs));
   }
 }
 

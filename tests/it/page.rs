@@ -114,7 +114,8 @@ fn on_this_server(reference: &str, path: &str) -> String {
     if let Some(file) = reference.strip_prefix("./") {
         return format!("/{file}");
     }
-    if reference.starts_with('#') {
+    // A fragment, or another view of the same page.
+    if reference.starts_with(['#', '?']) {
         return path.to_owned();
     }
     let is_local = reference.starts_with('/') && !reference.starts_with("//");
