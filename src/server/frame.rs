@@ -88,8 +88,9 @@ impl Frames {
         self.ends.push(End { since, seq, at });
     }
 
-    /// Appends those of `later` that carry a change after `seq`.
+    /// Appends those of `later` that carry a change after `seq`; not to mapped pages.
     pub(crate) fn append(&mut self, later: &Self, seq: u64) {
+        debug_assert!(self.pages.is_none(), "mapped pages have no room to grow");
         let (from, to) = (later.start_after(seq), self.bytes.len());
         self.bytes.extend_from_slice(&later.bytes()[from..]);
         let ends = &later.ends[later.index_after(seq)..];

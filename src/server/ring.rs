@@ -31,7 +31,8 @@ impl Ring {
     }
 
     /// Appends `frames`, which hold what changed after `since`, and perhaps some that are here
-    /// already. Small chunks become one, so that a burst costs one system call per dashboard.
+    /// already. Small chunks become one, so that a burst costs one system call per dashboard; mapped
+    /// pages have no room to grow.
     pub(crate) fn append(&mut self, since: u64, frames: Arc<Frames>) {
         // No reader can pass a gap.
         if since > self.end() {
@@ -44,7 +45,9 @@ impl Ring {
         let known = frames.start_after(end);
         let bytes = frames.bytes().len() - known;
         let mut merged = Frames::default();
-        let fits = |back: &mut Arc<Frames>| back.bytes().len() + bytes <= MAX_BATCH_BYTES;
+        let fits = |back: &mut Arc<Frames>| {
+            !back.is_large() && back.bytes().len() + bytes <= MAX_BATCH_BYTES
+        };
         if let Some(back) = self.chunks.pop_back_if(fits) {
             match Arc::try_unwrap(back) {
                 Ok(back) => merged = back,
@@ -161,6 +164,23 @@ mod tests {
         ring.append(3, frames(3..=4, MAX_BATCH_BYTES));
         assert_eq!([0, 3].map(|cursor| ring.after(cursor).unwrap().count_after(0)), [3, 1]);
         assert!(ring.is_bounded());
+    }
+
+    /// What comes after frames in mapped pages is a chunk of its own, however little they hold, and is
+    /// read as it was appended.
+    #[test]
+    fn nothing_is_appended_to_mapped_pages() {
+        for text in ["short", &"long ".repeat(1_000)] {
+            let mut ring = Ring::default();
+            let mut mapped = Frames::for_fragments(MAX_BATCH_BYTES).unwrap();
+            mapped.push_fragment(&[b'x'; 1_000], true, 0, 130);
+            ring.append(0, Arc::new(mapped));
+            ring.push_text(text, 131);
+            let (first, second) = (ring.after(0).unwrap(), ring.after(130).unwrap());
+            assert_eq!((first.bytes().len(), first.last_seq()), (1_004, Some(130)));
+            assert!(second.bytes()[second.start_after(130)..].ends_with(text.as_bytes()));
+            assert_eq!((second.last_seq(), second.count_after(130)), (Some(131), 1));
+        }
     }
 
     /// Who is behind loses its place when the ring is full, at the cursor that was foretold.
