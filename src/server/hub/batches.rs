@@ -18,6 +18,9 @@ use crate::server::registry::ChangeKind;
 use crate::wire::id::PoolIndex;
 use crate::wire::{Envelope, MetricsBatch};
 
+/// Events wait while batches are made: for as many bytes, and the batch that exceeds them, in one turn.
+const MAX_TURN_BYTES: usize = 4 * MAX_BATCH_BYTES;
+
 /// The feeds of batches that somebody watches. Knows no clock.
 #[derive(Debug, Default)]
 pub(super) struct Schedule {
@@ -62,6 +65,11 @@ impl Schedule {
         }
     }
 
+    /// Whether a batch is to go now.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        self.next_at().is_some_and(|at| at <= now)
+    }
+
     /// When the next batch may go, if one is to.
     pub(super) fn next_at(&self) -> Option<Instant> {
         self.due.first().map(|(at, _)| *at)
@@ -83,15 +91,19 @@ impl Schedule {
 }
 
 impl Hub {
-    /// Makes the batches that are due.
+    /// Makes the batches that are due, as many as one turn takes.
     pub(super) fn make_batches(&mut self) {
-        while let Some(feed) = self.state.schedule.take_due(self.now) {
+        let mut bytes = 0;
+        while bytes < MAX_TURN_BYTES
+            && let Some(feed) = self.state.schedule.take_due(self.now)
+        {
             let Some(pool) = feed.pool() else { continue };
             let seq = self.state.registry.pools[pool.0].seq();
             let since = self.state.schedule.made(feed).unwrap_or(seq);
             let frames = self.state.batch(pool, since, seq, usize::MAX);
             self.state.schedule.note_made(feed, seq, self.now);
             self.state.counters.batches.add_one();
+            bytes += frames.as_ref().map_or(0, |frames| frames.bytes().len());
             let Some(ring) = self.state.rings.get_mut(&feed) else { continue };
             match frames {
                 Some(frames) => ring.append(since, frames),
@@ -153,7 +165,7 @@ impl State {
         match encode(&batch, &envelope, since) {
             Ok(frames) => Some(Arc::new(frames)),
             Err(error) => {
-                log::warn!("no memory for a batch, dashboards get a snapshot: {error}");
+                log::warn!("no memory for a batch, dashboards get it in parts: {error}");
                 None
             }
         }

@@ -152,7 +152,8 @@ impl Hub {
         // batches do not wait for their time.
         self.now += MAX_PERIOD;
         self.tell_what_is_due();
-        while self.has_requests() {
+        while self.has_requests() || self.state.schedule.is_due(self.now) {
+            self.make_batches();
             self.flush()?;
         }
         Ok(())
@@ -261,7 +262,7 @@ impl Hub {
             }
             Event::Join { dashboard, feed, fanout } => {
                 // Its snapshot is to have all that was heard before.
-                if let Some(pool) = feed.pool() {
+                if let Some(pool) = feed.pool().filter(|_| !feed.is_overview()) {
                     for change in self.state.registry.announce_all(pool, self.now) {
                         self.publish(pool, &change);
                     }

@@ -601,17 +601,26 @@ pub(super) fn polled(
     dashboards: u64,
     max_agents: usize,
 ) -> (super::Hub, HubHandle, Receiver<Batch>) {
+    polled_with(fanout_room, dashboards, max_agents, NO_LIMIT)
+}
+
+fn polled_with(
+    fanout_room: usize,
+    dashboards: u64,
+    max_agents: usize,
+    max_updates_per_second: usize,
+) -> (super::Hub, HubHandle, Receiver<Batch>) {
     let (fanout, batches) = bounded(fanout_room);
     let (mut hub, handle) = hub(Parts {
         pools: ["p", "q"].map(|id| PoolId::parse(id).unwrap()).into(),
-        names: Arc::default(),
+        names: ["P", "Q"].map(str::to_owned).into(),
         epoch: "e".into(),
         rules: Rules {
             evict_after: EVICT_AFTER,
             tick: Duration::from_secs(1),
             max_agents_per_pool: max_agents,
             max_pool_bytes: 1 << 30,
-            max_updates_per_second: NO_LIMIT,
+            max_updates_per_second,
         },
         timeout: TIMEOUT,
         ticks: crossbeam_channel::never(),
@@ -635,6 +644,24 @@ fn beat(handle: &HubHandle, agent: &str, number: u64) -> Result<Verdict, HubErro
 
 pub(super) fn hand_in(handle: &HubHandle, agent: &str, number: u64) {
     beat(handle, agent, number).unwrap();
+}
+
+/// Who joins a pool's feed is to have all that was heard before, so what waited is announced. The
+/// overview has the newest figures without that, and undoes no limit.
+#[test]
+fn a_join_of_the_overview_announces_nothing() {
+    let (mut hub, handle, batches) = polled_with(64, 1, 10, 1);
+    (1..=3).for_each(|number| hand_in(&handle, "a", number));
+    while hub.poll() {}
+    let seq = |hub: &super::Hub| hub.state.registry.pools[POOL.0].seq();
+    assert_eq!((seq(&hub), batches.try_iter().count()), (1, 1));
+    for (dashboard, feed, seq_after) in
+        [(7, FeedId::OnePool(POOL), 1), (8, FeedId::AllPools, 1), (9, FeedId::Updates(POOL), 2)]
+    {
+        handle.join(DashboardId(dashboard), feed, FanoutIndex(0)).unwrap();
+        while hub.poll() {}
+        assert_eq!(seq(&hub), seq_after, "{feed:?}");
+    }
 }
 
 /// Between a few of the answers to many dashboards that have fallen behind, the hub handles its

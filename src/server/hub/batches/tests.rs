@@ -263,6 +263,31 @@ fn a_large_batch_is_one_message_in_fragments() {
     }
 }
 
+/// Large batches of several periods that are due together are made in several turns, between which
+/// events are handled; none waits for an event.
+#[test]
+fn few_large_batches_are_made_in_a_turn() {
+    let feeds = [250, 500, 1_000].map(feed);
+    let mut stage = stage(&feeds);
+    for agent in 0..3_000 {
+        stage.beat(&[&format!("agent-{agent}")]);
+        if agent % 1_000 == 999 {
+            while !stage.hub.inbox.is_empty() {
+                let _ = stage.hub.turn(stage.base);
+            }
+        }
+    }
+    let made = |stage: &Stage| stage.hub.state.counters.batches.get();
+    let at = stage.base + Duration::from_secs(1);
+    let before = made(&stage);
+    for turn in 1..=3 {
+        assert!(stage.hub.state.schedule.is_due(at));
+        let _ = stage.hub.turn(at);
+        assert_eq!(made(&stage), before + turn);
+    }
+    assert!(!stage.hub.state.schedule.is_due(at));
+}
+
 /// What waits for its time goes out before the end.
 #[test]
 fn the_end_waits_for_no_period() {
