@@ -79,22 +79,26 @@ impl Pool {
         if known.is_none() && agents >= rules.max_agents_per_pool {
             return Err(Verdict::TooManyAgents);
         }
-        let (max_updates, mut wait_until) = (rules.max_updates_per_second, None);
-        let (mut before, mut cost) = (0, metrics.cost_bytes());
-        if let Some(known) = &mut known {
-            before = known.cost_bytes();
-            wait_until = known.announced.wait_until(now, max_updates);
-            cost += wait_until.map_or(0, |_| known.shown().cost_bytes());
-        }
-        let bytes = self.bytes - before + cost;
+        let before = known.as_deref().map_or(0, Agent::cost_bytes);
+        let others = self.bytes - before;
+        let departed = self.history.departed_bytes(id);
+        let fits = |cost| cost <= before || others + cost + departed <= rules.max_pool_bytes;
+        let (mut cost, mut wait_until) = (metrics.cost_bytes(), None);
         // Refused is not heard: what is shown of the agent must not pass for its state.
-        if cost > before && bytes + self.history.departed_bytes(id) > rules.max_pool_bytes {
+        if !fits(cost) {
             return Err(Verdict::TooManyBytes);
+        }
+        if let Some(known) = &mut known {
+            let both = cost + known.shown().cost_bytes();
+            // Where there is no room for two states, the newest is announced at once.
+            wait_until = known.announced.wait_until(now, rules.max_updates_per_second);
+            wait_until = wait_until.filter(|_| fits(both));
+            cost = wait_until.map_or(cost, |_| both);
         }
         if known.is_none() {
             self.departures.forget(id);
         }
-        self.bytes = bytes;
+        self.bytes = others + cost;
         let (agent, older, track) = match entry {
             Entry::Occupied(known) => {
                 let agent = known.into_mut();

@@ -122,7 +122,8 @@ fn what_waited_is_announced_to_who_comes() {
     assert_eq!(play.announced(5_000), [0; 0]);
 }
 
-/// Both states count while there are two, and where the second does not fit it is refused.
+/// Both states count while there are two. Where there is room for one only, it is announced at once:
+/// an agent that is known and whose state fits is refused nothing.
 #[test]
 fn what_waits_is_bounded_with_the_pool() {
     let small = metrics("a", 1.0, 0).cost_bytes();
@@ -136,8 +137,9 @@ fn what_waits_is_bounded_with_the_pool() {
     assert_eq!(play.announced(1_000), [2]);
     assert_eq!(play.pool().population(), (1, small));
     assert_eq!(play.beat(1_001, "b"), Ok(3));
-    assert_eq!(play.cpu(1_002, 1.0), Err(Verdict::TooManyBytes));
-    assert_eq!(play.cpu(2_000, 1.0), Ok(4));
+    assert_eq!(play.cpu(1_002, 1.0), Ok(4));
+    assert_eq!(play.pool().population(), (2, 2 * small));
+    assert_eq!(play.beat(1_003, "c"), Err(Verdict::TooManyBytes));
     assert_eq!(WINDOW.as_millis(), 1_000);
 }
 
