@@ -188,6 +188,11 @@ fn people_without_scripts_get_pages_where_programs_get_problems() {
         }
         assert_problem(&request.send(server.addr()), status);
     }
+    // Some HTTP libraries accept HTML first, too.
+    for (method, path) in [("POST", "/no/such/path"), ("GET", "/api/v1/agent"), ("GET", "/ws/x")] {
+        let lost = Request::new(method, path).header("Accept", BROWSERS_ACCEPT);
+        assert_problem(&lost.send(server.addr()), 404);
+    }
     let json = Request::new("POST", "/login")
         .header("Content-Type", "application/json")
         .header("Accept", BROWSERS_ACCEPT)

@@ -322,8 +322,10 @@ impl Policy {
 
 fn refuse_path(no_route: NoRoute, head: &Head<'_>) -> Refused {
     let (detail, method) = (no_route.to_string(), head.method);
+    let is_visit = matches!(method, "GET" | "HEAD") && head.fields.prefers_html;
+    let is_for_programs = ["/api/", "/ws/"].iter().any(|root| head.path.starts_with(root));
     match no_route {
-        NoRoute::Unknown if head.fields.prefers_html => page::not_found().into(),
+        NoRoute::Unknown if is_visit && !is_for_programs => page::not_found().into(),
         NoRoute::Unknown => Response::problem(404, &detail).into(),
         // Agents use no other methods.
         NoRoute::BadAgentId if matches!(method, "POST" | "DELETE") => {
