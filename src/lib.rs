@@ -16,7 +16,7 @@
 //! | `main` | nothing but the others | signals, ends of threads | the server has stopped |
 //! | `door` | the public port, all plain HTTP connections | readiness; up to 1 ms to gather events | [`server::relay::DoorHandle::stop`] |
 //! | `http-N`, `read-0` | nothing | tiny_http's queue | [`server::workers::Workers::stop`] |
-//! | `hub` | the registry, and who watches what | events, ticks, capacity of fanout channels | [`server::hub::HubHandle::shutdown`] |
+//! | `hub` | the registry, and who watches what | events, ticks, the time of a batch or a deferred update, capacity of fanout channels | [`server::hub::HubHandle::shutdown`] |
 //! | `fanout-N` | the write side of its dashboards | its two channels | the hub's channel is closed |
 //! | `subscriber-N` | the read side of one dashboard | that socket | the connection ends |
 //! | `agent` | the thread `agent-http` | its stop channel, its thread's end | its stop channel is closed |
@@ -24,7 +24,7 @@
 //! | `signals`, `log` | signals; stderr | those | the server has stopped |
 //! | about ten without a name | nothing of ours | tiny_http's sockets and pipes | the process ends |
 //!
-//! A heartbeat's way: the [`door`] reads it whole, checks head, route and credentials, stamps it
+//! A heartbeat's way: the [`door`] reads it whole, checks head, route, credentials and rate, stamps it
 //! and sends it to tiny_http, in one batch with others that came at the same time; one of the
 //! [`workers`] parses the body ([`wire`]), hands it to the [`hub`] and responds over a channel to the
 //! door, as soon as the hub has the heartbeat in its queue. The hub lets heartbeats gather for up to
@@ -41,8 +41,8 @@
 //! and gives no handle on them: they have no name, are not joined, hold nothing of the server's state,
 //! and end with the process.
 //!
-//! Read `src/` from the bottom up: `runtime`, `wire`, then in `server` the [`limits`], the registry, the
-//! hub and fanout, and last the door and the workers behind it.
+//! Read `src/` from the bottom up: `runtime`, `wire`, then in `server` the [`limits`], `feed`, the
+//! registry, `snapshot`, the hub and fanout, and last the door and the workers behind it.
 //!
 //! [`door`]: server::door
 //! [`workers`]: server::workers

@@ -30,12 +30,12 @@ fn describe(config: &Config, path: &Path) -> String {
         false => format!("  {address}, from other machines too\n"),
     };
     let listen: String = config.listen.iter().map(reach).collect();
-    let pool = |(number, pool): (usize, &PoolConfig)| {
-        let keys = gate.keys.values().filter(|(pool, _)| pool.0 == number).count();
+    let pool = |pool: &PoolConfig| {
+        let keys = pool.app_keys.len();
         let plural = if keys == 1 { "" } else { "s" };
         format!("  {} ({:?}), {keys} key{plural}\n", pool.id, pool.name)
     };
-    let pools: String = config.pools.iter().enumerate().map(pool).collect();
+    let pools: String = config.pools.iter().map(pool).collect();
     format!(
         "{} is valid.\n\n\
          Listens on\n{listen}\n\

@@ -34,10 +34,11 @@ limits! {
     max_dashboards_per_address: usize = 1_000,
     /// Agents of one pool; a new one beyond it gets 503.
     max_agents_per_pool: usize = 10_000,
-    /// Memory for one pool's metrics; beyond it 503.
+    /// Memory for one pool's metrics, with histories and deferred states; beyond it 503.
     max_pool_bytes: usize = 32 * MIB,
     /// Heartbeats of one agent within a second that are taken; those beyond it get 429. Far more than any
-    /// rhythm that makes sense, and few enough that one agent cannot keep the server busy.
+    /// rhythm that makes sense, and few enough that one agent cannot keep workers and hub busy. Counted in
+    /// whole seconds.
     max_agent_heartbeats_per_second: usize = 50,
     /// Updates of one agent that dashboards get in a second; what comes sooner is deferred, and the newest
     /// state follows. An agent beats every few seconds, and when a task starts or ends.

@@ -9,8 +9,8 @@ use crate::wire::id::{AgentId, PoolIndex};
 /// Seconds begin when the first heartbeat after the last one's end comes: all agents share them.
 const WINDOW: Duration = Duration::from_secs(1);
 
-/// Agents that are counted in one window, 60 to 200 bytes each; of those beyond it none is refused. That
-/// many heartbeats a second are more than the server can take, so the flood is not one agent's then.
+/// Agents that are counted in one window, 60 to 200 bytes each; of those beyond it none is refused. A
+/// flood of so many agents is not one agent's.
 const MAX_AGENTS: usize = 65_536;
 
 #[derive(Debug, Default)]

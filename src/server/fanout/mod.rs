@@ -2,7 +2,7 @@
 //! its share of the dashboards. It keeps each feed's newest messages in a [`Ring`], from which
 //! every dashboard takes what its socket has room for. A dashboard that the ring no longer reaches
 //! asks the hub, batch by batch, for the newest state of what changed since. The thread waits for
-//! its channels only, never for a socket.
+//! its channels, and for a snapshot that another fanout thread encodes for both; never for a socket.
 //!
 //! Waking one of a few threads per heartbeat, instead of a thread per dashboard, is what makes a
 //! delivery cheap: `make bench` has the figures.

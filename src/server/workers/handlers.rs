@@ -1,5 +1,5 @@
-//! What each route does: heartbeats and goodbyes to the hub, snapshots and summaries from it, the
-//! page, the login.
+//! What each route does: heartbeats and goodbyes to the hub; snapshots, histories and summaries from
+//! it; the page, the login.
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
