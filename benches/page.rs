@@ -1,5 +1,5 @@
-//! What an update costs the page: time of the browser's main thread, by the browser's own
-//! figures (Performance.getMetrics of the DevTools protocol), as a table. Measures only.
+//! What an update costs the page: time of the processor on the browser's main thread, by the browser's
+//! own figures (Performance.getMetrics of the DevTools protocol), as a table. Measures only.
 //!
 //! The load comes from the same machine, so the time per update says more than the share.
 
