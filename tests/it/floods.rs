@@ -102,7 +102,8 @@ fn a_flooding_agent_drowns_nobody() {
 /// twice.
 #[test]
 fn who_comes_while_it_is_deferred_has_the_newest_state() {
-    let server = Server::start(&Setup::open().toml());
+    let setup = Setup::open().limit("max_agent_heartbeats_per_second = 1_000_000");
+    let server = Server::start(&setup.toml());
     let addr = server.addr();
     let mut conn = Conn::open(addr);
     let mut first = Dashboard::join(addr, "pool-a");

@@ -88,7 +88,7 @@ fn fallen_behind(server: &Server) -> RawFeed {
 #[test]
 fn a_dashboard_that_does_not_read_delays_the_end_only_briefly() {
     let _alone = heavy();
-    let mut server = Server::start(&Setup::open().toml());
+    let mut server = Server::start(&Setup::open().busy_agents().toml());
     let _stalled = fallen_behind(&server);
     assert_ends_well(&mut server, Signal::TERM);
 }
@@ -97,7 +97,7 @@ fn a_dashboard_that_does_not_read_delays_the_end_only_briefly() {
 fn a_second_signal_ends_it_at_once() {
     let _alone = heavy();
     for second in [Signal::TERM, Signal::INT] {
-        let mut server = Server::start(&Setup::open().toml());
+        let mut server = Server::start(&Setup::open().busy_agents().toml());
         let _stalled = fallen_behind(&server);
         let mut reader = RawFeed::join(server.addr(), "pool-a");
         let from = now();

@@ -31,22 +31,26 @@ fn assert_goes_on_and_ends_well(launch: Launch) {
 #[test]
 fn a_closed_stderr_stops_nothing() {
     // The port is chosen beforehand where stderr is not collected; the shell then closes it.
-    let launch = Launch::config(&Setup::open().toml()).stderr(Stderr::Broken);
+    let launch = Launch::config(&Setup::open().busy_agents().toml()).stderr(Stderr::Broken);
     assert_goes_on_and_ends_well(launch.under(&["sh", "-c", r#"exec "$0" "$@" 2>&-"#]));
 }
 
 #[test]
 fn a_stderr_whose_reader_is_gone_stops_nothing() {
-    assert_goes_on_and_ends_well(Launch::config(&Setup::open().toml()).stderr(Stderr::Broken));
+    assert_goes_on_and_ends_well(
+        Launch::config(&Setup::open().busy_agents().toml()).stderr(Stderr::Broken),
+    );
 }
 
 #[test]
 fn a_stderr_on_a_full_disk_stops_nothing() {
-    let launch = Launch::config(&Setup::open().toml()).stderr(Stderr::Broken);
+    let launch = Launch::config(&Setup::open().busy_agents().toml()).stderr(Stderr::Broken);
     assert_goes_on_and_ends_well(launch.under(&["sh", "-c", r#"exec "$0" "$@" 2>/dev/full"#]));
 }
 
 #[test]
 fn a_stderr_that_nobody_reads_stops_nothing() {
-    assert_goes_on_and_ends_well(Launch::config(&Setup::open().toml()).stderr(Stderr::Full));
+    assert_goes_on_and_ends_well(
+        Launch::config(&Setup::open().busy_agents().toml()).stderr(Stderr::Full),
+    );
 }
