@@ -233,6 +233,15 @@ export function summarise(feed, isSeen) {
   };
 }
 
+/**
+ * What a pool of the overview asks for: `attention`, the agents that need someone; of them `lost`,
+ * those that are gone; and `tasksLost`. `unseen` is how many of its losses nobody has marked as seen.
+ */
+export function needsOf(pool, unseen) {
+  // Which tasks those held that were marked, the overview is not told.
+  return { attention: pool.attention + unseen, lost: unseen, tasksLost: unseen === pool.lost ? pool.tasks_lost : 0 };
+}
+
 /** The first `most` of those in trouble: by urgency, then by name. Without ordering all, which may be thousands. */
 function mostUrgent(troubled, most) {
   const isBefore = (a, b) => a.trouble < b.trouble || (a.trouble === b.trouble && names.compare(a.metrics.agent_name, b.metrics.agent_name) < 0);

@@ -1,10 +1,10 @@
 // All pools that the viewer may see, a card each, over one connection: those that need someone first,
 // the rest in the configuration's order. Draws only what changed.
 
-import { ageMs, LOSS_MS } from "./health.js";
+import { ageMs, LOSS_MS, needsOf } from "./health.js";
 import { OverviewFeed } from "./metrics-client.js";
 import { copy, setShown, setText } from "./parts.js";
-import { needsOf, PoolCard } from "./pool-card.js";
+import { PoolCard } from "./pool-card.js";
 import { browserStorage, readMarks, SEEN_KEY } from "./seen.js";
 import { say } from "./text.js";
 

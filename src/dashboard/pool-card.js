@@ -9,14 +9,6 @@ import { say } from "./text.js";
 /** The kinds of states in a card, the worst first. */
 const KINDS = ["error", "late", "paused", "other", "busy", "idle"];
 
-/**
- * What a pool asks for: `attention`, the agents that need someone; of them `lost`, those that are
- * gone; and `tasksLost`. `unseen` is how many of its losses nobody has marked as seen.
- */
-export function needsOf(pool, unseen) {
-  return { attention: pool.attention + unseen, lost: unseen, tasksLost: unseen === 0 ? 0 : pool.tasks_lost };
-}
-
 /** A card; `element` is to be put on the page. */
 export class PoolCard {
   element;
@@ -52,7 +44,7 @@ export class PoolCard {
     this.element.remove();
   }
 
-  /** Draws `pool`, which asks for `needs` (of `needsOf`). */
+  /** Draws `pool`, which asks for `needs` (health.js, `needsOf`). */
   show(pool, needs) {
     const { agents, cpu, memory, free, states, departed, cells } = pool;
     const { total } = agents;

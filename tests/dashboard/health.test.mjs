@@ -4,7 +4,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { judge, kindOf, kindOfDeparture, LOSS_MS, MAX_NAMED, MAX_STATES, ownStatus, summarise, TROUBLE } from "../../src/dashboard/health.js";
+import { judge, kindOf, kindOfDeparture, LOSS_MS, MAX_NAMED, MAX_STATES, needsOf, ownStatus, summarise, TROUBLE } from "../../src/dashboard/health.js";
 import { MAX_DEPARTED } from "../../src/dashboard/metrics-client.js";
 import { MAX_SEEN, Seen, SEEN_KEY } from "../../src/dashboard/seen.js";
 import * as chinese from "../../src/dashboard/words-zh.js";
@@ -109,6 +109,14 @@ test("a pool in figures", () => {
   assert.deepEqual([seen.trouble, seen.attention, seen.states.map(({ state, calm }) => [state, calm])], [false, 0, [["idle", false], ["lost", true]]]);
   const empty = summarise(feedOf({}));
   assert.deepEqual([empty.cpu, empty.trouble, empty.states], [null, false, []]);
+});
+
+test("a pool's card counts the tasks of losses only where nobody has marked any of them", () => {
+  const pool = { attention: 2, lost: 2, tasks_lost: 3 };
+  assert.deepEqual(needsOf(pool, 2), { attention: 4, lost: 2, tasksLost: 3 });
+  assert.deepEqual(needsOf(pool, 1), { attention: 3, lost: 1, tasksLost: 0 }, "the one that was marked may have held them");
+  assert.deepEqual(needsOf(pool, 0), { attention: 2, lost: 0, tasksLost: 0 });
+  assert.deepEqual(needsOf({ attention: 0, lost: 0, tasks_lost: 0 }, 0), { attention: 0, lost: 0, tasksLost: 0 });
 });
 
 test("where the feed holds as many losses as it can there may be more", () => {
