@@ -85,7 +85,6 @@ export const say = {
   /** Agents by the kind of their state. */
   kind: (number, kind) => (kind === "error" ? `${number} in error` : `${number} ${kind}`),
   // An agent's page.
-  disk: "Disk",
   agentHeard: (silence) => `heard ${span(silence)} ago`,
   agentLate: (silence, limit, status) => `silent for ${span(silence)}, expected within ${span(limit)}; was ${status} then`,
   agentUnheard: (time, silence) => `not heard since the server restarted at ${time}, last heard ${span(silence)} ago`,

@@ -110,6 +110,40 @@ test("both languages say the same things", () => {
   assert.deepEqual(shape(chinese.say).sort(), shape(english.say).sort());
 });
 
+/** Names that an object literal of `source` has twice: the first of them would go without a word. */
+function namesTwice(source) {
+  const twice = [];
+  // What is open: the names of an object (or of a block, which has none), "`", or another bracket.
+  const open = [new Set()];
+  let before = "";
+  for (let rest = source; rest !== ""; ) {
+    const inTemplate = open.at(-1) === "`";
+    const pattern = inTemplate ? /^(?:\$\{|`|\\.|[^])/ : /^(?:\s+|\/\/.*|\/\*[^]*?\*\/|"(?:[^"\\]|\\.)*"|[\w$]+|[^])/;
+    const [token] = rest.match(pattern);
+    rest = rest.slice(token.length);
+    if (!inTemplate && /^(?:\s|\/[/*])/.test(token)) continue;
+    if (token === "`") inTemplate ? open.pop() : open.push("`");
+    else if (token === (inTemplate ? "${" : "{")) open.push(new Set());
+    else if (!inTemplate && (token === "(" || token === "[")) open.push(token);
+    else if (!inTemplate && /^[)\]}]$/.test(token)) open.pop();
+    else if (open.at(-1) instanceof Set && /^[{,]$/.test(before) && /^["\w$]/.test(token) && /^\s*[:,}]/.test(rest)) {
+      if (open.at(-1).has(token)) twice.push(token);
+      open.at(-1).add(token);
+    }
+    before = token;
+  }
+  assert.equal(open.length, 1, "it was not read to its end");
+  return twice;
+}
+
+test("no text is replaced by another of the same name", () => {
+  assert.deepEqual(namesTwice('const a = { b: 1, c: { b: `${d ? `{` : "}"}, b: "`, b }, "x": f(b, b), /* , x: */ b: 2, "x": 3 };'), ["b", "b", '"x"']);
+  for (const file of ["words-en.js", "words-zh.js"]) {
+    const source = readFileSync(new URL(`../../src/dashboard/${file}`, import.meta.url), "utf8");
+    assert.deepEqual(namesTwice(source), [], file);
+  }
+});
+
 test("what is unknown in Chinese is said as it is, also by names that objects inherit", () => {
   for (const word of ["warming-up", "constructor", "__proto__"]) {
     assert.equal(chinese.say.status(word), word);
