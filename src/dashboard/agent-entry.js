@@ -1,7 +1,7 @@
 // What is held of one agent in a list, in sight or not: as little as sorting and filtering need. No
 // DOM: a row shows it, once it is in sight.
 
-import { isLate, judge, lateAfterMs } from "./health.js";
+import { judge, lateAfterMs, TROUBLE } from "./health.js";
 
 /** An agent or a departure of the feed, with what view.js sorts and filters by. */
 export class AgentEntry {
@@ -81,8 +81,8 @@ export class AgentEntry {
   }
 
   /** Whether it should have been heard by now, be it live or not heard since a restart. */
-  isOverdue(heardAt) {
-    return !this.isDeparted && isLate(this.metrics, heardAt, this.unheardSince ?? undefined);
+  get isOverdue() {
+    return this.trouble === TROUBLE.LATE;
   }
 
   /** What a filter's text is looked for in. */

@@ -102,7 +102,7 @@ export class AgentRow {
   tick({ now, heardAt, isSeen, windowMs }) {
     const { entry } = this;
     entry.judge(heardAt, isSeen);
-    this.#drawState(entry.isOverdue(heardAt));
+    this.#drawState();
     this.#tickHeard(now);
     // What an agent was running that is gone is as old as it was then.
     const until = entry.isGone ? entry.heard : now;
@@ -142,8 +142,8 @@ export class AgentRow {
     };
   }
 
-  #drawState(isOverdue) {
-    const { kind, metrics, isGone, tasks, isDeparted } = this.entry;
+  #drawState() {
+    const { kind, metrics, isGone, isOverdue, tasks, isDeparted } = this.entry;
     const { badge, reason, none } = this.#parts;
     const status = metrics.status === undefined ? "" : say.status(metrics.status);
     setText(badge, PAGE_WORDS.has(kind) ? say.stateName(kind) : status);

@@ -3,6 +3,7 @@
 
 import { viewOf } from "./address.js";
 import { AgentPage } from "./agent-page.js";
+import { LOSS_MS } from "./health.js";
 import { drawPlace, Header, worstOf } from "./header.js";
 import { attachLogin, logIn, loginProblem, logOut, noteLogin, showProblem } from "./login.js";
 import { fetchPools, Refusal, RETRY_LAST_MS, retryDelay } from "./metrics-client.js";
@@ -21,8 +22,6 @@ const SUMMARY_SLACK_MS = 100;
 
 /** The notice of a restart stays this long once every agent was heard again: to be read. */
 const RESTART_READ_MS = 20_000;
-/** It goes after this long in any case; who was not heard again is still among the agents. */
-const RESTART_LONGEST_MS = 10 * 60_000;
 
 /**
  * The views. Each is a class:
@@ -240,17 +239,23 @@ function needsLogin() {
   return !$("login").hidden;
 }
 
-/** The notice of a restart goes by itself. */
+/** The notice of a restart goes by itself: once all were heard again, or with those who are not trouble any more. */
 function endRestart() {
   if (restartedAt === null || summary === null) return;
   completeAt = summary.unheard === 0 ? (completeAt ?? Date.now()) : null;
   const isRead = completeAt !== null && Date.now() - completeAt >= RESTART_READ_MS;
-  if (isRead || Date.now() - restartedAt >= RESTART_LONGEST_MS) restartedAt = null;
+  if (isRead) restartedAt = null;
+  // What was known last stays to be seen as long as there is nothing newer.
+  else if (Date.now() - restartedAt > LOSS_MS && connectionNow().state === "live") forgetUnheard();
+}
+
+function forgetUnheard() {
+  restartedAt = null;
+  for (const feed of page.feeds) feed.dismissUnheard?.();
 }
 
 function dismissRestart() {
-  restartedAt = null;
-  for (const feed of page.feeds) feed.dismissUnheard?.();
+  forgetUnheard();
   drawHeader();
   // The button that was pressed goes with the notice.
   $("main").focus({ preventScroll: true });

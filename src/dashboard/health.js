@@ -18,7 +18,10 @@ const LATE_INTERVALS = 2.5;
 /** For networks and schedulers: agents with a rhythm of a second are not late at once. */
 const LATE_SLACK_MS = 2_000;
 
-/** A loss wants to be looked at for this long, unless it was marked as seen. */
+/**
+ * A loss wants to be looked at for this long, unless it was marked as seen; an agent that was not heard
+ * since a restart for as long after that.
+ */
 export const LOSS_MS = 3_600_000;
 
 /** States that are named; further ones are one number. Agents may call their state anything. */
@@ -159,9 +162,9 @@ export function judge(metrics, heardAt, unheardSince = null, isSeen = () => fals
   }
   const kind = kindOf(metrics, heardAt, unheardSince);
   const high = kind !== "late" && kind !== "unheard" && isHigh(metrics);
-  const isOverdue = kind === "late" || (kind === "unheard" && isLate(metrics, heardAt, unheardSince));
+  const isMissed = kind === "unheard" && isLate(metrics, heardAt, unheardSince) && (ageMs(unheardSince, heardAt) ?? 0) <= LOSS_MS;
   let trouble = high ? TROUBLE.HIGH : TROUBLE.NONE;
-  if (isOverdue) trouble = TROUBLE.LATE;
+  if (kind === "late" || isMissed) trouble = TROUBLE.LATE;
   if (kind === "error") trouble = TROUBLE.ERROR;
   return { kind, state: stateOf(kind, metrics), high, trouble };
 }

@@ -162,6 +162,8 @@ test("after a restart nobody is in trouble for the time that the server was away
   const figures = ({ unheard, overdue, departed, lost, trouble }) => [unheard, overdue, departed, lost, trouble];
   assert.deepEqual(figures(summaryOf({ last, since: before(77_000) })), [1, 0, 0, 0, false]);
   assert.deepEqual(figures(summaryOf({ last, since: before(77_001) })), [1, 1, 0, 0, true]);
+  assert.deepEqual(figures(summaryOf({ last, since: before(LOSS_MS) })), [1, 1, 0, 0, true]);
+  assert.deepEqual(figures(summaryOf({ last, since: before(LOSS_MS + 1) })), [1, 0, 0, 0, false], "as a loss, it is calm after an hour");
   assert.deepEqual(figures(summaryOf({ last: loss({ at: before(700_000) }), since: before(0) })), [0, 0, 1, 1, true], "it was lost before, and still is");
 });
 
