@@ -34,7 +34,9 @@ export class AgentPage {
   /** What the feed knows of it: an agent or a departure, and since when it is unheard; null for nothing. */
   #metrics = null;
   #unheardSince = null;
+  /** What is shown of it. */
   #drawn = null;
+  #drawnSince = null;
 
   constructor(place, { pools: [pool], view, schedule }) {
     place.replaceChildren(copy("agent-page"));
@@ -83,7 +85,7 @@ export class AgentPage {
       setText(unknownText, say.noSuchAgent(this.#agentId));
       return;
     }
-    if (this.#drawn !== this.#metrics) this.#drawFigures();
+    if (this.#drawn !== this.#metrics || this.#drawnSince !== this.#unheardSince) this.#drawFigures();
     this.tick();
   }
 
@@ -139,6 +141,7 @@ export class AgentPage {
   #drawFigures() {
     const metrics = this.#metrics;
     this.#drawn = metrics;
+    this.#drawnSince = this.#unheardSince;
     const { name, agent, loads, disk, note } = this.#parts;
     setText(name, metrics.agent_name);
     agent.classList.toggle("gone", this.#isGone);

@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::hooks::{IS_LIVE, agent, is_hidden, is_shown, pool_url, text_of};
+use super::connection::{LONGEST_WAIT, STILL_CLOCKS, kill, start_at};
+use super::hooks::{IS_LIVE, IS_WAITING, RESTARTED, agent, is_hidden, is_shown, pool_url, text_of};
 use super::layout::{PEOPLES_WIDTHS, assert_fits};
 use crate::support::http::heartbeat;
 use crate::support::tools::needs;
@@ -123,6 +124,40 @@ fn the_chart_shows_what_was_before_the_page_was_opened() {
     assert_eq!(browser.text(point), "80.0 %");
     assert_eq!(browser.eval(&is_shown(".plot .pointer")), true);
     assert_eq!(browser.faults(), []);
+}
+
+/// What is known of an agent that a restarted server has not heard is of before, and is so for an hour.
+#[test]
+fn after_a_restart_an_agent_is_shown_as_it_was_last_known() {
+    needs!(Chromium);
+    let server = Server::start(&Setup::open().toml());
+    let body = json!({
+        "status": "busy", "cpu_usage": 10, "memory_usage": 10,
+        "running_tasks": [task(1, "build", &wall()), task(2, "test", &wall())],
+    });
+    assert_eq!(Conn::open(server.addr()).ping("agent", &body).status, 200);
+    let browser = Browser::start();
+    browser.before_scripts(STILL_CLOCKS);
+    browser.go(&agent_url(&server, "agent"));
+    browser.until("its tasks", &says(".agent-tasks h2", "2 running tasks"));
+    assert_eq!(browser.eval(&is_shown(".agent-loads")), true);
+    let addr = kill(server);
+    browser.until("the page waits", IS_WAITING);
+    let _back = start_at(addr);
+    browser.until_within(LONGEST_WAIT, "the page is live again", IS_LIVE);
+    browser.until("it is said", &says(ABOUT, "not heard since the server restarted"));
+    browser.until("its tasks are of before", &says(".agent-tasks h2", "Was running 2 tasks"));
+    assert_eq!(browser.eval(&is_hidden(".agent-loads")), true);
+    // The notice stays as long as the agent: both can be dismissed.
+    browser.eval("window.skew += 3_600_000");
+    let missing = says(RESTARTED, "1 agent has not been heard");
+    let both =
+        format!("{IS_LIVE} && {missing} && {} && {}", is_shown(RESTARTED), is_shown("#agent"));
+    browser.until("it is still missing", &both);
+    browser.eval("window.skew += 1_000");
+    browser.until("the agent is forgotten", &is_shown("#unknown"));
+    browser.until("the notice is gone", &format!("{IS_LIVE} && {}", is_hidden(RESTARTED)));
+    assert_eq!(browser.faults_of_its_own(), []);
 }
 
 #[test]

@@ -20,16 +20,16 @@ use crate::support::{Browser, Conn, Launch, Proxy, Server, Setup};
 /// The longest that a page may take to see that nothing arrives any more, and a little.
 const SILENCE_LIMIT: Duration = Duration::from_secs(45 + 10);
 /// The longest that a page may wait before it tries again, and a little.
-const LONGEST_WAIT: Duration = Duration::from_secs(30 + 10);
+pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(30 + 10);
 
 /// Something that makes a page look whether its server is back.
 type Wake = fn(&Browser);
 
-fn start_at(addr: SocketAddr) -> Server {
+pub(super) fn start_at(addr: SocketAddr) -> Server {
     Launch::config(&Setup::open().toml()).listen(Some(&addr.to_string())).start()
 }
 
-fn kill(mut server: Server) -> SocketAddr {
+pub(super) fn kill(mut server: Server) -> SocketAddr {
     server.signal(Signal::KILL);
     server.wait();
     server.addr()
@@ -149,7 +149,7 @@ fn a_network_cut_without_a_word_is_noticed_and_its_healing_too() {
 }
 
 /// The page's clocks stand still, and are moved on by `window.skew` milliseconds.
-const STILL_CLOCKS: &str = "window.skew = 0;
+pub(super) const STILL_CLOCKS: &str = "window.skew = 0;
     for (const clock of [performance, Date]) {
         const start = clock.now();
         clock.now = () => start + skew;
