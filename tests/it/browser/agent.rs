@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::connection::{LONGEST_WAIT, STILL_CLOCKS, kill, start_at};
+use super::connection::{LONGEST_WAIT, STILL_CLOCKS, assert_grey, kill, start_at};
 use super::hooks::{IS_LIVE, IS_WAITING, RESTARTED, agent, is_hidden, is_shown, pool_url, text_of};
 use super::layout::{PEOPLES_WIDTHS, assert_fits};
 use crate::support::http::heartbeat;
@@ -143,6 +143,7 @@ fn after_a_restart_an_agent_is_shown_as_it_was_last_known() {
     assert_eq!(browser.eval(&is_shown(".agent-loads")), true);
     let addr = kill(server);
     browser.until("the page waits", IS_WAITING);
+    assert_grey(&browser, ".agent-page");
     let _back = start_at(addr);
     browser.until_within(LONGEST_WAIT, "the page is live again", IS_LIVE);
     browser.until("it is said", &says(ABOUT, "not heard since the server restarted"));

@@ -43,6 +43,12 @@ fn leaves(addr: SocketAddr, agent: &str) {
     assert_eq!(Conn::open(addr).ping(agent, &json!({ "status": "offline" })).status, 200);
 }
 
+/// What is shown of another time has hardly any colour.
+pub(super) fn assert_grey(browser: &Browser, selector: &str) {
+    let filter = format!("getComputedStyle(document.querySelector({selector:?})).filter");
+    assert_eq!(browser.text(&filter), "grayscale(0.85)", "{selector}");
+}
+
 /// The page says that what it shows is not live.
 fn assert_says_so(browser: &Browser) {
     browser.until("it says that it is stale", &is_shown(STALE));
@@ -73,6 +79,9 @@ fn a_server_that_was_killed_and_came_back_is_shown_as_it_is_now() {
     let addr = kill(server);
     browser.until("the page waits", IS_WAITING);
     assert_says_so(&browser);
+    for part in [".agents", ".fleet-map", ".about"] {
+        assert_grey(&browser, part);
+    }
     browser.shot("disconnected");
     assert_ne!(browser.text("document.querySelector('#icon').href"), live_icon);
     // What was known stays to be seen.
