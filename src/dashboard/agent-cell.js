@@ -9,17 +9,22 @@ export function cellOf(metrics, judged, now) {
     id: metrics.agent_id,
     name: metrics.agent_name,
     kind: judged.kind,
-    load: loadOf(metrics),
+    load: loadOf(metrics, judged),
     words: () => wordsOf(metrics, judged, now),
   };
 }
 
-/** The higher of CPU and memory; null for a departure, which has neither. */
-export function loadOf({ cpu_usage: cpu, memory_usage: memory }) {
-  return cpu === undefined ? null : Math.max(cpu, memory);
+/** The higher of CPU and memory; null where none is known of now: of a departure, or since a restart. */
+export function loadOf({ cpu_usage: cpu, memory_usage: memory }, { kind }) {
+  return cpu === undefined || kind === "unheard" ? null : Math.max(cpu, memory);
 }
 
-/** The task that runs for longest, with its age; null where no start is known. */
+/** Until when it is known what the agent runs: `now`, or when it went or was heard last. */
+export function knownUntil({ last_update_time: heard, at }, { kind }, now) {
+  return heard !== undefined && kind !== "unheard" ? now : Date.parse(heard ?? at);
+}
+
+/** The task that runs for longest, with its age at `now`; null where no start is known. */
 export function longestOf(tasks, now) {
   let longest = null;
   for (const task of tasks ?? []) {
@@ -40,8 +45,8 @@ export function stateWords(metrics, { kind, state }, now) {
 function wordsOf(metrics, judged, now) {
   const lines = [stateWords(metrics, judged, now)];
   const { cpu_usage: cpu, memory_usage: memory, running_tasks: tasks } = metrics;
-  if (cpu !== undefined) lines.push(`${say.cpu} ${percent(cpu)} · ${say.memory} ${percent(memory)}`);
-  const longest = longestOf(tasks, now);
+  if (loadOf(metrics, judged) !== null) lines.push(`${say.cpu} ${percent(cpu)} · ${say.memory} ${percent(memory)}`);
+  const longest = longestOf(tasks, knownUntil(metrics, judged, now));
   if (longest !== null) {
     const { task, age } = longest;
     lines.push(`${task.task_type} #${task.task_id} · ${task.workspace_id} · ${say.span(age)}`);

@@ -1,6 +1,6 @@
 // One agent on a wall screen, in full or with its name alone. Writes only what changed.
 
-import { loadOf, longestOf, stateWords } from "./agent-cell.js";
+import { knownUntil, loadOf, longestOf, stateWords } from "./agent-cell.js";
 import { level } from "./health.js";
 import { copy, setShown, setText } from "./parts.js";
 import { say } from "./text.js";
@@ -28,16 +28,18 @@ export class WallTile {
   /** Shows `metrics`, of which `judge` said `judged`, as of `now`. */
   show(metrics, judged, now, isFull) {
     const { mark, name, badge, tasks, loads } = this.#parts;
+    // What was live is of before, once it is not heard after a restart: the same object, told otherwise.
+    const isOther = this.#metrics !== metrics || this.#kind !== judged.kind;
     if (this.#kind !== judged.kind) {
       this.#kind = judged.kind;
       this.element.dataset.kind = judged.kind;
       mark.dataset.kind = judged.kind;
     }
-    if (this.#metrics !== metrics) {
+    if (isOther) {
       this.#metrics = metrics;
       if (this.element.dataset.agent !== metrics.agent_id) this.element.dataset.agent = metrics.agent_id;
       showName(name, metrics.agent_name);
-      const load = loadOf(metrics);
+      const load = loadOf(metrics, judged);
       mark.style.setProperty("--load", `${Math.round(load ?? 0)}%`);
       setShown(loads, load !== null);
       if (load !== null && isFull) {
@@ -48,8 +50,8 @@ export class WallTile {
     setText(badge, stateWords(metrics, judged, now));
     if (!isFull) return;
     const number = metrics.running_tasks?.length ?? 0;
-    const longest = longestOf(metrics.running_tasks, now);
-    const none = judged.kind === "lost" ? "" : say.noTask;
+    const longest = longestOf(metrics.running_tasks, knownUntil(metrics, judged, now));
+    const none = judged.kind === "lost" || judged.kind === "unheard" ? "" : say.noTask;
     setText(tasks, number === 0 ? none : say.tasksWithAge(number, longest === null ? null : longest.age));
   }
 }
