@@ -66,7 +66,7 @@ start();
 async function start() {
   translateDocument();
   attachLogin($("login"), loggedIn);
-  $("retry").addEventListener("click", retryNow);
+  $("retry").addEventListener("click", retryPressed);
   $("logout").addEventListener("click", leave);
   $("restarted-close").addEventListener("click", dismissRestart);
   document.addEventListener("visibilitychange", () => document.hidden || bootTimer?.());
@@ -156,6 +156,12 @@ function pause(delay) {
 function retryNow() {
   if (page === null) bootTimer?.();
   else for (const feed of page.feeds) if (feed.connection.state !== "live") feed.reconnect();
+}
+
+function retryPressed() {
+  retryNow();
+  // The button goes while the page tries.
+  $("main").focus({ preventScroll: true });
 }
 
 /** A viewer of one pool goes straight to it. */

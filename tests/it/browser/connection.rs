@@ -84,6 +84,10 @@ fn a_server_that_was_killed_and_came_back_is_shown_as_it_is_now() {
     }
     browser.shot("disconnected");
     assert_ne!(browser.text("document.querySelector('#icon').href"), live_icon);
+    let retry = "(button => (button.focus(), button.click(), document.activeElement.id))(
+        document.querySelector('#retry'))";
+    assert_eq!(browser.eval(retry), "main", "the focus was lost");
+    browser.until("the page waits again", IS_WAITING);
     // What was known stays to be seen.
     wait_for_exactly(&browser, &[("before", false), ("both", false), ("gone", true)]);
 
