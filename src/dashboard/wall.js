@@ -28,7 +28,7 @@ export class WallPage {
   #ramp;
   #ends = new AbortController();
 
-  constructor(place, { pools, schedule }) {
+  constructor(place, { pools, view, schedule }) {
     const shown = pools.slice(0, MAX_WALL_POOLS);
     const isSingle = pools.length === 1;
     place.replaceChildren(copy("wall-page"));
@@ -41,8 +41,12 @@ export class WallPage {
     this.#grid.append(...this.#panels.map(({ element }) => element));
     this.feeds.forEach((feed, index) => feed.addEventListener("change", ({ detail }) => this.#panels[index].note(detail)));
     const more = place.querySelector(".wall-more");
-    setShown(more, shown.length < pools.length);
-    setText(more, say.wallMore(shown.length, pools.length));
+    const missing = (view.poolIds ?? []).filter((id) => !pools.some((pool) => pool.pool_id === id));
+    const notes = [];
+    if (shown.length < pools.length) notes.push(say.wallMore(shown.length, pools.length));
+    if (missing.length > 0) notes.push(say.noSuchPool(missing.join(", ")));
+    setShown(more, notes.length > 0);
+    setText(more, notes.join(" "));
     this.#clock = place.querySelector(".wall-clock");
     this.#ramp = place.querySelector(".wall-ramp");
     const exit = place.querySelector(".wall-exit");

@@ -232,6 +232,21 @@ fn several_pools_share_a_wall_and_keys_lead_back() {
             browser.until(&left, &format!("location.pathname + location.search === {back:?}"));
         }
     }
+    // A pool that is not there is missed, and the others are shown.
+    for (pools, expected, missing) in [
+        ("pool-b,typo,pool-a,other", "pool-b 1,pool-a 2", "no pool “typo, other”"),
+        ("typo,pool-b", "pool-b 1", "no pool “typo”"),
+    ] {
+        browser.go(&format!("{origin}/wall?pools={pools}"));
+        browser.until(pools, &format!("{panels} === {expected:?}"));
+        assert_eq!(browser.eval(&is_shown(".wall-more")), true);
+        let said = browser.text("document.querySelector('.wall-more').textContent");
+        assert!(said.contains(missing), "{said}");
+        browser.until("nothing is cut off", &format!("{OVERFLOWS}.length === 0"));
+    }
+    browser.go(&format!("{origin}/wall?pools=pool-b,{}", "x".repeat(1_000)));
+    browser.until("one long name", &format!("{panels} === 'pool-b 1'"));
+    browser.until("it fits the screen", &format!("{OVERFLOWS}.length === 0"));
     // For those who cannot guess the keys: a link that comes with the focus.
     browser.go(&format!("{origin}/wall"));
     browser.until("the panels", &format!("{panels} !== ''"));
