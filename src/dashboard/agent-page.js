@@ -3,7 +3,7 @@
 import { poolHref } from "./address.js";
 import { Chart } from "./chart.js";
 import { ageMs, judge, lateAfterMs, needsAttention } from "./health.js";
-import { fetchHistory, PoolFeed } from "./metrics-client.js";
+import { fetchHistory, PoolFeed, Refusal } from "./metrics-client.js";
 import { copy, Meter, setShown, setText } from "./parts.js";
 import { browserStorage, Seen } from "./seen.js";
 import { whyOf } from "./sentence.js";
@@ -31,6 +31,9 @@ export class AgentPage {
   #seen;
   #history = null;
   #historyAt = -Infinity;
+  #isAsking = false;
+  /** A server that keeps no history is not asked again. */
+  #isHistoryOff = false;
   /** What the feed knows of it: an agent or a departure, and since when it is unheard; null for nothing. */
   #metrics = null;
   #unheardSince = null;
@@ -196,14 +199,18 @@ export class AgentPage {
 
   /** Reads the last quarter of an hour. What cannot be read is not shown: the feed says what is wrong. */
   async #readHistory() {
+    if (this.#isAsking || this.#isHistoryOff) return;
+    this.#isAsking = true;
     this.#historyAt = performance.now();
     try {
       const { end, stepMs, agents } = await fetchHistory(this.#pool.pool_id, { agents: [this.#agentId] });
       const series = agents.get(this.#agentId);
       this.#history = series === undefined ? null : { end, stepMs, ...series };
       this.#schedule();
-    } catch {
+    } catch (error) {
       // The next try is in `HISTORY_PERIOD_MS`.
+      if (error instanceof Refusal && error.status === 404) this.#isHistoryOff = true;
     }
+    this.#isAsking = false;
   }
 }

@@ -161,6 +161,41 @@ fn after_a_restart_an_agent_is_shown_as_it_was_last_known() {
     assert_eq!(browser.faults_of_its_own(), []);
 }
 
+/// Counts the questions for a history, which are answered as `window.answer` says, and the page's ticks.
+const COUNTED: &str = "window.asked = window.ticks = 0;
+    const [send, every] = [fetch, setInterval];
+    window.fetch = (url, ...more) => {
+        if (!String(url).includes('/history')) return send(url, ...more);
+        asked += 1;
+        return new Promise(resolve => window.answer = status => resolve(new Response('{}', { status })));
+    };
+    window.setInterval = (tick, ms) => every(() => (tick(), ticks += 1), ms);";
+
+/// A history that is slow is waited for, and a server that keeps none is not asked for ever.
+#[test]
+fn the_history_is_asked_for_once_at_a_time_and_only_where_there_is_one() {
+    needs!(Chromium);
+    let server = Server::start(&Setup::open().toml());
+    assert_eq!(Conn::open(server.addr()).ping("agent", &heartbeat(1.0)).status, 200);
+    let browser = Browser::start();
+    browser.before_scripts(&format!("{STILL_CLOCKS} {COUNTED}"));
+    browser.go(&agent_url(&server, "agent"));
+    browser.until("the agent is shown", &is_shown("#agent"));
+    let moves_on = || {
+        let ticks: u64 = browser.get("window.skew += 11_000, ticks");
+        browser.until("it ticks", &format!("ticks > {}", ticks + 1));
+    };
+    moves_on();
+    assert_eq!(browser.eval("asked"), 1, "it did not wait for its answer");
+    browser.eval("answer(503)");
+    moves_on();
+    assert_eq!(browser.eval("asked"), 2, "a failure ended it");
+    browser.eval("answer(404)");
+    moves_on();
+    moves_on();
+    assert_eq!(browser.eval("asked"), 2, "it asks where there is no history");
+}
+
 #[test]
 fn an_agent_that_nobody_knows_is_said_to_be_unknown() {
     needs!(Chromium);
