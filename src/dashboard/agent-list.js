@@ -29,7 +29,6 @@ export class AgentList {
   #window;
   #trends;
   #narrow = matchMedia(NARROW);
-  #pageHeader = new ResizeObserver(() => this.#stickBelowHeader());
   /** All entries: by id, and by name. */
   #entries = new Map();
   #byName = [];
@@ -69,7 +68,7 @@ export class AgentList {
     this.setDensity("compact");
     this.#drawView();
     this.#narrow.onchange = () => this.#drawView();
-    this.#pageHeader.observe(document.querySelector(".top"));
+    new ResizeObserver(() => this.#stickBelowHeader()).observe(document.querySelector(".top"));
   }
 
   /** `compact` is one line an agent, `roomy` has its first tasks and a larger chart. */
@@ -109,15 +108,6 @@ export class AgentList {
     if (isRestless(this.#toolbar.view)) this.#unsettled = true;
     if (this.#unsettled) this.#schedule();
     this.#window.tick();
-  }
-
-  /** Listens, and asks, no more. */
-  stop() {
-    this.#window.stop();
-    this.#trends.stop();
-    this.#narrow.onchange = null;
-    this.#pageHeader.disconnect();
-    clearTimeout(this.#retry);
   }
 
   #takeChanges() {

@@ -74,10 +74,6 @@ export class AgentPage {
     this.#feed.start();
   }
 
-  stop() {
-    this.#feed.stop();
-  }
-
   draw() {
     if (this.#feed.epoch === null) return;
     this.#find();

@@ -35,7 +35,7 @@ const RESTART_READ_MS = 20_000;
  * - `heading`, the text of the `h1`, and `crumbs`, the steps below the product's name, each
  *   `[text, href]`, `href` null for the last. Both may change.
  * - `sayRestarted(time, unheard)`, where the view knows less than who is unheard: `say.restarted` else.
- * - `start()` connects, `stop()` disconnects for good.
+ * - `start()` connects. A view stays for as long as the document.
  * - `draw()` shows what changed; in an animation frame. `tick()` moves ages on; once a second.
  * - `summary()` works out figures of the whole, shows them, and returns what title and icon tell:
  *   `words` or null ("2 need attention"), `trouble`, and `unheard` (agents not heard since a restart);

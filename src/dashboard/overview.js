@@ -54,10 +54,6 @@ export class Overview {
     this.#feed.start();
   }
 
-  stop() {
-    this.#feed.stop();
-  }
-
   draw() {
     if (this.#feed.epoch === null) return;
     const { pools } = this.#feed;

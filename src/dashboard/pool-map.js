@@ -88,11 +88,6 @@ export class PoolMap {
     this.drawAll();
   }
 
-  stop() {
-    this.#phone.onchange = null;
-    this.#map.stop();
-  }
-
   /** All that are there, and losses that are not calm yet. Those who stay are in order already. */
   #reorder() {
     const { agents, departed, unheard } = this.#feed;

@@ -29,7 +29,6 @@ export class PoolPage {
   #parts;
   #cpu;
   #memory;
-  #ends = new AbortController();
 
   constructor(place, { pools: [pool], view, schedule }) {
     place.replaceChildren(copy("pool-page"));
@@ -56,12 +55,11 @@ export class PoolPage {
       this.#map.note(detail);
       this.#list.note(detail);
     });
-    const takeOver = ({ key }) => {
+    addEventListener("storage", ({ key }) => {
       if (key !== SEEN_KEY) return;
       this.#seen.read();
       this.#seenChanged();
-    };
-    addEventListener("storage", takeOver, { signal: this.#ends.signal });
+    });
   }
 
   start() {
@@ -96,14 +94,6 @@ export class PoolPage {
     setText(this.#parts.room, say.room(summary));
     this.#toolbar.offer(summary);
     return { words: attention > 0 ? say.state(attention, "attention") : null, trouble, unheard };
-  }
-
-  stop() {
-    this.#feed.stop();
-    this.#toolbar.stop();
-    this.#map.stop();
-    this.#list.stop();
-    this.#ends.abort();
   }
 
   /** Marks the losses that are not calm yet. */

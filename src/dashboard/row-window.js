@@ -30,8 +30,6 @@ export class RowWindow {
   #mostTasks = 1;
   #hasCharts = false;
   #lookPending = false;
-  #events = new AbortController();
-  #observer;
 
   /**
    * `look` returns what rows are drawn by (see `AgentRow`), but for what the layout decides;
@@ -42,21 +40,14 @@ export class RowWindow {
     this.#poolId = poolId;
     this.#look = look;
     this.#arrived = arrived;
-    const { signal } = this.#events;
-    addEventListener("scroll", () => this.#lookSoon(), { passive: true, signal });
-    addEventListener("resize", () => this.restyle(), { signal });
-    this.#observer = new ResizeObserver(([{ contentRect }]) => {
+    addEventListener("scroll", () => this.#lookSoon(), { passive: true });
+    addEventListener("resize", () => this.restyle());
+    const observer = new ResizeObserver(([{ contentRect }]) => {
       if (contentRect.width === this.#width) return;
       this.#width = contentRect.width;
       this.restyle();
     });
-    this.#observer.observe(body);
-  }
-
-  /** Listens to the window no more. */
-  stop() {
-    this.#events.abort();
-    this.#observer.disconnect();
+    observer.observe(body);
   }
 
   /** The style sheet says something else now: sizes are read anew. */

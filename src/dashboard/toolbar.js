@@ -29,7 +29,6 @@ export class Toolbar extends EventTarget {
   #summary = { states: [], others: 0, attention: 0 };
   #typing = null;
   #announcing = null;
-  #ends = new AbortController();
 
   constructor(element) {
     super();
@@ -51,9 +50,8 @@ export class Toolbar extends EventTarget {
     density.addEventListener("click", () => this.#setDensity(this.density === "roomy" ? "compact" : "roomy"));
     fold.addEventListener("click", () => this.#unfold(!element.classList.contains("open")));
     part("view-wall").href = wallHref();
-    const { signal } = this.#ends;
-    document.addEventListener("keydown", (event) => this.#keyPressed(event), { signal });
-    addEventListener("popstate", () => this.#wentBack(), { signal });
+    document.addEventListener("keydown", (event) => this.#keyPressed(event));
+    addEventListener("popstate", () => this.#wentBack());
     this.#draw();
   }
 
@@ -91,13 +89,6 @@ export class Toolbar extends EventTarget {
   /** Shows or hides the controls. */
   setShown(shown) {
     setShown(this.#parts.element, shown);
-  }
-
-  /** Listens no more. */
-  stop() {
-    this.#ends.abort();
-    clearTimeout(this.#typing);
-    clearTimeout(this.#announcing);
   }
 
   #wentBack() {

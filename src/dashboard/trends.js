@@ -50,12 +50,6 @@ export class Trends {
     if (this.#wanted.length > 0) this.#askIn(REST_MS);
   }
 
-  /** Asks for no more. */
-  stop() {
-    this.#isOff = true;
-    clearTimeout(this.#timer);
-  }
-
   #note({ history }) {
     this.#since = Math.min(this.#since, history.since);
   }

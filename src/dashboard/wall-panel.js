@@ -34,7 +34,6 @@ export class WallPanel {
   /** Whether something changed that is not shown, and when all was drawn. */
   #isChanged = true;
   #drawnAt = -Infinity;
-  #sizes;
 
   constructor(pool, feed, schedule) {
     this.#pool = pool;
@@ -43,12 +42,12 @@ export class WallPanel {
     this.#parts = { headline: part("wall-headline"), named: part("wall-named"), legend: part("wall-legend"), agents: part("wall-agents") };
     this.element.dataset.pool = pool.pool_id;
     setText(part("wall-name"), pool.name);
-    this.#sizes = new ResizeObserver(() => {
+    const sizes = new ResizeObserver(() => {
       this.#isResized = true;
       this.#isChanged = true;
       schedule();
     });
-    this.#sizes.observe(this.#parts.agents);
+    sizes.observe(this.#parts.agents);
   }
 
   /** Takes note of a change of the feed. */
@@ -116,11 +115,6 @@ export class WallPanel {
   /** Whether strength of colour stands for load. */
   get isHeat() {
     return this.#map !== null;
-  }
-
-  stop() {
-    this.#sizes.disconnect();
-    this.#map?.stop();
   }
 
   /** Brings the entries up to date, and judges them. Orders them only if there are others. */

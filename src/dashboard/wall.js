@@ -26,7 +26,6 @@ export class WallPage {
   #grid;
   #clock;
   #ramp;
-  #ends = new AbortController();
 
   constructor(place, { pools, view, schedule }) {
     const shown = pools.slice(0, MAX_WALL_POOLS);
@@ -51,9 +50,8 @@ export class WallPage {
     this.#ramp = place.querySelector(".wall-ramp");
     const exit = place.querySelector(".wall-exit");
     exit.href = isSingle ? poolHref(pools[0].pool_id) : "/";
-    const { signal } = this.#ends;
-    addEventListener("resize", () => this.#split(), { signal });
-    document.addEventListener("keydown", (event) => leaveBy(event, exit), { signal });
+    addEventListener("resize", () => this.#split());
+    document.addEventListener("keydown", (event) => leaveBy(event, exit));
   }
 
   start() {
@@ -84,12 +82,6 @@ export class WallPage {
       trouble: attention > 0,
       unheard: sum("unheard"),
     };
-  }
-
-  stop() {
-    this.#ends.abort();
-    for (const panel of this.#panels) panel.stop();
-    for (const feed of this.feeds) feed.stop();
   }
 
   #split() {

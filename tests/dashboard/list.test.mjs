@@ -212,5 +212,4 @@ test("all charts span what the oldest of them knows", () => {
   const now = START + 400_000;
   trends.want([entryOf("old", 0), entryOf("new", 390)]);
   assert.equal(trends.windowMs(now), 400_000);
-  trends.stop();
 });
