@@ -298,7 +298,10 @@ export interface FetchPoolsOptions {
 export function fetchPools(options?: FetchPoolsOptions): Promise<Pool[]>;
 
 export interface FetchHistoryOptions extends FetchPoolsOptions {
-  /** Ids, from 1 to `MAX_HISTORY_AGENTS`. Default: all of the pool's agents. */
+  /**
+   * Ids, from 1 to `MAX_HISTORY_AGENTS`, and within a head of 8 KiB: the server refuses a longer one
+   * with 431. Default: all of the pool's agents.
+   */
   agents?: Iterable<string> | undefined;
 }
 

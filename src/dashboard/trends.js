@@ -8,6 +8,8 @@ import { fetchHistory, MAX_HISTORY_AGENTS, Refusal } from "./metrics-client.js";
 const REST_MS = 150;
 /** After a request that failed, the next comes so much later. */
 const RETRY_MS = 10_000;
+/** The ids of one request together: a server takes a head of 8 KiB, the rest of which has its room. */
+const MAX_ID_CHARACTERS = 4_000;
 /** A chart spans at least this much. */
 const SHORTEST_MS = 30_000;
 
@@ -61,7 +63,7 @@ export class Trends {
   }
 
   async #ask() {
-    const entries = this.#wanted.splice(0, MAX_HISTORY_AGENTS);
+    const entries = this.#wanted.splice(0, countThatFit(this.#wanted));
     for (const { history } of entries) history.isAsked = true;
     this.#isAsking = true;
     try {
@@ -88,4 +90,11 @@ export class Trends {
     this.#isAsking = false;
     if (this.#wanted.length > 0) this.#askIn(0);
   }
+}
+
+/** How many of `entries`, from the first, one request asks for. */
+function countThatFit(entries) {
+  let characters = 0;
+  const end = entries.findIndex(({ agentId }) => (characters += agentId.length) > MAX_ID_CHARACTERS);
+  return Math.min(end < 0 ? entries.length : end, MAX_HISTORY_AGENTS);
 }

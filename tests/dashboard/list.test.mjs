@@ -213,3 +213,19 @@ test("all charts span what the oldest of them knows", () => {
   trends.want([entryOf("old", 0), entryOf("new", 390)]);
   assert.equal(trends.windowMs(now), 400_000);
 });
+
+test("a question is short enough for the server, however long the ids are", async (context) => {
+  context.mock.timers.enable({ apis: ["setTimeout"] });
+  const { asked, fetch, answer } = server();
+  const trends = new Trends("pool", () => {}, fetch);
+  const entries = Array.from({ length: 100 }, (_, index) => entryOf(String(index).padStart(128, "x")));
+  trends.want(entries);
+  context.mock.timers.tick(150);
+  while (asked.flat().length < entries.length) {
+    await answer();
+    await settle();
+    context.mock.timers.tick(0);
+  }
+  assert.deepEqual(asked.map((ids) => ids.length), [31, 31, 31, 7]);
+  assert.deepEqual(asked.flat(), entries.map(({ agentId }) => agentId), "each once, in their order");
+});
