@@ -45,9 +45,16 @@ export class PoolMap {
   /** Takes note of a change of the feed (its event's `detail`). */
   note({ kind, agentId, agentIds = [agentId], departedIds = [] }) {
     if (kind === "snapshot" || kind === "departed" || departedIds.length > 0) this.#isOther = true;
-    // Bounded: ids that are gone come with a departure.
-    if (kind === "snapshot") this.#changed.clear();
-    else for (const id of agentIds) if (this.#feed.agents.has(id)) this.#changed.add(id);
+    if (kind === "snapshot") {
+      this.#changed.clear();
+      return;
+    }
+    // A hidden page has no frames: who is gone must not stay until the next.
+    for (const id of departedIds) this.#changed.delete(id);
+    for (const id of agentIds) {
+      if (this.#feed.agents.has(id)) this.#changed.add(id);
+      else this.#changed.delete(id);
+    }
   }
 
   /** Draws what was noted; all at the first time. For an animation frame. */
