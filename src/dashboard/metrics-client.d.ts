@@ -110,7 +110,7 @@ export interface Unheard {
   readonly since: Timestamp;
 }
 
-/** Mean and highest of a pool's live agents, in percent. */
+/** Mean and highest of a pool's live agents that are not late, in percent. */
 export interface MeanAndMax {
   readonly mean: number;
   readonly max: number;
@@ -132,9 +132,9 @@ export interface Pool {
   readonly agents: { readonly total: number; readonly by_status: Readonly<Record<string, number>> };
   /** Departures that the server remembers, 100 at most. */
   readonly departed: number;
-  /** Null while the pool has no live agent. */
+  /** Null while the pool has no live agent that is not late. */
   readonly cpu: MeanAndMax | null;
-  /** Null while the pool has no live agent. */
+  /** Null while the pool has no live agent that is not late. */
   readonly memory: MeanAndMax | null;
   /** Live agents by kind, each counted once. */
   readonly states: Readonly<Record<Kind, number>>;

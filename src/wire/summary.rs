@@ -19,7 +19,7 @@ pub(crate) struct Summary {
     pub agents: AgentCounts,
     /// Departures that the pool remembers.
     pub departed: usize,
-    /// None for a pool without agents, as is `memory`.
+    /// Of agents that are not late; none where there is no such, as `memory`.
     pub cpu: Option<Load>,
     pub memory: Option<Load>,
     /// Each agent once.
@@ -48,7 +48,7 @@ pub(crate) struct AgentCounts {
     pub by_status: BTreeMap<Box<str>, usize>,
 }
 
-/// Over a pool's agents, in percent.
+/// Over a pool's agents that are not late, in percent.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Serialize)]
 pub(crate) struct Load {
     pub mean: f64,

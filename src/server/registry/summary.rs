@@ -38,16 +38,19 @@ impl Pool {
         for (id, agent) in &self.agents {
             let metrics = &agent.metrics;
             *by_status.entry(metrics.status()).or_default() += 1;
-            for (load, value) in [(&mut cpu, metrics.cpu), (&mut memory, metrics.memory)] {
-                load.mean += value;
-                load.max = load.max.max(value);
-            }
             let late_from = agent.late_from();
             if now < late_from {
                 until = Some(until.map_or(late_from, |until| until.min(late_from)));
             }
             let kind = Kind::of(metrics.status(), now >= late_from);
             summary.states.add(kind);
+            // What a late agent said last is no load of now.
+            if kind != Kind::Late {
+                for (load, value) in [(&mut cpu, metrics.cpu), (&mut memory, metrics.memory)] {
+                    load.mean += value;
+                    load.max = load.max.max(value);
+                }
+            }
             summary.attention += usize::from(
                 matches!(kind, Kind::Late | Kind::Error) || metrics.memory >= HIGH_MEMORY_PERCENT,
             );
@@ -55,10 +58,12 @@ impl Pool {
                 cells.push((id, agent, kind));
             }
         }
+        let in_time = total - summary.states.late;
         // No pool has so many agents that a f64 could not count them.
         #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
-        let count = total as f64;
-        let load = |Load { mean: sum, max }| (total > 0).then_some(Load { mean: sum / count, max });
+        let count = in_time as f64;
+        let load =
+            |Load { mean: sum, max }| (in_time > 0).then_some(Load { mean: sum / count, max });
         let by_status = by_status.into_iter().map(|(status, count)| (status.into(), count));
         summary.agents = AgentCounts { total, by_status: by_status.collect() };
         (summary.cpu, summary.memory) = (load(cpu), load(memory));
@@ -168,6 +173,23 @@ mod tests {
         assert_eq!(all.summary.cells.as_deref(), Some("l0l0"));
         beat(&mut play, 170_000, "new", json!({}));
         assert_eq!(summary(&play, 170_000).late, 1);
+    }
+
+    /// What a late agent reported last is no load of now: mean and maximum leave it out, as its pool's own
+    /// page does.
+    #[test]
+    fn loads_are_of_agents_in_time() {
+        let mut play = play();
+        for ms in [0, 10_000] {
+            beat(&mut play, ms, "late", json!({ "cpu_usage": 100, "memory_usage": 80 }));
+        }
+        beat(&mut play, 10_000, "in-time", json!({ "cpu_usage": 10, "memory_usage": 20 }));
+        let load = |mean, max| Some(Load { mean, max });
+        let loads = |ms| (summary(&play, ms).cpu, summary(&play, ms).memory);
+        assert_eq!(loads(37_000), (load(55.0, 100.0), load(50.0, 80.0)));
+        assert_eq!(loads(37_001), (load(10.0, 10.0), load(20.0, 20.0)));
+        assert_eq!(loads(10_000 + 152_001), (None, None), "all are late");
+        assert_eq!(summary(&play, 10_000 + 152_001).agents.total, 2);
     }
 
     /// While the server was away nobody could be heard: nobody is late for it.
