@@ -45,7 +45,7 @@ export class PoolPage {
     this.#cpu = new Meter(part("#figures .cpu"), say.cpu);
     this.#memory = new Meter(part("#figures .memory"), say.memory);
     this.#map = new PoolMap(part("#map"), this.#feed, this.#seen.has);
-    this.#toolbar = new Toolbar(part("#toolbar"));
+    this.#toolbar = new Toolbar(part("#toolbar"), pool.pool_id);
     part("#sentence .rest").addEventListener("click", () => this.#toolbar.filterBy("attention"));
     this.#list = new AgentList(part("#agents"), this.#toolbar, this.#feed, this.#seen.has, schedule);
     this.#list.setDensity(this.#toolbar.density);

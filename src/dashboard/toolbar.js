@@ -1,6 +1,7 @@
 // Filtering, sorting and layout: the controls above the agents. Holds the view and keeps the
 // address in step with it; shows no agent.
 
+import { poolHref } from "./address.js";
 import { Chips } from "./chips.js";
 import { isFiltered, PLAIN, readView, sortedBy, writeView } from "./view.js";
 import { setShown, setText } from "./parts.js";
@@ -16,8 +17,8 @@ const DENSITY_KEY = "agent-metrics-density";
 const FIELDS = "input, select, textarea, [contenteditable]";
 
 /**
- * The controls in `element`. Emits `change` after each change of `view`, and `density` after each of
- * `density`.
+ * The controls in `element`, of the pool `poolId`. Emits `change` after each change of `view`, and
+ * `density` after each of `density`.
  */
 export class Toolbar extends EventTarget {
   view = readView(new URLSearchParams(location.search));
@@ -30,7 +31,7 @@ export class Toolbar extends EventTarget {
   #typing = null;
   #announcing = null;
 
-  constructor(element) {
+  constructor(element, poolId) {
     super();
     const part = (id) => element.querySelector(`#${id}`);
     const ids = ["fold", "search", "sort", "order", "offline", "count", "results", "density"];
@@ -49,7 +50,8 @@ export class Toolbar extends EventTarget {
     grid.addEventListener("click", () => this.#set({ layout: "grid" }));
     density.addEventListener("click", () => this.#setDensity(this.density === "roomy" ? "compact" : "roomy"));
     fold.addEventListener("click", () => this.#unfold(!element.classList.contains("open")));
-    part("view-wall").href = wallHref();
+    // No filter reaches the wall. At `/`, where a viewer of one pool has it, the query alone asks for none.
+    part("view-wall").href = `${poolHref(poolId)}?view=wall`;
     document.addEventListener("keydown", (event) => this.#keyPressed(event));
     addEventListener("popstate", () => this.#wentBack());
     this.#draw();
@@ -171,9 +173,4 @@ function readDensity() {
   } catch {
     return "compact";
   }
-}
-
-/** The same pool on a wall: no filter reaches there. */
-function wallHref() {
-  return `${location.pathname}?view=wall`;
 }

@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::hooks::{self, AGENTS, CURL, IS_LIVE, is_hidden, is_shown, pool_url};
 use super::layout::crowd;
+use crate::support::http::heartbeat;
 use crate::support::setup::{KEY_A, TOKEN_A};
 use crate::support::tools::needs;
 use crate::support::{Browser, Conn, Server, Setup};
@@ -107,6 +108,19 @@ fn agents_are_in_sight_under_little_and_on_a_telephone_the_controls_are_folded()
     browser.eval("scrollTo(0, 0), 0");
     browser.click("#fold");
     browser.until("it is folded again", &is_hidden("#search"));
+    assert_eq!(browser.faults(), []);
+}
+
+#[test]
+fn the_wall_is_reached_from_the_address_without_a_pool_too() {
+    needs!(Chromium);
+    let server = Server::start(&Setup::guarded().toml());
+    assert_eq!(Conn::open(server.addr()).ping("agent", &heartbeat(1.0)).status, 200);
+    // A viewer of one pool has it there.
+    let browser = Browser::open(&format!("http://{}/?token={TOKEN_A}", server.addr()));
+    browser.until("the link is there", &is_shown("#view-wall"));
+    browser.click("#view-wall");
+    browser.until("the wall is there", &is_shown(".wall-panel"));
     assert_eq!(browser.faults(), []);
 }
 
