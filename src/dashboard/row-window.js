@@ -33,7 +33,7 @@ export class RowWindow {
 
   /**
    * `look` returns what rows are drawn by (see `AgentRow`), but for what the layout decides;
-   * `arrived` is called with the entries in sight when they are others, if there are charts.
+   * `arrived` is called with the entries in sight before others of them are drawn, if there are charts.
    */
   constructor(body, poolId, look, arrived) {
     this.#body = body;
@@ -204,9 +204,10 @@ export class RowWindow {
     this.#inSight = inSight;
     const arrived = inSight.filter((entry) => !before.has(entry));
     if (arrived.length === 0) return;
+    // A row that showed another agent has its chart still: each needs its own history, if an empty one.
+    if (this.#hasCharts) this.#arrived(inSight);
     const look = this.#lookNow();
     for (const { row } of arrived) row.draw(look);
-    if (this.#hasCharts) this.#arrived(inSight);
   }
 
   #lookNow() {

@@ -102,6 +102,45 @@ fn what_is_scrolled_to_keeps_up_and_what_left_does_not_come_back_old() {
 }
 
 #[test]
+fn a_row_that_another_agent_gets_never_shows_the_chart_of_the_one_before() {
+    needs!(Chromium);
+    const AGENTS_IN_ALL: usize = 600;
+    let server = Server::start(&Setup::open().toml());
+    let mut conn = Conn::open(server.addr());
+    for index in 0..AGENTS_IN_ALL {
+        let cpu = (index % 100) as f64;
+        assert_eq!(conn.ping(&format!("agent-{index:04}"), &heartbeat(cpu)).status, 200);
+    }
+    let browser = Browser::open(&pool_url(server.addr()));
+    browser.until("all agents are there", &has_agents(AGENTS_IN_ALL));
+    browser.until("charts are drawn", "document.querySelector('.line.cpu')?.getAttribute('d')");
+    // Each agent has had one load: its chart is at the height of that.
+    let (charts, wrong): (usize, Vec<String>) = browser.get(&format!(
+        "(async () => {{
+            const frame = () => new Promise(requestAnimationFrame);
+            const wrong = [];
+            let charts = 0;
+            for (let screens = 0; screens < 10; screens += 1) {{
+                scrollBy(0, innerHeight);
+                await frame();
+                await frame();
+                for (const row of document.querySelectorAll({AGENTS:?})) {{
+                    const path = row.querySelector('.line.cpu')?.getAttribute('d') ?? '';
+                    const load = Number(row.dataset.agent.slice(-2));
+                    const heights = [...path.matchAll(/ ([0-9.]+)/g)].map(([, y]) => 100 - Number(y));
+                    charts += heights.length;
+                    if (heights.some(height => height !== load)) wrong.push(`${{load}}: ${{path}}`);
+                }}
+            }}
+            return [charts, wrong];
+        }})()"
+    ));
+    assert!(charts > 100, "{charts} charts");
+    assert_eq!(wrong, [""; 0]);
+    assert_eq!(browser.faults(), []);
+}
+
+#[test]
 fn the_focus_stays_on_its_agent_when_rows_move_and_when_it_leaves_the_window() {
     needs!(Chromium);
     const AGENTS_IN_ALL: usize = 300;
@@ -142,7 +181,7 @@ fn the_focus_stays_on_its_agent_when_rows_move_and_when_it_leaves_the_window() {
 
 /// Answers every question for histories as a server does that has run for long: 90 steps of 10 s of
 /// all agents that were asked for. `window.asked` counts the agents.
-const OLD_HISTORY: &str = "window.asked = [];
+pub(super) const OLD_HISTORY: &str = "window.asked = [];
     const real = window.fetch;
     window.fetch = (input, options) => {
         const url = new URL(input, location.href);
