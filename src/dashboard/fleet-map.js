@@ -47,6 +47,8 @@ export class FleetMap {
   #links = null;
   #layout = null;
   #width = 0;
+  /** Device pixels of a CSS pixel: another screen has others, at the same width. */
+  #ratio = 0;
   /** The tab stop, and the cell whose details are shown: -1 for none. */
   #active = 0;
   #detailed = -1;
@@ -81,6 +83,7 @@ export class FleetMap {
     if (isSame) {
       cells.forEach((cell, index) => this.#paint(index, cell));
       this.#cells = [...cells];
+      if (this.#ratio !== globalThis.devicePixelRatio) this.#resize(true);
     } else {
       this.#build([...cells]);
     }
@@ -116,7 +119,7 @@ export class FleetMap {
   #listen() {
     const { signal } = this.#ends;
     const on = (type, action) => this.#place.addEventListener(type, action, { signal });
-    const point = ({ clientX, clientY }) => this.#look(this.#canvas.indexAt(clientX, clientY, globalThis.devicePixelRatio));
+    const point = ({ clientX, clientY }) => this.#look(this.#canvas.indexAt(clientX, clientY));
     on("pointermove", (event) => event.pointerType !== "touch" && point(event));
     on("pointerdown", (event) => event.pointerType === "touch" && point(event));
     on("pointerleave", () => this.#look(this.#hasFocus ? this.#active : -1));
@@ -177,9 +180,9 @@ export class FleetMap {
     const width = this.#place.clientWidth;
     if (this.#links === null || width === 0 || (width === this.#width && !isNew)) return;
     this.#width = width;
-    const ratio = globalThis.devicePixelRatio;
-    this.#layout = snapToPixels(packCells(width, this.#height, this.#cells.length, this.#largest), ratio);
-    this.#canvas.place(this.#layout, ratio);
+    this.#ratio = globalThis.devicePixelRatio;
+    this.#layout = snapToPixels(packCells(width, this.#height, this.#cells.length, this.#largest), this.#ratio);
+    this.#canvas.place(this.#layout, this.#ratio);
     this.#links.place(this.#layout);
     if (this.#active >= 0 && this.#cells.length > 0) this.#links.activate(this.#active, this.#active);
     this.#showDetail();

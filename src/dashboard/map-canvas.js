@@ -19,6 +19,8 @@ export class CellCanvas {
   /** Of a cell, and from one to the next, in device pixels. */
   #size = 0;
   #pitch = 0;
+  /** Device pixels of a CSS pixel, at the time of the layout. */
+  #ratio = 1;
   /** The stage of the pulse of the cells that have one, by index. */
   #pulsing = new Map();
   #fadedAt = -Infinity;
@@ -39,6 +41,7 @@ export class CellCanvas {
   /** Lays the cells out as `snapToPixels` says, for a screen of `ratio`, and draws them all. */
   place({ cell, gap, columns }, ratio) {
     this.#columns = columns;
+    this.#ratio = ratio;
     this.#size = Math.round(cell * ratio);
     this.#pitch = Math.round((cell + gap) * ratio);
     const spare = this.#pitch - this.#size;
@@ -75,9 +78,9 @@ export class CellCanvas {
   }
 
   /** The index of the cell at a place of the window, or -1. */
-  indexAt(clientX, clientY, ratio) {
+  indexAt(clientX, clientY) {
     const box = this.element.getBoundingClientRect();
-    const at = (offset) => Math.floor((offset * ratio) / this.#pitch);
+    const at = (offset) => Math.floor((offset * this.#ratio) / this.#pitch);
     const [column, row] = [at(clientX - box.left), at(clientY - box.top)];
     if (column < 0 || row < 0 || column >= this.#columns) return -1;
     const index = row * this.#columns + column;

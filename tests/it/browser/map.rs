@@ -248,3 +248,29 @@ fn a_canvas_has_the_pixels_of_the_screen() {
          && document.querySelector('#fleet canvas').clientWidth > 450",
     );
 }
+
+#[test]
+fn on_a_screen_of_another_ratio_a_map_is_laid_out_anew() {
+    needs!(Chromium);
+    let (_server, browser) = page();
+    make(&browser, 1_000);
+    // Looks elsewhere first, so that the link moves.
+    let under = "[30, 205].map(x => {
+        const canvas = document.querySelector('#fleet canvas');
+        const { left, top } = canvas.getBoundingClientRect();
+        canvas.dispatchEvent(new PointerEvent('pointermove', { clientX: left + x, clientY: top + 53, bubbles: true }));
+        return document.querySelector('#fleet .cell-cursor a').dataset.agent;
+    })";
+    let before = browser.eval(under);
+    assert_ne!(before[0], before[1]);
+    browser.eval(
+        "Object.defineProperty(window, 'devicePixelRatio', { value: 2, configurable: true }), 0",
+    );
+    assert_eq!(browser.eval(under), before, "drawn for the screen before");
+    browser.eval("shown.show(cells), 0");
+    let [pixels, size]: [f64; 2] = browser.get(
+        "(canvas => [canvas.width, canvas.clientWidth])(document.querySelector('#fleet canvas'))",
+    );
+    assert!((pixels - 2.0 * size).abs() <= 2.0, "{pixels} for {size}");
+    assert_eq!(browser.eval(under), before, "drawn for the new one");
+}
