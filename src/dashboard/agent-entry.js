@@ -26,14 +26,17 @@ export class AgentEntry {
     this.agentId = agentId;
   }
 
-  /** Takes what the feed knows now; true when the name is another. */
-  take(metrics, unheardSince = null) {
+  /**
+   * Takes what the feed knows now; true when the name is another. Before what a snapshot holds there may
+   * have been heartbeats that the page was not told of.
+   */
+  take(metrics, unheardSince = null, { isSnapshot = false } = {}) {
     const isRenamed = this.metrics?.agent_name !== metrics.agent_name;
     this.metrics = metrics;
     this.unheardSince = this.isDeparted ? null : unheardSince;
     const heard = Date.parse(metrics.last_update_time ?? metrics.at);
     this.heard = Number.isNaN(heard) ? null : heard;
-    if (this.history !== null) this.remember();
+    if (this.history !== null) this.remember(isSnapshot ? 0 : lateAfterMs(metrics));
     return isRenamed;
   }
 
@@ -46,9 +49,9 @@ export class AgentEntry {
     this.trouble = trouble;
   }
 
-  /** Puts the present loads into `history`. */
-  remember() {
-    if (!this.isGone && this.heard !== null) this.history.add(this.heard, this.cpu, this.memory, lateAfterMs(this.metrics));
+  /** Puts the present loads into `history`; `gapMs` as for `History.add`. */
+  remember(gapMs) {
+    if (!this.isGone && this.heard !== null) this.history.add(this.heard, this.cpu, this.memory, gapMs);
   }
 
   get name() {

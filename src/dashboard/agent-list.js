@@ -147,9 +147,10 @@ export class AgentList {
     const { agents, departed, unheard } = this.#feed;
     for (const { last, since } of unheard.values()) this.#take(last, since);
     for (const metrics of departed.values()) this.#take(metrics);
-    for (const metrics of agents.values()) this.#take(metrics);
+    for (const metrics of agents.values()) this.#take(metrics, null, { isSnapshot: true });
     // What came while the page was not connected, the server may remember.
     for (const { history } of this.#entries.values()) if (history !== null) history.isAsked = false;
+    this.#trends.want(this.#window.charted);
     this.#unordered = true;
   }
 
@@ -165,14 +166,14 @@ export class AgentList {
     if (isRestless(this.#toolbar.view)) this.#unsettled = true;
   }
 
-  #take(metrics, unheardSince = null) {
+  #take(metrics, unheardSince = null, options = {}) {
     let entry = this.#entries.get(metrics.agent_id);
     if (entry === undefined) {
       entry = new AgentEntry(metrics.agent_id);
       this.#entries.set(metrics.agent_id, entry);
       this.#byName.push(entry);
     }
-    if (entry.take(metrics, unheardSince)) {
+    if (entry.take(metrics, unheardSince, options)) {
       entry.row?.showName();
       this.#isNamed = false;
       this.#unordered = true;

@@ -50,6 +50,11 @@ export class RowWindow {
     observer.observe(body);
   }
 
+  /** The entries in sight, if there are charts. */
+  get charted() {
+    return this.#hasCharts ? this.#inSight : [];
+  }
+
   /** The style sheet says something else now: sizes are read anew. */
   restyle() {
     this.#placing = null;

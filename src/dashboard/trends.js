@@ -44,7 +44,7 @@ export class Trends {
     for (const entry of entries) {
       if (entry.history === null) {
         entry.history = new History();
-        entry.remember();
+        entry.remember(0);
         this.#note(entry);
       }
       if (!entry.history.isAsked) this.#wanted.push(entry);
@@ -78,7 +78,8 @@ export class Trends {
     } catch (error) {
       if (error instanceof Refusal && error.status === 404) this.#isOff = true;
       for (const { history } of entries) history.isAsked = false;
-      this.#wanted.push(...entries);
+      // Those that were wanted anew meanwhile are there already.
+      this.#wanted.push(...entries.filter((entry) => !this.#wanted.includes(entry)));
       // Whoever scrolls meanwhile does not make it sooner.
       this.#timer = setTimeout(() => this.#goOn(), RETRY_MS);
       return;

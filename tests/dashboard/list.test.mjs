@@ -229,3 +229,18 @@ test("a question is short enough for the server, however long the ids are", asyn
   assert.deepEqual(asked.map((ids) => ids.length), [31, 31, 31, 7]);
   assert.deepEqual(asked.flat(), entries.map(({ agentId }) => agentId), "each once, in their order");
 });
+
+test("after a snapshot, what was not heard is open for what the server remembers", () => {
+  const entry = entryOf("agent");
+  const trends = new Trends("pool", () => {}, () => new Promise(() => {}));
+  trends.want([entry]);
+  const timeOf = (second) => new Date(START + second * 1_000).toISOString();
+  const heard = (second) => ({ ...entry.metrics, cpu_usage: 50, last_update_time: timeOf(second) });
+  entry.take(heard(40), null, { isSnapshot: true });
+  entry.history.fill({ end: START + 50_000, stepMs: STEP_MS, cpu: [5, 10, 20, 30, 40], memory: [5, 5, 5, 5, 5] });
+  const line = () => entry.history.paths(START + 60_000, 70_000, -Infinity, 70).cpu;
+  assert.equal(line(), "M5.0 95.0h5.0L20.0 90.0L30.0 80.0L40.0 70.0L50.0 50.0");
+  // What comes next was preceded by nothing else: the agent is in time.
+  entry.take(heard(60));
+  assert.equal(line(), "M5.0 95.0h5.0L20.0 90.0L30.0 80.0L40.0 70.0L50.0 50.0L60.0 50.0L70.0 50.0");
+});

@@ -12,6 +12,7 @@ use super::hooks::{
     wait_for_exactly,
 };
 use super::layout::{PEOPLES_WIDTHS, assert_fits};
+use super::window::OLD_HISTORY;
 use crate::support::http::heartbeat;
 use crate::support::tools::needs;
 use crate::support::wait::{Deadline, now, wall};
@@ -129,6 +130,23 @@ fn a_server_that_was_killed_and_came_back_is_shown_as_it_is_now() {
     assert_eq!(browser.eval("document.activeElement.id"), "main", "the focus was lost");
     wait_for_exactly(&browser, &[("after", false), ("before", false), ("both", false)]);
     assert_eq!(browser.eval("window.sameDocument"), true, "the page was loaded anew");
+    assert_eq!(browser.faults_of_its_own(), []);
+}
+
+#[test]
+fn charts_in_sight_are_asked_for_again_after_a_reconnect() {
+    needs!(Chromium);
+    let server = Server::start(&Setup::open().toml());
+    says(server.addr(), "agent", 10.0);
+    let browser = Browser::start();
+    browser.before_scripts(OLD_HISTORY);
+    browser.go(&pool_url(server.addr()));
+    browser.until("its history is asked for", "asked.length === 1");
+    let addr = kill(server);
+    browser.until("the page waits", IS_WAITING);
+    let server = start_at(addr);
+    says(server.addr(), "agent", 20.0);
+    browser.until_within(LONGEST_WAIT, "it is asked for again", "asked.length === 2");
     assert_eq!(browser.faults_of_its_own(), []);
 }
 
