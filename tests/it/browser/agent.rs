@@ -24,6 +24,17 @@ const TASKS: &str = "[...document.querySelectorAll('.agent-tasks li')].map(item 
 const LINES: &str = "[...document.querySelectorAll('.load-chart .line')].map(
     line => line.getAttribute('d') ?? '')";
 
+/// Counts the page's ticks.
+const TICKING: &str = "window.ticks = 0;
+    const every = setInterval;
+    window.setInterval = (tick, ms) => every(() => (tick(), ticks += 1), ms);";
+
+/// Puts the page's clocks forward, and waits until it has seen that.
+fn moves_on(browser: &Browser, ms: u32) {
+    let ticks: u64 = browser.get(&format!("window.skew += {ms}, ticks"));
+    browser.until("it ticks", &format!("{IS_LIVE} && ticks > {}", ticks + 1));
+}
+
 fn agent_url(server: &Server, id: &str) -> String {
     format!("{}/agents/{id}", pool_url(server.addr()))
 }
@@ -137,7 +148,7 @@ fn after_a_restart_an_agent_is_shown_as_it_was_last_known() {
     });
     assert_eq!(Conn::open(server.addr()).ping("agent", &body).status, 200);
     let browser = Browser::start();
-    browser.before_scripts(STILL_CLOCKS);
+    browser.before_scripts(&format!("{STILL_CLOCKS} {TICKING}"));
     browser.go(&agent_url(&server, "agent"));
     browser.until("its tasks", &says(".agent-tasks h2", "2 running tasks"));
     assert_eq!(browser.eval(&is_shown(".agent-loads")), true);
@@ -150,26 +161,25 @@ fn after_a_restart_an_agent_is_shown_as_it_was_last_known() {
     browser.until("its tasks are of before", &says(".agent-tasks h2", "Was running 2 tasks"));
     assert_eq!(browser.eval(&is_hidden(".agent-loads")), true);
     // The notice stays as long as the agent: both can be dismissed.
-    browser.eval("window.skew += 3_600_000");
+    moves_on(&browser, 3_600_000);
     let missing = says(RESTARTED, "1 agent has not been heard");
     let both =
         format!("{IS_LIVE} && {missing} && {} && {}", is_shown(RESTARTED), is_shown("#agent"));
     browser.until("it is still missing", &both);
-    browser.eval("window.skew += 1_000");
+    moves_on(&browser, 1);
     browser.until("the agent is forgotten", &is_shown("#unknown"));
     browser.until("the notice is gone", &format!("{IS_LIVE} && {}", is_hidden(RESTARTED)));
     assert_eq!(browser.faults_of_its_own(), []);
 }
 
-/// Counts the questions for a history, which are answered as `window.answer` says, and the page's ticks.
-const COUNTED: &str = "window.asked = window.ticks = 0;
-    const [send, every] = [fetch, setInterval];
+/// Counts the questions for a history, which are answered as `window.answer` says.
+const COUNTED: &str = "window.asked = 0;
+    const send = fetch;
     window.fetch = (url, ...more) => {
         if (!String(url).includes('/history')) return send(url, ...more);
         asked += 1;
         return new Promise(resolve => window.answer = status => resolve(new Response('{}', { status })));
-    };
-    window.setInterval = (tick, ms) => every(() => (tick(), ticks += 1), ms);";
+    };";
 
 /// A history that is slow is waited for, and a server that keeps none is not asked for ever.
 #[test]
@@ -178,21 +188,17 @@ fn the_history_is_asked_for_once_at_a_time_and_only_where_there_is_one() {
     let server = Server::start(&Setup::open().toml());
     assert_eq!(Conn::open(server.addr()).ping("agent", &heartbeat(1.0)).status, 200);
     let browser = Browser::start();
-    browser.before_scripts(&format!("{STILL_CLOCKS} {COUNTED}"));
+    browser.before_scripts(&format!("{STILL_CLOCKS} {TICKING} {COUNTED}"));
     browser.go(&agent_url(&server, "agent"));
     browser.until("the agent is shown", &is_shown("#agent"));
-    let moves_on = || {
-        let ticks: u64 = browser.get("window.skew += 11_000, ticks");
-        browser.until("it ticks", &format!("ticks > {}", ticks + 1));
-    };
-    moves_on();
+    moves_on(&browser, 11_000);
     assert_eq!(browser.eval("asked"), 1, "it did not wait for its answer");
     browser.eval("answer(503)");
-    moves_on();
+    moves_on(&browser, 11_000);
     assert_eq!(browser.eval("asked"), 2, "a failure ended it");
     browser.eval("answer(404)");
-    moves_on();
-    moves_on();
+    moves_on(&browser, 11_000);
+    moves_on(&browser, 11_000);
     assert_eq!(browser.eval("asked"), 2, "it asks where there is no history");
 }
 
