@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::hooks::{AGENTS, CARD, IS_LIVE, has_agents, pool_url, roomy};
+use super::hooks::{AGENTS, CARD, IS_LIVE, has_agents, is_shown, pool_url, roomy};
 use crate::support::flood::heavy;
 use crate::support::setup::{KEY_A, KEY_B};
 use crate::support::tools::needs;
@@ -260,6 +260,33 @@ fn a_disk_has_a_bar_where_someone_reports_one() {
         browser.until("the layout is new", &has_agents(2));
         assert_eq!(browser.eval(BROKEN_ROWS), json!([]), "{width}");
         assert_fits(&browser, &format!("disks at {width}"));
+    }
+    assert_eq!(browser.faults(), []);
+}
+
+#[test]
+fn how_an_agent_was_lost_is_told_whole_or_not_at_all() {
+    needs!(Chromium);
+    let server = Server::start(&Setup::open().toml());
+    let mut conn = Conn::open(server.addr());
+    let working = json!({
+        "status": "busy", "cpu_usage": 1, "memory_usage": 1,
+        "running_tasks": [{
+            "task_id": 700_010, "task_type": "integration-tests", "started_at": wall(),
+            "workspace_id": "a-quite-long-workspace-name-of-payments-production-eu",
+        }],
+    });
+    assert_eq!(conn.ping("lost", &working).status, 200);
+    assert_eq!(conn.ping("lost", &json!({ "status": "offline" })).status, 200);
+    let browser = Browser::open(&pool_url(server.addr()));
+    browser.until("it is drawn", "document.querySelector('.reason')?.textContent");
+    let cut =
+        "(reason => reason.scrollWidth > reason.clientWidth)(document.querySelector('.reason'))";
+    for (width, is_told) in [(1024, false), (1440, false), (1920, true), (2560, true)] {
+        browser.size(width, 900);
+        browser.until("told", &format!("{} === {is_told}", is_shown(".reason")));
+        browser.shot(&format!("lost-{width}"));
+        assert_eq!(browser.eval(cut), false, "cut at {width}");
     }
     assert_eq!(browser.faults(), []);
 }
