@@ -162,7 +162,7 @@ fn through_updates_departures_and_a_restart_it_holds_what_the_server_holds() {
 fn who_lags_is_given_newest_states_and_holds_what_the_server_holds() {
     needs!(Program("node"), Package("ws"));
     let _alone = heavy();
-    let setup = Setup::open().limit(r#"lag_timeout = "10m""#);
+    let setup = Setup::open().busy_agents().limit(r#"lag_timeout = "10m""#);
     let server = Server::start(&setup.toml());
     let addr = server.addr();
     beat(addr, &["leaver"], &heartbeat(1.0));
