@@ -201,9 +201,9 @@ function schedule() {
     framePending = false;
     page?.draw();
     const left = summaryAt + SUMMARY_MS - performance.now();
-    // A frame of its own costs as much again.
+    // A frame of its own costs as much again: the next batch's is waited for.
     if (left <= SUMMARY_SLACK_MS) drawSummary();
-    else summaryTimer ??= setTimeout(drawSummary, left);
+    else summaryTimer ??= setTimeout(drawSummary, SUMMARY_MS + SUMMARY_SLACK_MS);
   });
 }
 
