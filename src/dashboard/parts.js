@@ -59,8 +59,8 @@ export class Meter {
     this.#last = key;
     setText(this.#value, text);
     setText(this.#note, note);
-    this.#meter.dataset.level = load === null ? "none" : level(load);
-    this.#value.dataset.level = this.#meter.dataset.level;
+    const now = load === null ? "none" : level(load);
+    if (this.#meter.dataset.level !== now) this.#meter.dataset.level = this.#value.dataset.level = now;
     this.#meter.setAttribute("aria-valuenow", load === null ? "0" : load.toFixed(1));
     this.#meter.setAttribute("aria-valuetext", words ?? text);
     // Not a transform: each is a layer's property, and so many cost more than a layout within the bar.
