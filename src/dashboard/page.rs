@@ -346,7 +346,7 @@ mod tests {
             let name = entry.unwrap().file_name().into_string().unwrap();
             let path = match name.as_str() {
                 // For the README, what serves the rest, and what has no path of its own.
-                "screenshot.png" | "mod.rs" | "page.rs" | "not-found.html" => continue,
+                "pictures" | "mod.rs" | "page.rs" | "not-found.html" => continue,
                 "index.html" => "/".to_owned(),
                 "login.html" => "/login".to_owned(),
                 _ => format!("/{name}"),
