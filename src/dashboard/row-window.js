@@ -5,7 +5,7 @@ import { AgentRow } from "./agent-row.js";
 import { Placing } from "./placing.js";
 
 /** Rows this far outside the window are drawn ahead of the scroll, in pixels. */
-const MARGIN = 300;
+const MARGIN = 100;
 /**
  * Up to so many agents all have an element with at least their name, so that the browser's own search
  * finds them; of more only those in sight.
