@@ -365,7 +365,7 @@ mod tests {
         }
         play.join(1_000, ALL);
         assert_eq!(play.look(8_000, &[ALL]), [""; 0], "at the limit of seven seconds");
-        assert_eq!(play.look(9_000, &[ALL]), ["AllPools 1: p 1.0"]);
+        assert_eq!(play.look(9_000, &[ALL]), ["AllPools 1: p null"]);
         let message = play.join(9_000, ALL);
         assert_eq!(
             (&message["pools"][0]["late"], &message["pools"][0]["free"]),
