@@ -63,7 +63,8 @@ fn an_agent_has_a_page_with_all_it_does() {
     let browser = Browser::open(&agent_url(&server, "builder-1"));
     browser.until("its page is there", &says(NAME, "Builder one"));
     browser.until("the page is live", IS_LIVE);
-    assert_eq!(browser.text("document.title"), "Builder one · Pool A · agent-metrics");
+    let title = "document.title === 'Builder one · Pool A · agent-metrics'";
+    browser.until("it has its title", title);
     assert_eq!(
         browser
             .eval("[...document.querySelectorAll('nav a, #crumbs > *')].map(e => e.textContent)"),
